@@ -1,0 +1,26 @@
+# The libraries Xylem stands on, all from Debian packages (scripts/setup installs them).
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(LIBUV REQUIRED IMPORTED_TARGET libuv)
+pkg_check_modules(EXPAT REQUIRED IMPORTED_TARGET expat)
+pkg_check_modules(LMDB REQUIRED IMPORTED_TARGET lmdb)
+pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
+pkg_check_modules(LIBIDN REQUIRED IMPORTED_TARGET libidn)
+pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+
+# Debian's libucl and mbedTLS packages come without pkg-config files.
+function(xylem_find_library target header library)
+  find_path(${target}_INCLUDE ${header} REQUIRED)
+  find_library(${target}_LIBRARY ${library} REQUIRED)
+  add_library(${target} INTERFACE)
+  target_include_directories(${target} SYSTEM INTERFACE ${${target}_INCLUDE})
+  target_link_libraries(${target} INTERFACE ${${target}_LIBRARY})
+endfunction()
+xylem_find_library(ucl ucl.h ucl)
+xylem_find_library(mbedcrypto mbedtls/ssl.h mbedcrypto)
+xylem_find_library(mbedx509 mbedtls/ssl.h mbedx509)
+xylem_find_library(mbedtls mbedtls/ssl.h mbedtls)
+target_link_libraries(mbedtls INTERFACE mbedx509 mbedcrypto)
+
+find_program(PROTOC_C protoc-c REQUIRED)
