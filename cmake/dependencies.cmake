@@ -9,7 +9,7 @@ pkg_check_modules(LIBIDN REQUIRED IMPORTED_TARGET libidn)
 pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 
-# Debian's libucl and mbedTLS packages come without pkg-config files.
+# Debian's mbedTLS package comes without pkg-config files.
 function(xylem_find_library target header library)
   find_path(${target}_INCLUDE ${header} REQUIRED)
   find_library(${target}_LIBRARY ${library} REQUIRED)
@@ -17,7 +17,6 @@ function(xylem_find_library target header library)
   target_include_directories(${target} SYSTEM INTERFACE ${${target}_INCLUDE})
   target_link_libraries(${target} INTERFACE ${${target}_LIBRARY})
 endfunction()
-xylem_find_library(ucl ucl.h ucl)
 xylem_find_library(mbedcrypto mbedtls/ssl.h mbedcrypto)
 xylem_find_library(mbedx509 mbedtls/ssl.h mbedx509)
 xylem_find_library(mbedtls mbedtls/ssl.h mbedtls)
