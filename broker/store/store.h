@@ -1,0 +1,127 @@
+/* The store: what the broker promised to keep.
+ *
+ * Shards append records (schemas/xylem/store/v1) and go on; the commit thread writes whatever gathered during the last
+ * commit into the log with one fsync and tells the shards how far they are durable. A checkpoint thread moves what is
+ * still alive into the tables and cuts the log. Reads see tables plus what was appended but not yet checkpointed.
+ *
+ * Order of effects, here and nowhere else: read batch -> validate -> append -> fsync -> acknowledge and deliver ->
+ * flush sockets.
+ *
+ * Threads: a struct store_shard belongs to one shard's thread. store_open, store_close and the step functions belong to
+ * the thread that opened the store. Log and tables sit behind the vtables of backend.h with LMDB, memory and faulty
+ * twins.
+ *
+ * Invariant on who reads what: a key is read through the store_shard of the shard that appended it, because only that
+ * shard's memory table holds it before the checkpoint. store_scan_tables reads the tables alone. */
+#pragma once
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "core/base/arena.h"
+#include "core/base/buf.h"
+#include "core/base/env.h"
+
+struct store;
+struct store_shard;
+struct store_backend; /* backend.h */
+
+/* Keys: integers are big-endian, so byte order is numeric order; `node` is the node's number (8 bytes). */
+enum store_table {
+    STORE_META,         /* name -> value: format version, complete-up-to, instance epoch */
+    STORE_ACCOUNTS,     /* bare JID -> AccountPut */
+    STORE_MAILBOX,      /* bare JID \0 seq -> MailboxAdd */
+    STORE_MAILBOX_SEQ,  /* bare JID -> last seq given out (8 bytes) */
+    STORE_NODES,        /* node name -> NodePut */
+    STORE_NODE_SEQ,     /* node -> last seq given out (8 bytes) */
+    STORE_ITEMS,        /* node seq -> ItemPut; one byte 'r' or 'o' in front: retained, or only owed */
+    STORE_SUBSCRIPTIONS,/* node number(4) -> SubscriptionPut */
+    STORE_SUBS_BY_JID,  /* bare JID \0 node number(4) -> node name */
+    STORE_CURSORS,      /* node number(4) -> acknowledged seq (8 bytes) */
+    STORE_AFFILIATIONS, /* node bare JID -> affiliation */
+    STORE_DEDUP,        /* node publisher \0 publish-id (or its prefix) -> see dedup.h of pubsub */
+    STORE_TABLE_COUNT
+};
+
+/* One value per record message. Applying (apply.c) is a table of these. */
+enum store_record {
+    RECORD_ACCOUNT_PUT = 1, RECORD_ACCOUNT_REMOVE, RECORD_MAILBOX_ADD, RECORD_MAILBOX_REMOVE, RECORD_NODE_PUT,
+    RECORD_NODE_REMOVE, RECORD_NODE_PURGE, RECORD_ITEM_PUT, RECORD_ITEM_REMOVE, RECORD_ITEM_UNRETAIN,
+    RECORD_SUBSCRIPTION_PUT, RECORD_SUBSCRIPTION_REMOVE, RECORD_CURSOR_MOVE, RECORD_AFFILIATION_PUT,
+    RECORD_COUNT
+};
+
+struct store_options {
+    const char *data_dir;
+    const struct store_backend *backend; /* NULL: LMDB */
+    unsigned shards;
+    const struct xy_env *env;
+    bool threads;                 /* false: the caller drives store_step_commit / store_step_checkpoint (simulation) */
+    uint64_t log_bytes_max;       /* store.log_max */
+    uint64_t checkpoint_bytes;    /* default 64 MiB */
+    uint64_t checkpoint_records;  /* default 200,000 */
+    uint64_t map_bytes;           /* address space of each environment */
+    uint64_t reserve_bytes;       /* free disk that is never used */
+    /* Called on the commit thread after a commit (or by store_step_commit): wake that shard. */
+    void (*committed)(void *ctx, unsigned shard);
+    /* A commit failed for good: nothing further will be acknowledged. Log and exit. */
+    void (*failed)(void *ctx, const char *why);
+    void *ctx;
+};
+
+/* Opens, locks (another instance: error says its pid), recovers: replays the log into the tables. On failure returns
+ * NULL and writes prose into *error. */
+struct store *store_open(const struct store_options *options, struct xy_buf *error);
+void store_close(struct store **store); /* commits everything appended, makes a checkpoint, closes */
+
+struct store_shard *store_shard(struct store *store, unsigned shard);
+
+/* --- writing; shard thread --------------------------------------------------------------------------------------- */
+
+/* Is there room for `bytes` more of assured data? Ask before appending anything a user asked for; on false refuse with
+ * resource-constraint. Records that free space or end claims need not ask. */
+bool store_room(struct store_shard *shard, size_t bytes);
+
+/* Packs the record into the open batch and applies it to this shard's memory table at once. Returns the ticket of the
+ * batch: durable when store_committed() >= ticket. */
+uint64_t store_append(struct store_shard *shard, enum store_record type, const ProtobufCMessage *record);
+/* The same for records nobody waits for: they ride with the next batch, or go after 50 ms. */
+uint64_t store_append_lazy(struct store_shard *shard, enum store_record type, const ProtobufCMessage *record);
+
+/* End of a loop turn: hand the open batch to the commit thread. Returns microseconds until it wants to be called again
+ * for lazy records, or UINT64_MAX. */
+uint64_t store_flush(struct store_shard *shard);
+
+uint64_t store_ticket(const struct store_shard *shard);    /* of the last appended record; 0: none yet */
+uint64_t store_committed(const struct store_shard *shard); /* newest durable ticket */
+
+/* --- reading; shard thread --------------------------------------------------------------------------------------- */
+
+/* The value lives in `arena`. false: absent. */
+bool store_get(struct store_shard *shard, enum store_table table, struct xy_str key, struct xy_arena *arena,
+               struct xy_str *value);
+
+/* A bounded page of [from, prefix-end) in key order: at most `count_max` entries (and never more than 256 records or
+ * 1 MiB). Returns the number of entries; go on from the successor of the last key (append a zero byte). `more` says
+ * whether there is anything left. Keys and values live in `arena`. */
+struct store_entry {
+    struct xy_str key, value;
+};
+size_t store_scan(struct store_shard *shard, enum store_table table, struct xy_str prefix, struct xy_str from,
+                  struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more);
+/* Tables only, without the memory tables of any shard. */
+size_t store_scan_tables(struct store *store, enum store_table table, struct xy_str prefix, struct xy_str from,
+                         struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more);
+
+/* Numbers never reused, across restarts: node numbers come from here (a block is reserved durably at a time). */
+uint64_t store_new_number(struct store_shard *shard);
+
+/* --- figures ----------------------------------------------------------------------------------------------------- */
+struct store_stats {
+    uint64_t commits, records, log_bytes, commit_us_last, commit_us_max, checkpoints, tables_bytes, memory_bytes,
+        queue_bytes, refused;
+};
+void store_stats(const struct store *store, struct store_stats *out); /* any thread */
+
+/* --- driven by hand (options.threads == false) ------------------------------------------------------------------- */
+bool store_step_commit(struct store *store);     /* true: something was committed */
+bool store_step_checkpoint(struct store *store); /* one complete checkpoint */
