@@ -15,7 +15,7 @@ struct xy_arena_pool;
 /* NULL when memory is short. */
 struct xy_arena *xy_arena_new(void);
 void xy_arena_free(struct xy_arena **arena); /* NULL ok; nulls the caller's pointer */
-void xy_arena_reset(struct xy_arena *arena); /* keeps the first chunk */
+void xy_arena_reset(struct xy_arena *arena); /* keeps up to XY_ARENA_KEEP_MAX bytes */
 
 /* Aligned for any type, not zeroed; NULL when memory is short or `size` is above XY_ARENA_ALLOCATION_MAX. */
 void *xy_arena_alloc(struct xy_arena *arena, size_t size);

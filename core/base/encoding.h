@@ -15,3 +15,4 @@ bool xy_hex_decode(void *out, struct xy_str hex);            /* hex.len / 2 byte
 
 /* CRC-32C (Castagnoli); hardware where the CPU has it. Start with 0, chain by passing the former result. */
 uint32_t xy_crc32c(uint32_t crc, const void *data, size_t len);
+uint32_t xy_crc32c_portable(uint32_t crc, const void *data, size_t len); /* the same without that hardware */

@@ -4,6 +4,10 @@
 #define XY_JID_PART_MAX          1023       /* bytes of a localpart, domainpart or resourcepart, RFC 7622 3 */
 #define XY_JID_MAX               (3 * XY_JID_PART_MAX + 2)
 #define XY_ARENA_ALLOCATION_MAX  (64u << 20)
+#define XY_ARENA_CHUNK_FIRST     4000u      /* bytes of a new arena, itself included */
+#define XY_ARENA_CHUNK_MAX       (256u << 10) /* chunks double up to this, unless one allocation needs more */
+#define XY_ARENA_KEEP_MAX        (32u << 10) /* chunks that a reset arena keeps */
+#define XY_BUF_FIRST             256u       /* bytes of a buffer's first allocation */
 #define XY_XML_DEPTH_MAX         64         /* nesting below the stream element */
 #define XY_XML_ATTRIBUTES_MAX    64         /* per element */
 #define XY_XML_NAMESPACES_MAX    16         /* declarations per element */
