@@ -1,0 +1,96 @@
+/* How events travel from the shard that owns a node to the sessions of its subscribers, and acknowledgements back.
+ *
+ * One publish is one mail per shard that has subscribers, whatever their number: it names the event (shared body) and
+ * the vector of live routes on that shard, an immutable snapshot that the node's owner replaces when it changes.
+ *
+ * At-most-once routes need nothing else. An at-least-once subscription holds a *claim*: the owner attaches it to one
+ * session, the session answers with the claim's index in its own table, and from then on routes carry that index.
+ * Deliveries carry the claim's `run`; the owner begins a new run whenever it (re)starts sending from some sequence
+ * number, and a session ignores deliveries of any other run. So after a stall nothing arrives out of order:
+ *
+ *     owner                                     session
+ *     delivery_attach ---------------------->   makes the claim
+ *       <------------------------- attached     index, room
+ *     delivery_one (run 1, seq 5..)  ------->   outbox, XEP-0198 queue
+ *       <---------------------------- acked     <a/> covered up to seq 7 (batched per turn)
+ *     delivery_publish (live vector) ------->   outbox full
+ *       <-------------------------- stalled     first seq not taken; run is over
+ *       <---------------------------- ready     outbox is below half again (or page_end was reached with room)
+ *     delivery_one (run 2, seq 9..)  ------->
+ *       <------------------------- released     session ended; acknowledged up to seq 8 */
+#pragma once
+
+#include "broker/shard/shard.h"
+#include "core/base/bytes.h"
+
+#define DELIVERY_NO_CLAIM UINT32_MAX
+
+/* One event, shared by all who get it. Immutable once published. */
+struct event {
+    atomic_uint refs;
+    struct xy_bytes *body;  /* <event xmlns='…#event'>…</event>, ready to be sent */
+    struct xy_bytes *service; /* the pubsub service's JID, escaped for an attribute */
+    uint64_t seq;           /* of the item; 0 for events without (delete, purge, configuration, retract) */
+    uint64_t epoch;
+    uint64_t delay_us;      /* wall time for <delay/>; 0: fresh */
+    bool headline;          /* type='headline', else normal; at-least-once is always normal */
+};
+struct event *event_new(struct xy_bytes **body, struct xy_bytes *service, uint64_t seq, uint64_t epoch); /* 1 reference */
+struct event *event_ref(struct event *event);
+void event_unref(struct event **event);
+
+/* One live route: 16 bytes, walked linearly on the session's shard. */
+struct route {
+    uint32_t session;    /* index on that shard */
+    uint32_t generation;
+    uint32_t claim;      /* DELIVERY_NO_CLAIM: at most once */
+    uint16_t run;
+    uint16_t flags;      /* ROUTE_* */
+};
+#define ROUTE_SUBID 1u /* the subscriber has several subscriptions: the session adds the SHIM SubID of the claim/route */
+
+struct routes {
+    atomic_uint refs;
+    uint32_t count;
+    struct route route[];
+};
+struct routes *routes_new(uint32_t count); /* 1 reference, routes to be filled in before sharing */
+void routes_unref(struct routes **routes);
+
+/* --- owner to session; called on the owner's shard ---------------------------------------------------------------- */
+
+struct claim_key {        /* names a subscription to its owner */
+    uint64_t node;
+    uint32_t subscription;
+    uint32_t owner;       /* shard of the node */
+};
+
+/* A publish: every route of `routes` on shard `to`. Takes one reference of each. */
+void delivery_publish(struct shard *shard, unsigned to, struct event *event, struct routes *routes);
+
+/* One event to one session (at most once: last published item, notifications to owners). Takes the event reference. */
+void delivery_notify(struct shard *shard, struct session_ref session, struct event *event);
+
+/* Attach a claim. Answered by `attached`, or by `released` (acked 0) when the session is gone. `subid` is copied.
+ * `attempts_from`: deliveries of items up to this seq are redeliveries (attempt > 1, <delay/> added when set). */
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, struct xy_str subid);
+
+/* One item of a run to the session that holds the claim. Takes the event reference. `attempt` >= 1. `page_end`: answer
+ * with `ready` when there is room for another page. */
+void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
+                  uint32_t attempt, bool page_end);
+
+/* The subscription is over (unsubscribed, node deleted): the session forgets the claim; nothing is answered. Entries
+ * already in its queue are still sent. */
+void delivery_detach(struct shard *shard, struct session_ref session, uint32_t claim);
+
+/* --- session to owner: implemented by pubsub, called on the owner's shard ------------------------------------------ */
+struct delivery_owner {
+    void (*attached)(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim);
+    void (*acked)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq);
+    /* `unsent`: the first seq of the run that was not taken */
+    void (*stalled)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run, uint64_t unsent);
+    void (*ready)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
+    void (*released)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
+};
+void delivery_set_owner(struct shard *shard, const struct delivery_owner *owner);

@@ -1,0 +1,49 @@
+/* What other rooms may ask of a session, a stream bound to an address.
+ *
+ * The sessions themselves (broker/session) stand above the router and call down into it; what has to go up to them goes
+ * through here: these functions mail the session's shard, and there the calls of struct session_calls do the work.
+ * A session lives on the shard of its connection; a detached one (XEP-0198) waits there for its resumption. Its outbox is
+ * the XEP-0198 queue: entries point at shared bytes and name the claim they settle. All functions may be called from any
+ * shard and mail themselves where they need to; a stale reference is no error. */
+#pragma once
+
+#include "broker/shard/shard.h"
+#include "core/error.h"
+#include "core/jid.h"
+
+/* Hand a serialised stanza to a session, outside of any claim (answers, presence, errors). Takes the bytes. */
+void session_send(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
+
+/* Hand over a message: `mailbox_seq` != 0 names the entry of the account's mailbox that its acknowledgement ends;
+ * 0: nothing stored, but it comes back by address_returned when it could not be handed over. */
+void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                          uint64_t mailbox_seq);
+
+/* The answer to address_bind: `jid` is the full JID (NULL data: refused with `error`). Copied. */
+void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
+
+/* End a session for good (conflict, account removed, shutdown): stream error, claims go back to their owners. */
+void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);
+
+/* The n-th counted stanza of that session is handled (see request.h). */
+void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound);
+
+/* Registered by broker/session at start; each runs on the session's own shard, and gets NULL-safe, current arguments. */
+struct event;
+struct routes;
+struct claim_key;
+struct session_calls {
+    void (*send)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
+    void (*send_message)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, uint64_t mailbox_seq);
+    void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
+    void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);
+    void (*handled)(struct shard *shard, struct session_ref session, uint32_t inbound);
+    /* delivery.h */
+    void (*publish)(struct shard *shard, struct event *event, struct routes *routes);
+    void (*notify)(struct shard *shard, struct session_ref session, struct event *event);
+    void (*attach)(struct shard *shard, struct session_ref session, const struct claim_key *key, struct xy_str subid);
+    void (*one)(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
+                uint32_t attempt, bool page_end);
+    void (*detach)(struct shard *shard, struct session_ref session, uint32_t claim);
+};
+void session_set_calls(struct shard *shard, const struct session_calls *calls);

@@ -1,0 +1,15 @@
+/* The publish-subscribe service (XEP-0060) as the rest of the broker sees it.
+ *
+ * pubsub_init registers the service's domain with the router, itself as the owner of claims with delivery, and as the
+ * consumer of address watches. Everything else happens through those. */
+#pragma once
+
+#include "broker/shard/shard.h"
+
+bool pubsub_init(struct shard *shard);
+void pubsub_free(struct shard *shard);
+
+struct pubsub_stats {
+    uint64_t nodes, subscriptions, items, published, delivered_live, redelivered;
+};
+void pubsub_stats(const struct shard *shard, struct pubsub_stats *out);

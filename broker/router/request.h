@@ -1,0 +1,35 @@
+/* A stanza on its way through the broker, with what is needed to answer it and to count it as handled.
+ *
+ * A request lives in its stanza's arena. It has one owner at a time; mailing it to another shard moves it. Every request
+ * ends exactly once, by one of the functions below; ending it gives the arena back and lets the sender's XEP-0198 count
+ * go on (docs/architecture.md, 'what h means'). */
+#pragma once
+
+#include "broker/shard/shard.h"
+#include "core/error.h"
+#include "core/stanza.h"
+
+struct request {
+    struct xy_stanza stanza;       /* `from` is stamped: the sender's full JID */
+    struct session_ref origin;     /* who sent it; SESSION_NONE: the broker itself */
+    uint32_t inbound;              /* number to report as handled; 0: the sender does not count */
+    bool assured;                  /* origin has XEP-0198: commit before delivery (section 6 of the design) */
+};
+
+struct request *request_new(struct xy_stanza stanza, struct session_ref origin, uint32_t inbound);
+
+/* IQ result with the children of `result` already in place: `result` comes from xy_stanza_result. NULL: an empty result.
+ * Sent when `ticket` is on disk (0: nothing to wait for). Ends the request. For messages and presence: only ends it. */
+void request_reply(struct shard *shard, struct request **request, struct xy_elem *result, uint64_t ticket);
+
+/* Answer with an error, where RFC 6120 allows one, and end the request. */
+void request_fail(struct shard *shard, struct request **request, const struct xy_error *error);
+void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition, const char *text);
+/* The same once `ticket` is on disk: for refusals that depend on state not yet committed. */
+void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error, uint64_t ticket);
+
+/* Ends it without an answer (messages, presence, results). `ticket`: handled once that is on disk; 0: now. */
+void request_end(struct shard *shard, struct request **request, uint64_t ticket);
+
+/* Move a request to another shard: `fn(shard, &request)` there, its payload being the struct request *. */
+void request_forward(struct shard *shard, unsigned to, shard_fn *fn, struct request **request);

@@ -1,0 +1,30 @@
+/* What a shard counts. One writer (the shard's thread), any reader: relaxed atomics. `xylem admin stats` shows the sum
+ * over shards by these names; a new counter is one line here. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define SHARD_STATS(X) \
+    X(connections_accepted) X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) \
+    X(bytes_in) X(bytes_out) X(logins) X(login_failures) X(logins_throttled) \
+    X(sessions) X(sessions_detached) X(sessions_resumed) X(sessions_replaced) \
+    X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
+    X(messages_stored) X(messages_delivered) X(events_delivered) X(events_dropped) X(events_stalled) \
+    X(publishes) X(publishes_duplicate) X(outbox_full) X(memory_full) X(mail) X(turns)
+
+struct shard_stats {
+#define X(name) atomic_uint_fast64_t name;
+    SHARD_STATS(X)
+#undef X
+};
+
+/* A single writer needs no locked instruction. */
+#define stat_add(shard, name, n) \
+    atomic_store_explicit(&(shard)->stats->name, \
+                          atomic_load_explicit(&(shard)->stats->name, memory_order_relaxed) + (uint64_t)(n), \
+                          memory_order_relaxed)
+#define stat_sub(shard, name, n) \
+    atomic_store_explicit(&(shard)->stats->name, \
+                          atomic_load_explicit(&(shard)->stats->name, memory_order_relaxed) - (uint64_t)(n), \
+                          memory_order_relaxed)
