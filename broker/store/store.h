@@ -25,24 +25,41 @@ struct store;
 struct store_shard;
 struct store_backend; /* backend.h */
 
-/* Keys: integers are big-endian, so byte order is numeric order; `node` is the node's number (8 bytes). */
+/* Keys: integers are big-endian, so byte order is numeric order; `node` is the node's number (8 bytes). Names (JIDs,
+ * node names, publish ids) above 255 bytes, 160 for publish ids, are folded into their beginning and a digest, because
+ * LMDB bounds keys; callers pass full names and take names from values, not from keys they get back. */
 enum store_table {
-    STORE_META,         /* name -> value: format version, complete-up-to, instance epoch */
+    STORE_META,         /* the store's own: format version, complete-up-to, numbers given out */
     STORE_ACCOUNTS,     /* bare JID -> AccountPut */
     STORE_MAILBOX,      /* bare JID \0 seq -> MailboxAdd */
-    STORE_MAILBOX_SEQ,  /* bare JID -> last seq given out (8 bytes) */
+    STORE_MAILBOX_SEQ,  /* bare JID -> last seq given out (8 bytes); goes with the account */
     STORE_NODES,        /* node name -> NodePut */
     STORE_NODE_SEQ,     /* node -> last seq given out (8 bytes) */
-    STORE_ITEMS,        /* node seq -> ItemPut; one byte 'r' or 'o' in front: retained, or only owed */
+    STORE_ITEMS,        /* node seq -> one byte, then ItemPut; the byte is 'r' retained, or 'o' only owed */
     STORE_SUBSCRIPTIONS,/* node number(4) -> SubscriptionPut */
     STORE_SUBS_BY_JID,  /* bare JID \0 node number(4) -> node name */
-    STORE_CURSORS,      /* node number(4) -> acknowledged seq (8 bytes) */
+    STORE_CURSORS,      /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
     STORE_AFFILIATIONS, /* node bare JID -> affiliation */
-    STORE_DEDUP,        /* node publisher \0 publish-id (or its prefix) -> see dedup.h of pubsub */
+    STORE_DEDUP,        /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
     STORE_TABLE_COUNT
 };
 
-/* One value per record message. Applying (apply.c) is a table of these. */
+/* Publish ids. An id of the form PREFIX:N (N decimal, no leading zeros, fits 64 bits) belongs to a stream that counts
+ * up: only its newest number is kept, under PREFIX. Any other id is kept whole, with STORE_DEDUP_WHOLE as its number,
+ * for at least STORE_DEDUP_KEEP_US. */
+#define STORE_DEDUP_WHOLE   UINT64_MAX
+#define STORE_DEDUP_KEEP_US (60ull * 60 * 1000000)
+struct store_dedup {
+    struct xy_str prefix; /* of the id given, or the whole id */
+    uint64_t number;
+};
+struct store_dedup store_dedup_parse(struct xy_str publish_id);
+/* What STORE_DEDUP holds: number(8) time_us(8), as the table's other integers. false: not such a value. */
+bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us);
+
+/* One value per record message. Applying (apply.c) is a table of these. NodeRemove takes everything kept under the
+ * node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID: append a SubscriptionRemove for each
+ * subscription first. */
 enum store_record {
     RECORD_ACCOUNT_PUT = 1, RECORD_ACCOUNT_REMOVE, RECORD_MAILBOX_ADD, RECORD_MAILBOX_REMOVE, RECORD_NODE_PUT,
     RECORD_NODE_REMOVE, RECORD_NODE_PURGE, RECORD_ITEM_PUT, RECORD_ITEM_REMOVE, RECORD_ITEM_UNRETAIN,
@@ -72,6 +89,8 @@ struct store_options {
  * NULL and writes prose into *error. */
 struct store *store_open(const struct store_options *options, struct xy_buf *error);
 void store_close(struct store **store); /* commits everything appended, makes a checkpoint, closes */
+/* Drops the store as a power failure would: nothing is flushed, nothing committed. For simulation and tests. */
+void store_crash(struct store **store);
 
 struct store_shard *store_shard(struct store *store, unsigned shard);
 
