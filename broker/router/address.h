@@ -9,6 +9,10 @@
 #include "broker/delivery/sessions.h"
 #include "broker/router/request.h"
 
+/* After accounts_init and store_open; before the first address_*. */
+bool addresses_init(struct shard *shard);
+void addresses_free(struct shard *shard);
+
 /* --- sessions ----------------------------------------------------------------------------------------------------- */
 
 /* A session asks for a resource. The owner checks the account and limits, replaces a session that holds the resource

@@ -20,6 +20,7 @@ struct module_iq {
     const char *ns;
     enum module_scope scope;
     module_iq_fn *fn;
+    bool others; /* MODULE_ACCOUNT: other accounts may ask too; else they get what an unknown account gives */
 };
 
 struct module {

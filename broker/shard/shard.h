@@ -19,6 +19,7 @@ struct log;
 struct store;
 struct store_shard;
 struct shard_group;
+struct workers;
 
 /* Runs on the receiving shard. `payload` is a copy that lives until the function returns; pointers in it change owner
  * as the function's header says. */
@@ -41,10 +42,14 @@ struct shard {
     /* The rooms on this shard, each made and freed by its own *_init / *_free. */
     struct net *net;           /* broker/net: connections; NULL in a simulation */
     struct sessions *sessions; /* broker/session */
-    struct router *router;     /* broker/router: addresses it owns, services, modules */
+    struct router *router;     /* broker/router: services, modules */
+    struct addresses *addresses; /* broker/router/address.c: bare JIDs it owns */
+    struct accounts *accounts;   /* broker/router/accounts.c */
     struct pubsub *pubsub;     /* broker/pubsub: nodes it owns */
     const struct session_calls *session_calls;   /* broker/delivery/sessions.h */
     const struct delivery_owner *delivery_owner; /* broker/delivery/delivery.h */
+
+    struct workers *workers; /* broker/shard/workers.h; shared by all shards, set before accounts_init */
 
     struct shard_mailroom *mailroom; /* private to shard.c */
 };
