@@ -93,4 +93,13 @@ struct delivery_owner {
     void (*ready)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
     void (*released)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
 };
+
+/* The session's side of the same, mailed to the owner (key.owner). */
+void delivery_attached(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim);
+void delivery_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq);
+void delivery_stalled(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run,
+                      uint64_t unsent);
+void delivery_ready(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
+void delivery_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
+
 void delivery_set_owner(struct shard *shard, const struct delivery_owner *owner);

@@ -18,6 +18,7 @@ typedef void router_service_fn(struct shard *shard, struct request **request);
 void router_add_service(struct shard *shard, struct xy_str domain, router_service_fn *handler);
 
 bool router_is_local_domain(const struct shard *shard, struct xy_str domain);
+struct xy_str router_domain(const struct shard *shard); /* the first configured domain, prepared */
 bool router_is_admin(const struct shard *shard, struct xy_jid jid);
 
 bool router_init(struct shard *shard);

@@ -1,0 +1,231 @@
+/* Events and routes on their way: the mail between the owners of nodes and the sessions of subscribers. */
+#include "broker/delivery/delivery.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/delivery/sessions.h"
+#include "core/base/assert.h"
+
+_Static_assert(sizeof(struct route) == 16, "a fan-out walks these");
+
+/* --- shared objects ----------------------------------------------------------------------------------------------- */
+
+struct event *event_new(struct xy_bytes **body, struct xy_bytes *service, uint64_t seq, uint64_t epoch)
+{
+    struct event *event = malloc(sizeof(*event));
+    if (event == NULL)
+        return NULL;
+    *event = (struct event){ .body = *body, .service = xy_bytes_ref(service), .seq = seq, .epoch = epoch };
+    atomic_init(&event->refs, 1);
+    *body = NULL;
+    return event;
+}
+
+struct event *event_ref(struct event *event)
+{
+    atomic_fetch_add_explicit(&event->refs, 1, memory_order_relaxed);
+    return event;
+}
+
+void event_unref(struct event **event_pointer)
+{
+    struct event *event = *event_pointer;
+    *event_pointer = NULL;
+    if (event == NULL || atomic_fetch_sub_explicit(&event->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    xy_bytes_unref(&event->body);
+    xy_bytes_unref(&event->service);
+    free(event);
+}
+
+struct routes *routes_new(uint32_t count)
+{
+    struct routes *routes = malloc(sizeof(*routes) + count * sizeof(struct route));
+    if (routes == NULL)
+        return NULL;
+    atomic_init(&routes->refs, 1);
+    routes->count = count;
+    return routes;
+}
+
+void routes_unref(struct routes **routes_pointer)
+{
+    struct routes *routes = *routes_pointer;
+    *routes_pointer = NULL;
+    if (routes && atomic_fetch_sub_explicit(&routes->refs, 1, memory_order_acq_rel) == 1)
+        free(routes);
+}
+
+/* --- owner to session --------------------------------------------------------------------------------------------- */
+
+struct publish_mail {
+    struct event *event;
+    struct routes *routes;
+};
+
+static void on_publish(struct shard *shard, void *payload)
+{
+    struct publish_mail *mail = payload;
+    shard->session_calls->publish(shard, mail->event, mail->routes);
+    event_unref(&mail->event);
+    routes_unref(&mail->routes);
+}
+
+void delivery_publish(struct shard *shard, unsigned to, struct event *event, struct routes *routes)
+{
+    struct publish_mail mail = { event, routes };
+    shard_mail(shard, to, on_publish, &mail, sizeof(mail));
+}
+
+struct one_mail {
+    struct session_ref session;
+    struct event *event;
+    uint32_t claim;
+    uint32_t attempt;
+    uint16_t run;
+    bool page_end;
+};
+
+static void on_one(struct shard *shard, void *payload)
+{
+    struct one_mail *mail = payload;
+    if (mail->claim == DELIVERY_NO_CLAIM)
+        shard->session_calls->notify(shard, mail->session, mail->event);
+    else
+        shard->session_calls->one(shard, mail->session, mail->claim, mail->run, mail->event, mail->attempt,
+                                  mail->page_end);
+    event_unref(&mail->event);
+}
+
+void delivery_notify(struct shard *shard, struct session_ref session, struct event *event)
+{
+    struct one_mail mail = { .session = session, .event = event, .claim = DELIVERY_NO_CLAIM };
+    shard_mail(shard, session.shard, on_one, &mail, sizeof(mail));
+}
+
+void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
+                  uint32_t attempt, bool page_end)
+{
+    xy_assert(claim != DELIVERY_NO_CLAIM && attempt >= 1);
+    struct one_mail mail = { session, event, claim, attempt, run, page_end };
+    shard_mail(shard, session.shard, on_one, &mail, sizeof(mail));
+}
+
+#define SUBID_MAX 64
+
+struct attach_mail {
+    struct session_ref session;
+    struct claim_key key;
+    uint32_t subid_len;
+    char subid[SUBID_MAX];
+};
+
+static void on_attach(struct shard *shard, void *payload)
+{
+    struct attach_mail *mail = payload;
+    shard->session_calls->attach(shard, mail->session, &mail->key, xy_str_n(mail->subid, mail->subid_len));
+}
+
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, struct xy_str subid)
+{
+    xy_assert(subid.len <= SUBID_MAX);
+    struct attach_mail mail = { .session = session, .key = key, .subid_len = (uint32_t)subid.len };
+    if (subid.len)
+        memcpy(mail.subid, subid.data, subid.len);
+    shard_mail(shard, session.shard, on_attach, &mail, sizeof(mail));
+}
+
+struct detach_mail {
+    struct session_ref session;
+    uint32_t claim;
+};
+
+static void on_detach(struct shard *shard, void *payload)
+{
+    struct detach_mail *mail = payload;
+    shard->session_calls->detach(shard, mail->session, mail->claim);
+}
+
+void delivery_detach(struct shard *shard, struct session_ref session, uint32_t claim)
+{
+    struct detach_mail mail = { session, claim };
+    shard_mail(shard, session.shard, on_detach, &mail, sizeof(mail));
+}
+
+/* --- session to owner --------------------------------------------------------------------------------------------- */
+
+void delivery_set_owner(struct shard *shard, const struct delivery_owner *owner)
+{
+    shard->delivery_owner = owner;
+}
+
+struct answer_mail {
+    struct claim_key key;
+    struct session_ref session;
+    uint64_t number;
+    uint16_t run;
+};
+
+static void on_attached(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->delivery_owner->attached(shard, mail->key, mail->session, (uint32_t)mail->number);
+}
+
+static void on_acked(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->delivery_owner->acked(shard, mail->key, mail->session, mail->number);
+}
+
+static void on_stalled(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->delivery_owner->stalled(shard, mail->key, mail->session, mail->run, mail->number);
+}
+
+static void on_ready(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->delivery_owner->ready(shard, mail->key, mail->session, mail->run);
+}
+
+static void on_released(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->delivery_owner->released(shard, mail->key, mail->session, mail->number);
+}
+
+static void answer(struct shard *shard, shard_fn *fn, struct claim_key key, struct session_ref session, uint64_t number,
+                   uint16_t run)
+{
+    struct answer_mail mail = { key, session, number, run };
+    shard_mail(shard, key.owner, fn, &mail, sizeof(mail));
+}
+
+void delivery_attached(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim)
+{
+    answer(shard, on_attached, key, session, claim, 0);
+}
+
+void delivery_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
+{
+    answer(shard, on_acked, key, session, seq, 0);
+}
+
+void delivery_stalled(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run,
+                      uint64_t unsent)
+{
+    answer(shard, on_stalled, key, session, unsent, run);
+}
+
+void delivery_ready(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run)
+{
+    answer(shard, on_ready, key, session, 0, run);
+}
+
+void delivery_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
+{
+    answer(shard, on_released, key, session, acked, 0);
+}

@@ -1,0 +1,122 @@
+/* The mail to sessions: every function here packs its arguments for the session's shard, where the table that
+ * broker/session registered does the work. */
+#include "broker/delivery/sessions.h"
+
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "core/base/limits.h"
+
+void session_set_calls(struct shard *shard, const struct session_calls *calls)
+{
+    shard->session_calls = calls;
+}
+
+struct stanza_mail {
+    struct session_ref session;
+    struct xy_bytes *bytes;
+    uint64_t mailbox_seq;
+};
+
+static void on_send(struct shard *shard, void *payload)
+{
+    struct stanza_mail *mail = payload;
+    shard->session_calls->send(shard, mail->session, &mail->bytes);
+    xy_bytes_unref(&mail->bytes);
+}
+
+static void on_send_message(struct shard *shard, void *payload)
+{
+    struct stanza_mail *mail = payload;
+    shard->session_calls->send_message(shard, mail->session, &mail->bytes, mail->mailbox_seq);
+    xy_bytes_unref(&mail->bytes);
+}
+
+static void stanza_mail(struct shard *shard, shard_fn *fn, struct session_ref session, struct xy_bytes **stanza,
+                        uint64_t mailbox_seq)
+{
+    if (*stanza == NULL)
+        return;
+    struct stanza_mail mail = { session, *stanza, mailbox_seq };
+    *stanza = NULL;
+    if (!session_ref_present(session)) {
+        xy_bytes_unref(&mail.bytes);
+        return;
+    }
+    shard_mail(shard, session.shard, fn, &mail, sizeof(mail));
+}
+
+void session_send(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
+{
+    stanza_mail(shard, on_send, session, stanza, 0);
+}
+
+void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                          uint64_t mailbox_seq)
+{
+    stanza_mail(shard, on_send_message, session, stanza, mailbox_seq);
+}
+
+struct bound_mail {
+    struct session_ref session;
+    struct xy_error error;
+    struct xy_bytes *jid; /* canonical full JID; NULL: refused */
+};
+
+static void on_bound(struct shard *shard, void *payload)
+{
+    struct bound_mail *mail = payload;
+    struct xy_jid jid = { 0 };
+    if (mail->jid)
+        jid = xy_jid_canonical(xy_bytes_view(mail->jid));
+    shard->session_calls->bound(shard, mail->session, jid, mail->jid ? NULL : &mail->error);
+    xy_bytes_unref(&mail->jid);
+}
+
+void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error)
+{
+    struct bound_mail mail = { .session = session };
+    if (xy_jid_present(jid))
+        mail.jid = xy_bytes_new(xy_jid_full(jid));
+    else if (error)
+        mail.error = *error;
+    if (mail.jid == NULL && mail.error.condition == XY_NO_ERROR)
+        mail.error = xy_error_make(XY_INTERNAL_SERVER_ERROR, NULL);
+    shard_mail(shard, session.shard, on_bound, &mail, sizeof(mail));
+}
+
+struct close_mail {
+    struct session_ref session;
+    enum xy_stream_error error;
+    const char *text; /* a literal */
+};
+
+static void on_close(struct shard *shard, void *payload)
+{
+    struct close_mail *mail = payload;
+    shard->session_calls->close(shard, mail->session, mail->error, mail->text);
+}
+
+void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text)
+{
+    struct close_mail mail = { session, error, text };
+    shard_mail(shard, session.shard, on_close, &mail, sizeof(mail));
+}
+
+struct handled_mail {
+    struct session_ref session;
+    uint32_t inbound;
+};
+
+static void on_handled(struct shard *shard, void *payload)
+{
+    struct handled_mail *mail = payload;
+    shard->session_calls->handled(shard, mail->session, mail->inbound);
+}
+
+void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound)
+{
+    struct handled_mail mail = { session, inbound };
+    if (inbound != 0 && session_ref_present(session))
+        shard_mail(shard, session.shard, on_handled, &mail, sizeof(mail));
+}

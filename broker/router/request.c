@@ -1,0 +1,93 @@
+/* How a request ends: what is answered, when, and what becomes of its arena. Answers are serialised before they wait
+ * for a commit, so a waiting answer holds its bytes and no tree. */
+#include "broker/router/request.h"
+
+#include "broker/delivery/sessions.h"
+#include "broker/router/router.h"
+#include "broker/shard/stats.h"
+#include "core/base/assert.h"
+#include "core/namespaces.h"
+#include "core/xml/writer.h"
+
+struct request *request_new(struct xy_stanza stanza, struct session_ref origin, uint32_t inbound)
+{
+    struct request *request = xy_arena_zalloc(stanza.arena, sizeof(*request));
+    if (request == NULL)
+        return NULL;
+    request->stanza = stanza;
+    request->origin = origin;
+    request->inbound = inbound;
+    request->assured = inbound != 0;
+    return request;
+}
+
+struct ending {
+    struct session_ref origin;
+    struct xy_bytes *answer; /* NULL: none */
+    uint32_t inbound;
+};
+
+/* The answer first, then the count: a session that learns h has its answer in the queue. */
+static void ending_run(struct shard *shard, void *payload)
+{
+    struct ending *ending = payload;
+    if (ending->answer)
+        session_send(shard, ending->origin, &ending->answer);
+    session_handled(shard, ending->origin, ending->inbound);
+}
+
+static void request_finish(struct shard *shard, struct request **request_pointer, const struct xy_elem *answer,
+                           uint64_t ticket)
+{
+    struct request *request = *request_pointer;
+    xy_assert(request != NULL);
+    *request_pointer = NULL;
+    struct ending ending = { .origin = request->origin, .inbound = request->inbound };
+    if (answer && session_ref_present(request->origin))
+        ending.answer = xy_xml_bytes(answer, XY_STR(NS_CLIENT));
+    else if (answer && xy_jid_present(request->stanza.from))
+        router_send(shard, request->stanza.from, answer, ticket);
+    shard_when_committed(shard, ticket, ending_run, &ending, sizeof(ending));
+    struct xy_arena *arena = request->stanza.arena; /* the request itself lives in it */
+    xy_arena_pool_give(shard->arenas, &arena);
+}
+
+void request_reply(struct shard *shard, struct request **request, struct xy_elem *result, uint64_t ticket)
+{
+    const struct xy_stanza *stanza = &(*request)->stanza;
+    bool answered = stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET);
+    if (answered && result == NULL)
+        result = xy_stanza_result(stanza->arena, stanza);
+    request_finish(shard, request, answered ? result : NULL, ticket);
+}
+
+void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error, uint64_t ticket)
+{
+    const struct xy_stanza *stanza = &(*request)->stanza;
+    struct xy_elem *answer = xy_error_reply(stanza->arena, stanza, error);
+    if (answer)
+        stat_add(shard, stanzas_refused, 1);
+    request_finish(shard, request, answer, ticket);
+}
+
+void request_fail(struct shard *shard, struct request **request, const struct xy_error *error)
+{
+    request_fail_after(shard, request, error, 0);
+}
+
+void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition, const char *text)
+{
+    struct xy_error error = xy_error_make(condition, text);
+    request_fail_after(shard, request, &error, 0);
+}
+
+void request_end(struct shard *shard, struct request **request, uint64_t ticket)
+{
+    request_finish(shard, request, NULL, ticket);
+}
+
+void request_forward(struct shard *shard, unsigned to, shard_fn *fn, struct request **request)
+{
+    shard_mail(shard, to, fn, request, sizeof(struct request *));
+    *request = NULL;
+}
