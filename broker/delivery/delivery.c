@@ -11,32 +11,46 @@ _Static_assert(sizeof(struct route) == 16, "a fan-out walks these");
 
 /* --- shared objects ----------------------------------------------------------------------------------------------- */
 
-struct event *event_new(struct xy_bytes **body, struct xy_bytes *service, uint64_t seq, uint64_t epoch)
+struct event *event_new(struct xy_str service, struct xy_str body, uint64_t seq, uint64_t epoch)
 {
-    struct event *event = malloc(sizeof(*event));
-    if (event == NULL)
+    struct xy_bytes *bytes = xy_bytes_alloc(sizeof(struct event) + service.len + body.len);
+    if (bytes == NULL)
         return NULL;
-    *event = (struct event){ .body = *body, .service = xy_bytes_ref(service), .seq = seq, .epoch = epoch };
-    atomic_init(&event->refs, 1);
-    *body = NULL;
+    struct event *event = event_of(bytes);
+    *event = (struct event){ .seq = seq,
+                             .epoch = epoch,
+                             .service_len = (uint32_t)service.len,
+                             .body_len = (uint32_t)body.len };
+    memcpy(event->text, service.data, service.len);
+    memcpy(event->text + service.len, body.data, body.len);
     return event;
+}
+
+_Static_assert(offsetof(struct xy_bytes, data) % _Alignof(struct event) == 0, "an event fits into shared bytes");
+
+struct event *event_of(struct xy_bytes *bytes)
+{
+    return (struct event *)(void *)bytes->data;
+}
+
+struct xy_bytes *event_bytes(struct event *event)
+{
+    return xy_container_of(event, struct xy_bytes, data);
 }
 
 struct event *event_ref(struct event *event)
 {
-    atomic_fetch_add_explicit(&event->refs, 1, memory_order_relaxed);
+    xy_bytes_ref(event_bytes(event));
     return event;
 }
 
-void event_unref(struct event **event_pointer)
+void event_unref(struct event **event)
 {
-    struct event *event = *event_pointer;
-    *event_pointer = NULL;
-    if (event == NULL || atomic_fetch_sub_explicit(&event->refs, 1, memory_order_acq_rel) != 1)
+    if (*event == NULL)
         return;
-    xy_bytes_unref(&event->body);
-    xy_bytes_unref(&event->service);
-    free(event);
+    struct xy_bytes *bytes = event_bytes(*event);
+    *event = NULL;
+    xy_bytes_unref(&bytes);
 }
 
 struct routes *routes_new(uint32_t count)

@@ -25,19 +25,32 @@
 
 #define DELIVERY_NO_CLAIM UINT32_MAX
 
-/* One event, shared by all who get it. Immutable once published. */
+/* One event, shared by all who get it, in one piece of memory that a session's queue can hold as plain shared bytes.
+ * `delay_us` and `headline` are set before it is shared; nothing changes afterwards. */
 struct event {
-    atomic_uint refs;
-    struct xy_bytes *body;  /* <event xmlns='…#event'>…</event>, ready to be sent */
-    struct xy_bytes *service; /* the pubsub service's JID, escaped for an attribute */
-    uint64_t seq;           /* of the item; 0 for events without (delete, purge, configuration, retract) */
+    uint64_t seq;      /* of the item; 0 for events without (delete, purge, configuration, retract) */
     uint64_t epoch;
-    uint64_t delay_us;      /* wall time for <delay/>; 0: fresh */
-    bool headline;          /* type='headline', else normal; at-least-once is always normal */
+    uint64_t delay_us; /* wall time for <delay/>; 0: fresh */
+    bool headline;     /* type='headline', else normal; at-least-once is always normal */
+    uint32_t service_len;
+    uint32_t body_len;
+    char text[];       /* the service's JID escaped for an attribute, then <event xmlns='…#event'>…</event> */
 };
-struct event *event_new(struct xy_bytes **body, struct xy_bytes *service, uint64_t seq, uint64_t epoch); /* 1 reference */
+struct event *event_new(struct xy_str service, struct xy_str body, uint64_t seq, uint64_t epoch); /* one reference */
 struct event *event_ref(struct event *event);
-void event_unref(struct event **event);
+void event_unref(struct event **event); /* NULL ok; nulls the caller's pointer */
+struct xy_bytes *event_bytes(struct event *event); /* the same object, the same references */
+struct event *event_of(struct xy_bytes *bytes);
+
+static inline struct xy_str event_service(const struct event *event)
+{
+    return xy_str_n(event->text, event->service_len);
+}
+
+static inline struct xy_str event_body(const struct event *event)
+{
+    return xy_str_n(event->text + event->service_len, event->body_len);
+}
 
 /* One live route: 16 bytes, walked linearly on the session's shard. */
 struct route {

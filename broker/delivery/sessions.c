@@ -57,6 +57,30 @@ void session_send_message(struct shard *shard, struct session_ref session, struc
     stanza_mail(shard, on_send_message, session, stanza, mailbox_seq);
 }
 
+struct offer_mail {
+    struct session_ref session;
+    struct xy_bytes *bytes;
+    session_offer_fn *done;
+    void *ctx;
+};
+
+static void on_offer(struct shard *shard, void *payload)
+{
+    struct offer_mail *mail = payload;
+    enum session_verdict verdict = shard->session_calls->offer(shard, mail->session, &mail->bytes);
+    xy_bytes_unref(&mail->bytes);
+    mail->done(shard, verdict, mail->ctx);
+}
+
+void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, session_offer_fn *done,
+                   void *ctx)
+{
+    struct offer_mail mail = { session, *stanza, done, ctx };
+    xy_assert(*stanza != NULL && session_ref_present(session));
+    *stanza = NULL;
+    shard_mail(shard, session.shard, on_offer, &mail, sizeof(mail));
+}
+
 struct bound_mail {
     struct session_ref session;
     struct xy_error error;

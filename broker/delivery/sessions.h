@@ -19,6 +19,13 @@ void session_send(struct shard *shard, struct session_ref session, struct xy_byt
 void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
                           uint64_t mailbox_seq);
 
+/* Offer a stanza whose sender wants to know when it cannot be taken (IQ to a full JID). `done` runs on the session's
+ * shard, exactly once; ctx travels with it. */
+enum session_verdict { SESSION_TOOK, SESSION_GONE, SESSION_FULL };
+typedef void session_offer_fn(struct shard *shard, enum session_verdict verdict, void *ctx);
+void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, session_offer_fn *done,
+                   void *ctx);
+
 /* The answer to address_bind: `jid` is the full JID (NULL data: refused with `error`). Copied. */
 void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
 
@@ -35,6 +42,7 @@ struct claim_key;
 struct session_calls {
     void (*send)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
     void (*send_message)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, uint64_t mailbox_seq);
+    enum session_verdict (*offer)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
     void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
     void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);
     void (*handled)(struct shard *shard, struct session_ref session, uint32_t inbound);

@@ -87,8 +87,9 @@ void shard_post(struct shard_group *group, unsigned to, shard_fn *fn, const void
 
 /* --- durability --------------------------------------------------------------------------------------------------- */
 
-/* Run `fn(payload)` on this shard once everything up to `ticket` is on disk; at once (inside this call) if it is and
- * nothing earlier is waiting. Calls keep the order in which they were asked for. */
+/* Run `fn(payload)` on this shard once everything up to `ticket` is on disk; at once, inside this call, if that has been
+ * so since the last look. Calls for the same object (whose tickets only grow) keep the order in which they were asked
+ * for. */
 void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload, size_t size);
 
 /* --- the turn ----------------------------------------------------------------------------------------------------- */
