@@ -16,9 +16,9 @@
 #define XY_IBB_WINDOW_DEFAULT   16u   /* blocks on the way */
 #define XY_IBB_WINDOW_MAX       256u
 #define XY_IBB_SESSIONS_DEFAULT 64u
-#define XY_IBB_SID_MAX          256u /* bytes of a peer's session id */
+#define XY_IBB_SID_MAX          256u  /* bytes of a peer's session id */
 #define XY_IBB_ID_MAX           1024u /* bytes of a peer's stanza id */
-#define XY_IBB_HELD_MAX         256u  /* acknowledgements held back in one session; more blocks are refused (wait) */
+#define XY_IBB_HELD_MAX         256u /* acknowledgements held back in one session; more blocks are refused (wait) */
 #define XY_IBB_RETRIES_MAX      12u   /* times in a row that the same block is sent again */
 #define XY_IBB_RETRY_MIN_MS     100u  /* doubled each time … */
 #define XY_IBB_RETRY_MAX_MS     5000u /* … up to here */
@@ -42,8 +42,8 @@ enum xy_ibb_reason {
 
 struct xy_ibb_end {
     enum xy_ibb_reason reason;
-    struct xy_error error;     /* zero unless the reason says so */
-    size_t unconfirmed_bytes;  /* written by us and never acknowledged */
+    struct xy_error error;    /* zero unless the reason says so */
+    size_t unconfirmed_bytes; /* written by us and never acknowledged */
 };
 
 /* All are called with `ctx`; none is NULL except where said. Elements, strings and errors live until the call returns. */
@@ -66,12 +66,12 @@ struct xy_ibb_handlers {
 };
 
 struct xy_ibb_options {
-    const struct xy_env *env;                 /* borrowed */
-    const struct xy_ibb_handlers *handlers;   /* borrowed */
+    const struct xy_env *env;               /* borrowed */
+    const struct xy_ibb_handlers *handlers; /* borrowed */
     void *ctx;
-    uint32_t sessions_max;  /* 0: XY_IBB_SESSIONS_DEFAULT; opens above it get resource-constraint (wait) */
-    uint32_t block_max;     /* largest block-size accepted from a peer; 0: XY_IBB_BLOCK_MAX */
-    uint32_t window;        /* blocks on the way per session; 0: XY_IBB_WINDOW_DEFAULT */
+    uint32_t sessions_max; /* 0: XY_IBB_SESSIONS_DEFAULT; opens above it get resource-constraint (wait) */
+    uint32_t block_max;    /* largest block-size accepted from a peer; 0: XY_IBB_BLOCK_MAX */
+    uint32_t window;       /* blocks on the way per session; 0: XY_IBB_WINDOW_DEFAULT */
 };
 
 struct xy_ibb *xy_ibb_new(const struct xy_ibb_options *options); /* NULL: out of memory */
@@ -90,8 +90,8 @@ void xy_ibb_tick(struct xy_ibb *ibb);
 
 /* Opens a session. `sid` absent: a random one (128 bits); Jingle (XEP-0261) brings its own. block_size 0: the default.
  * NULL: too many sessions, this sid is in use with this peer, it is no sid, or out of memory. */
-struct xy_ibb_session *xy_ibb_open(struct xy_ibb *ibb, struct xy_jid peer, struct xy_str sid, uint32_t block_size,
-                                   void *user);
+struct xy_ibb_session *xy_ibb_open(struct xy_ibb *ibb, struct xy_jid peer, struct xy_str sid,
+                                   uint32_t block_size, void *user);
 /* Accepts as many bytes as there is room for, returns how many. Allowed before `opened`, when nothing is sent yet. */
 size_t xy_ibb_write(struct xy_ibb_session *session, const void *data, size_t len);
 /* Acknowledges what was held and lets the peer go on. */
@@ -104,7 +104,7 @@ void xy_ibb_abort(struct xy_ibb_session *session);
 struct xy_jid xy_ibb_peer(const struct xy_ibb_session *session);
 struct xy_str xy_ibb_sid(const struct xy_ibb_session *session);
 uint32_t xy_ibb_block_size(const struct xy_ibb_session *session);
-uint32_t xy_ibb_window(const struct xy_ibb_session *session); /* now, between 1 and the option */
+uint32_t xy_ibb_window(const struct xy_ibb_session *session);    /* now, between 1 and the option */
 size_t xy_ibb_unconfirmed(const struct xy_ibb_session *session); /* bytes written and not acknowledged yet */
 void *xy_ibb_user(const struct xy_ibb_session *session);
 void xy_ibb_set_user(struct xy_ibb_session *session, void *user);

@@ -30,5 +30,11 @@ bool xy_tls_name_covers(struct xy_str pattern, struct xy_str host);
 bool xy_tls_certificate_covers(struct xy_str certificate_der, struct xy_str host);
 
 /* What a certificate was signed with, for tls-server-end-point (RFC 5929 4.1): MD5 and SHA-1 already replaced. */
-enum xy_tls_hash { XY_TLS_HASH_NONE, XY_TLS_HASH_SHA224, XY_TLS_HASH_SHA256, XY_TLS_HASH_SHA384, XY_TLS_HASH_SHA512 };
+enum xy_tls_hash {
+    XY_TLS_HASH_NONE,
+    XY_TLS_HASH_SHA224,
+    XY_TLS_HASH_SHA256,
+    XY_TLS_HASH_SHA384,
+    XY_TLS_HASH_SHA512
+};
 enum xy_tls_hash xy_tls_certificate_hash(struct xy_str certificate_der);

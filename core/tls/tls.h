@@ -43,10 +43,11 @@ struct xy_tls_certificate {
 struct xy_tls_server_options {
     const struct xy_tls_certificate *certificates; /* at least one; the first also serves unknown names */
     size_t certificate_count;
-    const char *client_ca_file;      /* ask clients for a certificate and check it against these (XEP-0178) … */
-    struct xy_str client_ca_pem;     /* … or these; both absent: do not ask. A bad one never fails the handshake. */
-    const char *const *alpn;         /* ended by NULL, e.g. { "xmpp-client", NULL }; NULL: none */
-    uint32_t ticket_lifetime_s;      /* 0: one day */
+    const char *client_ca_file; /* ask clients for a certificate and check it against these (XEP-0178) … */
+    struct xy_str
+        client_ca_pem;       /* … or these; both absent: do not ask. A bad one never fails the handshake. */
+    const char *const *alpn; /* ended by NULL, e.g. { "xmpp-client", NULL }; NULL: none */
+    uint32_t ticket_lifetime_s; /* 0: one day */
 };
 
 enum xy_tls_trust {
@@ -57,7 +58,7 @@ enum xy_tls_trust {
 
 struct xy_tls_client_options {
     enum xy_tls_trust trust;
-    const char *ca_file;  /* PEM; NULL and no ca_pem: the system's store */
+    const char *ca_file; /* PEM; NULL and no ca_pem: the system's store */
     struct xy_str ca_pem;
     unsigned char fingerprint[XY_TLS_FINGERPRINT_BYTES]; /* SHA-256 of the certificate's DER */
     const struct xy_tls_certificate *certificate;        /* the client's own, for SASL EXTERNAL; NULL: none */
@@ -65,8 +66,10 @@ struct xy_tls_client_options {
 };
 
 /* One reference. NULL: `error` says which file and why. Nothing in `options` is kept. */
-struct xy_tls_config *xy_tls_config_server(const struct xy_tls_server_options *options, struct xy_tls_error *error);
-struct xy_tls_config *xy_tls_config_client(const struct xy_tls_client_options *options, struct xy_tls_error *error);
+struct xy_tls_config *xy_tls_config_server(const struct xy_tls_server_options *options,
+                                           struct xy_tls_error *error);
+struct xy_tls_config *xy_tls_config_client(const struct xy_tls_client_options *options,
+                                           struct xy_tls_error *error);
 struct xy_tls_config *xy_tls_config_ref(struct xy_tls_config *config);
 void xy_tls_config_unref(struct xy_tls_config **config); /* NULL ok; nulls the caller's pointer */
 
@@ -82,7 +85,7 @@ enum xy_tls_status {
     XY_TLS_AGAIN,     /* one costly step was made; call again, preferably in a later turn of the loop */
     XY_TLS_WANT_MORE, /* everything received is used up: send the output, receive more */
     XY_TLS_CLOSED,    /* the peer said close_notify: an orderly end */
-    XY_TLS_FAILED,    /* xy_tls_error says why; send what is in the output (an alert) and drop the connection */
+    XY_TLS_FAILED, /* xy_tls_error says why; send what is in the output (an alert) and drop the connection */
 };
 
 struct xy_tls;
