@@ -1,0 +1,229 @@
+"""Starts and stops a real broker for the end-to-end tests, and watches how it ends.
+
+Every test gets its own broker on free loopback ports with its own fresh directory. The binaries come from XYLEM_BIN
+(default build/debug/bin), the number of shards from XYLEM_TEST_SHARDS (default 1). A broker that does not exit with 0 on
+SIGTERM, or that leaves a sanitizer's report, fails its test; the log is shown when a test fails.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BIN = os.environ.get("XYLEM_BIN", os.path.join(ROOT, "build", "debug", "bin"))
+SHARDS = int(os.environ.get("XYLEM_TEST_SHARDS", "1"))
+DOMAIN = "example.org"
+PUBSUB = "pubsub." + DOMAIN
+
+# Accounts every broker of the tests has, and their passwords.
+USERS = {name: f"{name} has a secret" for name in ("alice", "bob", "carol", "dave", "romeo", "juliet")}
+
+START_TIMEOUT_S = 60 if "san" in BIN else 20
+STOP_TIMEOUT_S = 60 if "san" in BIN else 20
+SANITIZER_REPORT = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:")
+
+
+def program(name):
+    return os.path.join(BIN, name)
+
+
+def free_ports(count):
+    """Ports that were free a moment ago; all are held until all are known, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def make_certificate(folder, names=(DOMAIN,), stem="server"):
+    """A self-signed certificate for `names`; returns (certificate file, key file)."""
+    certificate, key = os.path.join(folder, stem + ".pem"), os.path.join(folder, stem + ".key")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        + ["-keyout", key, "-out", certificate, "-subj", "/CN=" + names[0]]
+        + ["-addext", "subjectAltName=" + ",".join("DNS:" + n for n in names)],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+def settings(values, indent=""):
+    """Nested dictionaries as a configuration file."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines.append(f'{indent}"{key}" {{\n{settings(value, indent + "    ")}{indent}}}\n')
+        elif isinstance(value, (list, tuple)):
+            lines.append(f'{indent}"{key}" = [{", ".join(quoted(v) for v in value)}];\n')
+        else:
+            lines.append(f'{indent}"{key}" = {quoted(value)};\n')
+    return "".join(lines)
+
+
+def quoted(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def merged(base, more):
+    result = dict(base)
+    for key, value in more.items():
+        result[key] = merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result
+
+
+class Broker:
+    """One xylemd with its directory. `overrides` are merged into the configuration, nested as in the file."""
+
+    def __init__(self, overrides=None, users=None):
+        self.folder = tempfile.mkdtemp(prefix="xylem-e2e-")
+        self.port, self.tls_port = free_ports(2)
+        self.data_dir = os.path.join(self.folder, "data")
+        self.local = os.path.join(self.folder, "control.sock")
+        self.config_file = os.path.join(self.folder, "xylemd.conf")
+        self.log_file = os.path.join(self.folder, "xylemd.log")
+        self.certificate, key = make_certificate(self.folder)
+        self.config = merged(
+            {
+                "domain": DOMAIN,
+                "data_dir": self.data_dir,
+                "shards": SHARDS,
+                "log": {"level": "debug"},
+                "tls": {"certificate": self.certificate, "key": key},
+                "listen": {
+                    "c2s": [f"127.0.0.1:{self.port}"],
+                    "c2s_tls": [f"127.0.0.1:{self.tls_port}"],
+                    "local": self.local,
+                },
+                "auth": {"allow_plaintext": True},
+                "admins": ["alice@" + DOMAIN],
+                "store": {"map_size": "1gb"},
+            },
+            overrides or {},
+        )
+        self.process = None
+        self.write_config()
+        os.mkdir(self.data_dir, 0o700)
+        self.add_users(USERS if users is None else users)
+
+    def write_config(self):
+        with open(self.config_file, "w", encoding="utf-8") as file:
+            file.write(settings(self.config))
+
+    def add_users(self, users):
+        """The one place that knows how accounts come into the store of a stopped broker."""
+        accounts = os.path.join(self.folder, "accounts")
+        with open(accounts, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}:{password}\n" for name, password in users.items())
+        run = self.xylem("user", "import", accounts, "--config", self.config_file, "--offline")
+        assert run.returncode == 0, f"xylem user import: {run.stderr}"
+
+    def xylem(self, *arguments, stdin="", timeout=60):
+        """Runs the command line to its end; for the local socket of this broker pass --local self.local."""
+        return subprocess.run(
+            [program("xylem"), *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self):
+        """Returns when the broker said READY=1: from then on its listeners are open and logins work."""
+        assert self.process is None
+        notify_path = os.path.join(self.folder, "notify")
+        if os.path.exists(notify_path):
+            os.unlink(notify_path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, open(self.log_file, "ab") as log:
+            notify.bind(notify_path)
+            notify.settimeout(0.1)
+            self.process = subprocess.Popen(
+                [program("xylemd"), "--config", self.config_file],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": notify_path},
+            )
+            self._wait_ready(notify)
+        return self
+
+    def _wait_ready(self, notify):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                if b"READY=1" in notify.recv(4096):
+                    return
+            except socket.timeout:
+                if self.process.poll() is not None:
+                    status, self.process = self.process.returncode, None
+                    raise AssertionError(f"xylemd exited with {status} at start:\n{self.log()}") from None
+        raise AssertionError(f"xylemd was not ready after {START_TIMEOUT_S} s:\n{self.log()}")
+
+    def run_to_end(self, timeout=20):
+        """Starts a broker that is expected to refuse; returns (exit status, its output)."""
+        run = subprocess.run(
+            [program("xylemd"), "--config", self.config_file], capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return run.returncode, run.stdout + run.stderr
+
+    def kill(self):
+        """SIGKILL: the crash that nothing can prepare for."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self):
+        """SIGTERM; the broker must end by itself and with 0."""
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"xylemd did not stop within {STOP_TIMEOUT_S} s:\n{self.log()}") from None
+        assert status == 0, f"xylemd stopped with {status}:\n{self.log()}"
+
+    def restart(self, kill=signal.SIGKILL):
+        if kill == signal.SIGKILL:
+            self.kill()
+        else:
+            self.stop()
+        return self.start()
+
+    def reload(self):
+        self.process.send_signal(signal.SIGHUP)
+
+    def log(self, last=200):
+        if not os.path.exists(self.log_file):
+            return ""
+        with open(self.log_file, encoding="utf-8", errors="replace") as file:
+            return "".join(file.readlines()[-last:])
+
+    def rss_kb(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
+
+    def finish(self):
+        """The end of a test: stop, look for reports of sanitizers, remove the directory."""
+        try:
+            self.stop()
+            report = SANITIZER_REPORT.search(self.log(100000))
+            assert not report, self.log(100000)[report.start() :]
+        finally:
+            if self.process is not None:
+                self.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
