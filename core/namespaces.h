@@ -1,6 +1,7 @@
 /* The XML namespaces of the protocols spoken here, each once. Own namespaces are specified in docs/protocol.md. */
 #pragma once
 
+#define NS_XML             "http://www.w3.org/XML/1998/namespace"
 #define NS_CLIENT          "jabber:client"
 #define NS_SERVER          "jabber:server"
 #define NS_STREAM          "http://etherx.jabber.org/streams"

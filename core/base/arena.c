@@ -142,9 +142,14 @@ static bool next_chunk(struct xy_arena *arena, size_t size)
     return true;
 }
 
+static size_t round_up(size_t size)
+{
+    return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
 void *xy_arena_alloc(struct xy_arena *arena, size_t size)
 {
-    size_t rounded = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t rounded = round_up(size);
     if (size > XY_ARENA_ALLOCATION_MAX ||
         (rounded > (size_t)(arena->end - arena->at) && !next_chunk(arena, rounded))) {
         arena->failed = true;
@@ -162,6 +167,23 @@ void *xy_arena_zalloc(struct xy_arena *arena, size_t size)
 {
     void *result = xy_arena_alloc(arena, size);
     return result != NULL ? memset(result, 0, size) : NULL;
+}
+
+void *xy_arena_extend(struct xy_arena *arena, void *newest, size_t old_size, size_t new_size)
+{
+    xy_assert(new_size >= old_size);
+    char *start = newest;
+    if (start + round_up(old_size) == arena->at && new_size <= (size_t)(arena->end - start)) {
+        char *at = start + round_up(new_size);
+        if (at <= arena->end) {
+            arena->used += (size_t)(at - arena->at);
+            arena->at = at;
+            unpoison(start, new_size);
+            return newest;
+        }
+    }
+    void *moved = xy_arena_alloc(arena, new_size);
+    return moved != NULL ? memcpy(moved, newest, old_size) : NULL;
 }
 
 size_t xy_arena_used(const struct xy_arena *arena)

@@ -20,6 +20,8 @@ void xy_arena_reset(struct xy_arena *arena); /* keeps up to XY_ARENA_KEEP_MAX by
 /* Aligned for any type, not zeroed; NULL when memory is short or `size` is above XY_ARENA_ALLOCATION_MAX. */
 void *xy_arena_alloc(struct xy_arena *arena, size_t size);
 void *xy_arena_zalloc(struct xy_arena *arena, size_t size);
+/* The newest allocation made longer: in place where there is room behind it, else moved. NULL as for xy_arena_alloc. */
+void *xy_arena_extend(struct xy_arena *arena, void *newest, size_t old_size, size_t new_size);
 size_t xy_arena_used(const struct xy_arena *arena); /* bytes handed out since the last reset */
 
 /* Copies; the result is followed by a NUL that `len` does not count. Absent stays absent; data == NULL and a latched

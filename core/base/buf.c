@@ -52,27 +52,6 @@ char *xy_buf_reserve(struct xy_buf *buf, size_t len)
     return buf->data + buf->len;
 }
 
-void xy_buf_add(struct xy_buf *buf, const void *data, size_t len)
-{
-    if (len == 0)
-        return;
-    char *at = xy_buf_reserve(buf, len);
-    if (at == NULL)
-        return;
-    memcpy(at, data, len);
-    buf->len += len;
-}
-
-void xy_buf_str(struct xy_buf *buf, struct xy_str s)
-{
-    xy_buf_add(buf, s.data, s.len);
-}
-
-void xy_buf_char(struct xy_buf *buf, char c)
-{
-    xy_buf_add(buf, &c, 1);
-}
-
 void xy_buf_u64(struct xy_buf *buf, uint64_t value)
 {
     char digits[20];

@@ -20,9 +20,24 @@ bool xy_buf_failed(const struct xy_buf *buf);
 /* Room for `len` more bytes at buf->data + buf->len; NULL on failure. The caller then adds to buf->len. */
 char *xy_buf_reserve(struct xy_buf *buf, size_t len);
 
-void xy_buf_add(struct xy_buf *buf, const void *data, size_t len);
-void xy_buf_str(struct xy_buf *buf, struct xy_str s);
-void xy_buf_char(struct xy_buf *buf, char c);
+static inline void xy_buf_add(struct xy_buf *buf, const void *data, size_t len)
+{
+    if (len == 0 || (len > buf->cap - buf->len && xy_buf_reserve(buf, len) == NULL))
+        return;
+    memcpy(buf->data + buf->len, data, len);
+    buf->len += len;
+}
+
+static inline void xy_buf_str(struct xy_buf *buf, struct xy_str s)
+{
+    xy_buf_add(buf, s.data, s.len);
+}
+
+static inline void xy_buf_char(struct xy_buf *buf, char c)
+{
+    xy_buf_add(buf, &c, 1);
+}
+
 void xy_buf_u64(struct xy_buf *buf, uint64_t value); /* decimal */
 void xy_buf_printf(struct xy_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define xy_buf_lit(buf, literal) xy_buf_add((buf), (literal), sizeof(literal) - 1)

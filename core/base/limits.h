@@ -12,6 +12,9 @@
 #define XY_XML_ATTRIBUTES_MAX    64         /* per element */
 #define XY_XML_NAMESPACES_MAX    16         /* declarations per element */
 #define XY_XML_NAME_MAX          256        /* bytes of a local name */
+#define XY_XML_NAMESPACE_MAX     1024       /* bytes of a namespace name */
+#define XY_XML_RECYCLE_BYTES     (512u << 10) /* read by one expat parser before it is replaced */
+#define XY_XML_RESCAN_MAX        (8u << 20) /* bytes of unfinished tags looked at again, per element */
 #define XY_XML_FEED_MAX          (64u << 10) /* bytes given to the parser in one call */
 #define XY_STANZA_BYTES_DEFAULT  (256u << 10)
 #define XY_STANZA_BYTES_UNAUTHENTICATED (16u << 10)

@@ -15,7 +15,7 @@ enum xy_xml_event_kind {
     XY_XML_MORE,    /* everything fed was consumed */
     XY_XML_OPEN,    /* the stream header: `elem` has its name, attributes, no children */
     XY_XML_ELEMENT, /* a complete first-level element */
-    XY_XML_CLOSE,   /* the stream's end tag; nothing after it is looked at */
+    XY_XML_CLOSE,   /* the stream's end tag; nothing after it is looked at (XY_XML_MORE from then on) */
     XY_XML_ERROR,   /* `error` says what; the parser stays in this state */
 };
 
@@ -41,7 +41,8 @@ struct xy_xml_event {
 
 struct xy_xml_options {
     struct xy_arena_pool *arenas; /* borrowed; NULL: plain xy_arena_new */
-    size_t stanza_bytes_max;      /* may be changed later: xy_xml_set_max */
+    size_t stanza_bytes_max;      /* 0: XY_STANZA_BYTES_DEFAULT; may be changed later: xy_xml_set_max */
+    unsigned depth_max;           /* 0: XY_XML_DEPTH_MAX; a client allows more, for what a server wraps */
 };
 
 struct xy_xml_parser;
@@ -50,12 +51,18 @@ struct xy_xml_parser *xy_xml_new(const struct xy_xml_options *options);
 void xy_xml_free(struct xy_xml_parser **parser);
 void xy_xml_set_max(struct xy_xml_parser *parser, size_t stanza_bytes_max);
 
-/* `data` must stay valid until xy_xml_next returned XY_XML_MORE, XY_XML_ERROR or XY_XML_CLOSE. Any length. */
+/* `data` must stay valid until xy_xml_next returned XY_XML_MORE, XY_XML_ERROR or XY_XML_CLOSE, or until the parser is
+ * restarted without the rest; only then the next feed. Any length. */
 void xy_xml_feed(struct xy_xml_parser *parser, const void *data, size_t len);
 void xy_xml_next(struct xy_xml_parser *parser, struct xy_xml_event *event);
 
-/* Begin a new document (RFC 6120 4.3.3), as after SASL. keep_rest: bytes already fed but not yet consumed belong to the
- * new stream; otherwise they are discarded, as they must be around STARTTLS. */
+/* The default namespace declared on the stream header: what stanzas without xmlns are in. Absent: none declared, or no
+ * header yet. Valid until the next restart. */
+struct xy_str xy_xml_default_ns(const struct xy_xml_parser *parser);
+
+/* Begin a new document (RFC 6120 4.3.3), as after SASL. keep_rest: what was fed behind the last event, up to which
+ * XY_XML_MORE was not yet returned, belongs to the new stream; otherwise it is discarded, as it must be around STARTTLS.
+ * White space before the new header is skipped. */
 void xy_xml_restart(struct xy_xml_parser *parser, bool keep_rest);
 
 /* Free what an idle stream does not need. A no-op in the middle of an element. */
