@@ -42,9 +42,7 @@ struct shard {
     /* The rooms on this shard, each made and freed by its own *_init / *_free. */
     struct net *net;           /* broker/net: connections; NULL in a simulation */
     struct sessions *sessions; /* broker/session */
-    struct router *router;     /* broker/router: services, modules */
-    struct addresses *addresses; /* broker/router/address.c: bare JIDs it owns */
-    struct accounts *accounts;   /* broker/router/accounts.c */
+    struct router *router;     /* broker/router: addresses it owns, services, modules */
     struct pubsub *pubsub;     /* broker/pubsub: nodes it owns */
     const struct session_calls *session_calls;   /* broker/delivery/sessions.h */
     const struct delivery_owner *delivery_owner; /* broker/delivery/delivery.h */
