@@ -75,7 +75,7 @@ static void a_stream(void **state)
         "open 116 <stream xmlns='http://etherx.jabber.org/streams' to='example.org' version='1.0'/>\n");
     assert_str(xy_xml_default_ns(parser), NS_CLIENT);
     assert_int_equal(feed(" \n<message to='a'><body>x &amp; y</body></message>\t<presence/>"), XY_XML_MORE);
-    assert_seen("element 49 <message xmlns='jabber:client' to='a'><body>x &amp; y</body></message>\n"
+    assert_seen("element 48 <message xmlns='jabber:client' to='a'><body>x &amp; y</body></message>\n"
                 "element 11 <presence xmlns='jabber:client'/>\n");
     assert_int_equal(feed("</stream:stream>"), XY_XML_MORE);
     assert_seen("close\n");
