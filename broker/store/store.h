@@ -29,26 +29,27 @@ struct store_backend; /* backend.h */
  * node names, publish ids) above 255 bytes, 160 for publish ids, are folded into their beginning and a digest, because
  * LMDB bounds keys; callers pass full names and take names from values, not from keys they get back. */
 enum store_table {
-    STORE_META,         /* the store's own: format version, complete-up-to, numbers given out */
-    STORE_ACCOUNTS,     /* bare JID -> AccountPut */
-    STORE_MAILBOX,      /* bare JID \0 seq -> MailboxAdd */
-    STORE_MAILBOX_SEQ,  /* bare JID -> last seq given out (8 bytes); goes with the account */
-    STORE_NODES,        /* node name -> NodePut */
-    STORE_NODE_SEQ,     /* node -> last seq given out (8 bytes) */
-    STORE_ITEMS,        /* node seq -> one byte, then ItemPut; the byte is 'r' retained, or 'o' only owed */
-    STORE_SUBSCRIPTIONS,/* node number(4) -> SubscriptionPut */
-    STORE_SUBS_BY_JID,  /* bare JID \0 node number(4) -> node name */
-    STORE_CURSORS,      /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
-    STORE_AFFILIATIONS, /* node bare JID -> affiliation */
-    STORE_DEDUP,        /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
+    STORE_META,          /* the store's own: format version, complete-up-to, numbers given out */
+    STORE_ACCOUNTS,      /* bare JID -> AccountPut */
+    STORE_MAILBOX,       /* bare JID \0 seq -> MailboxAdd */
+    STORE_MAILBOX_SEQ,   /* bare JID -> last seq given out (8 bytes); goes with the account */
+    STORE_NODES,         /* node name -> NodePut */
+    STORE_NODE_SEQ,      /* node -> last seq given out (8 bytes) */
+    STORE_ITEMS,         /* node seq -> one byte, then ItemPut; the byte is 'r' retained, or 'o' only owed */
+    STORE_SUBSCRIPTIONS, /* node number(4) -> SubscriptionPut */
+    STORE_SUBS_BY_JID,   /* bare JID \0 node number(4) -> node name */
+    STORE_CURSORS,       /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
+    STORE_AFFILIATIONS,  /* node bare JID -> affiliation */
+    STORE_DEDUP, /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
     STORE_TABLE_COUNT
 };
 
 /* Publish ids. An id of the form PREFIX:N (N decimal, no leading zeros, fits 64 bits) belongs to a stream that counts
- * up: only its newest number is kept, under PREFIX. Any other id is kept whole, with STORE_DEDUP_WHOLE as its number,
- * for at least STORE_DEDUP_KEEP_US. */
-#define STORE_DEDUP_WHOLE   UINT64_MAX
-#define STORE_DEDUP_KEEP_US (60ull * 60 * 1000000)
+ * up: only its newest number is kept, under PREFIX, for at least STORE_DEDUP_STREAM_KEEP_US. Any other id is kept whole,
+ * with STORE_DEDUP_WHOLE as its number, for at least STORE_DEDUP_KEEP_US. Checkpoints forget older ones. */
+#define STORE_DEDUP_WHOLE          UINT64_MAX
+#define STORE_DEDUP_KEEP_US        (60ull * 60 * 1000000)
+#define STORE_DEDUP_STREAM_KEEP_US (30ull * 24 * 60 * 60 * 1000000)
 struct store_dedup {
     struct xy_str prefix; /* of the id given, or the whole id */
     uint64_t number;
@@ -61,9 +62,20 @@ bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us)
  * node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID: append a SubscriptionRemove for each
  * subscription first. */
 enum store_record {
-    RECORD_ACCOUNT_PUT = 1, RECORD_ACCOUNT_REMOVE, RECORD_MAILBOX_ADD, RECORD_MAILBOX_REMOVE, RECORD_NODE_PUT,
-    RECORD_NODE_REMOVE, RECORD_NODE_PURGE, RECORD_ITEM_PUT, RECORD_ITEM_REMOVE, RECORD_ITEM_UNRETAIN,
-    RECORD_SUBSCRIPTION_PUT, RECORD_SUBSCRIPTION_REMOVE, RECORD_CURSOR_MOVE, RECORD_AFFILIATION_PUT,
+    RECORD_ACCOUNT_PUT = 1,
+    RECORD_ACCOUNT_REMOVE,
+    RECORD_MAILBOX_ADD,
+    RECORD_MAILBOX_REMOVE,
+    RECORD_NODE_PUT,
+    RECORD_NODE_REMOVE,
+    RECORD_NODE_PURGE,
+    RECORD_ITEM_PUT,
+    RECORD_ITEM_REMOVE,
+    RECORD_ITEM_UNRETAIN,
+    RECORD_SUBSCRIPTION_PUT,
+    RECORD_SUBSCRIPTION_REMOVE,
+    RECORD_CURSOR_MOVE,
+    RECORD_AFFILIATION_PUT,
     RECORD_COUNT
 };
 
@@ -72,12 +84,12 @@ struct store_options {
     const struct store_backend *backend; /* NULL: LMDB */
     unsigned shards;
     const struct xy_env *env;
-    bool threads;                 /* false: the caller drives store_step_commit / store_step_checkpoint (simulation) */
-    uint64_t log_bytes_max;       /* store.log_max */
-    uint64_t checkpoint_bytes;    /* default 64 MiB */
-    uint64_t checkpoint_records;  /* default 200,000 */
-    uint64_t map_bytes;           /* address space of each environment */
-    uint64_t reserve_bytes;       /* free disk that is never used */
+    bool threads; /* false: the caller drives store_step_commit / store_step_checkpoint (simulation) */
+    uint64_t log_bytes_max;      /* store.log_max */
+    uint64_t checkpoint_bytes;   /* default 64 MiB */
+    uint64_t checkpoint_records; /* default 200,000 */
+    uint64_t map_bytes;          /* address space of each environment */
+    uint64_t reserve_bytes;      /* free disk that is never used */
     /* Called on the commit thread after a commit (or by store_step_commit): wake that shard. */
     void (*committed)(void *ctx, unsigned shard);
     /* A commit failed for good: nothing further will be acknowledged. Log and exit. */
@@ -128,16 +140,17 @@ struct store_entry {
 size_t store_scan(struct store_shard *shard, enum store_table table, struct xy_str prefix, struct xy_str from,
                   struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more);
 /* Tables only, without the memory tables of any shard. */
-size_t store_scan_tables(struct store *store, enum store_table table, struct xy_str prefix, struct xy_str from,
-                         struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more);
+size_t store_scan_tables(struct store *store, enum store_table table, struct xy_str prefix,
+                         struct xy_str from, struct xy_arena *arena, struct store_entry *out,
+                         size_t count_max, bool *more);
 
 /* Numbers never reused, across restarts: node numbers come from here (a block is reserved durably at a time). */
 uint64_t store_new_number(struct store_shard *shard);
 
 /* --- figures ----------------------------------------------------------------------------------------------------- */
 struct store_stats {
-    uint64_t commits, records, log_bytes, commit_us_last, commit_us_max, checkpoints, tables_bytes, memory_bytes,
-        queue_bytes, refused;
+    uint64_t commits, records, log_bytes, commit_us_last, commit_us_max, checkpoints, tables_bytes,
+        memory_bytes, queue_bytes, refused;
 };
 void store_stats(const struct store *store, struct store_stats *out); /* any thread */
 

@@ -1,0 +1,289 @@
+/* Records to operations on tables: one short function per record type and the table that lists them. See apply.h for
+ * the rules these functions keep, store.h for the keys and values. */
+#include "broker/store/apply.h"
+
+#include "broker/store/bigendian.h"
+#include "broker/store/key.h"
+#include "core/base/assert.h"
+#include "xylem/store/v1/records.pb-c.h"
+
+static struct key key_of_name(const char *name)
+{
+    struct key key = { 0 };
+    key_name(&key, xy_str(name), STORE_NAME_KEY_MAX);
+    return key;
+}
+
+static struct key key_of_node(uint64_t node)
+{
+    struct key key = { 0 };
+    key_u64(&key, node);
+    return key;
+}
+
+static struct key key_of_item(uint64_t node, uint64_t seq)
+{
+    struct key key = key_of_node(node);
+    key_u64(&key, seq);
+    return key;
+}
+
+static struct key key_of_subscription(uint64_t node, uint32_t number)
+{
+    struct key key = key_of_node(node);
+    key_u32(&key, number);
+    return key;
+}
+
+static struct key key_of_mail(const char *jid, uint64_t seq)
+{
+    struct key key = key_of_name(jid);
+    key_byte(&key, 0);
+    key_u64(&key, seq);
+    return key;
+}
+
+/* Subscriptions are found by bare JID, whether the bare or a full one was subscribed. */
+static struct key key_of_subscriber(const char *jid, uint64_t node, uint32_t number)
+{
+    struct key key = { 0 };
+    key_name(&key, xy_str_n(jid, strcspn(jid, "/")), STORE_NAME_KEY_MAX);
+    key_byte(&key, 0);
+    key_u64(&key, node);
+    key_u32(&key, number);
+    return key;
+}
+
+static void put(const struct apply_sink *sink, enum store_table table, struct key key, struct xy_str value)
+{
+    sink->put(sink->ctx, table, key_view(&key), XY_STR_NONE, value, false);
+}
+
+static void put_u64(const struct apply_sink *sink, enum store_table table, struct key key, uint64_t value)
+{
+    char bytes[8];
+    be64_put(bytes, value);
+    put(sink, table, key, xy_str_n(bytes, sizeof(bytes)));
+}
+
+static void del(const struct apply_sink *sink, enum store_table table, struct key key)
+{
+    sink->del(sink->ctx, table, key_view(&key));
+}
+
+static void del_prefix(const struct apply_sink *sink, enum store_table table, struct key prefix)
+{
+    struct key end;
+    sink->del_range(sink->ctx, table, key_view(&prefix), key_after_prefix(key_view(&prefix), &end));
+}
+
+static void account_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__AccountPut *account = (const void *)message;
+    put(sink, STORE_ACCOUNTS, key_of_name(account->jid), packed);
+}
+
+static void account_remove(const ProtobufCMessage *message, struct xy_str packed,
+                           const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__AccountRemove *account = (const void *)message;
+    struct key mail = key_of_name(account->jid);
+    del(sink, STORE_ACCOUNTS, mail);
+    del(sink, STORE_MAILBOX_SEQ, mail);
+    key_byte(&mail, 0);
+    del_prefix(sink, STORE_MAILBOX, mail);
+}
+
+static void mailbox_add(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__MailboxAdd *mail = (const void *)message;
+    struct key key = key_of_mail(mail->jid, mail->seq);
+    sink->put(sink->ctx, STORE_MAILBOX, key_view(&key), XY_STR_NONE, packed, true);
+    put_u64(sink, STORE_MAILBOX_SEQ, key_of_name(mail->jid), mail->seq);
+}
+
+static void mailbox_remove(const ProtobufCMessage *message, struct xy_str packed,
+                           const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__MailboxRemove *mail = (const void *)message;
+    for (size_t i = 0; i < mail->n_seq; i++)
+        del(sink, STORE_MAILBOX, key_of_mail(mail->jid, mail->seq[i]));
+}
+
+static void node_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__NodePut *node = (const void *)message;
+    put(sink, STORE_NODES, key_of_name(node->name), packed);
+}
+
+static void node_remove(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__NodeRemove *node = (const void *)message;
+    static const enum store_table ranges[] = { STORE_ITEMS, STORE_SUBSCRIPTIONS, STORE_CURSORS,
+                                               STORE_AFFILIATIONS, STORE_DEDUP };
+    del(sink, STORE_NODES, key_of_name(node->name));
+    del(sink, STORE_NODE_SEQ, key_of_node(node->node));
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+        del_prefix(sink, ranges[i], key_of_node(node->node));
+}
+
+static void node_purge(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__NodePurge *node = (const void *)message;
+    struct key from = key_of_node(node->node), to;
+    if (node->seq == UINT64_MAX) {
+        del_prefix(sink, STORE_ITEMS, from);
+        return;
+    }
+    to = key_of_item(node->node, node->seq + 1);
+    sink->del_range(sink->ctx, STORE_ITEMS, key_view(&from), key_view(&to));
+}
+
+static void dedup_put(const Xylem__Store__V1__ItemPut *item, const struct apply_sink *sink)
+{
+    struct store_dedup id = store_dedup_parse(xy_str(item->publish_id));
+    struct key key = key_of_node(item->node);
+    char value[16];
+    key_name(&key, xy_str(item->publisher), STORE_NAME_KEY_MAX);
+    key_byte(&key, 0);
+    key_name(&key, id.prefix, STORE_PUBLISH_ID_KEY_MAX);
+    be64_put(value, id.number);
+    be64_put(value + 8, item->time_us);
+    put(sink, STORE_DEDUP, key, xy_str_n(value, sizeof(value)));
+}
+
+static void item_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__ItemPut *item = (const void *)message;
+    struct key key = key_of_item(item->node, item->seq);
+    sink->put(sink->ctx, STORE_ITEMS, key_view(&key), item->retained ? XY_STR("r") : XY_STR("o"), packed,
+              true);
+    put_u64(sink, STORE_NODE_SEQ, key_of_node(item->node), item->seq);
+    if (item->publish_id[0] != '\0')
+        dedup_put(item, sink);
+    for (size_t i = 0; i < item->n_removed; i++)
+        del(sink, STORE_ITEMS, key_of_item(item->node, item->removed[i]));
+}
+
+static void item_remove(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__ItemRemove *item = (const void *)message;
+    for (size_t i = 0; i < item->n_seq; i++)
+        del(sink, STORE_ITEMS, key_of_item(item->node, item->seq[i]));
+}
+
+static void item_unretain(const ProtobufCMessage *message, struct xy_str packed,
+                          const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__ItemUnretain *item = (const void *)message;
+    for (size_t i = 0; i < item->n_seq; i++) {
+        struct key key = key_of_item(item->node, item->seq[i]);
+        sink->head(sink->ctx, STORE_ITEMS, key_view(&key), 'o');
+    }
+}
+
+static void subscription_put(const ProtobufCMessage *message, struct xy_str packed,
+                             const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__SubscriptionPut *sub = (const void *)message;
+    put(sink, STORE_SUBSCRIPTIONS, key_of_subscription(sub->node, sub->number), packed);
+    put(sink, STORE_SUBS_BY_JID, key_of_subscriber(sub->jid, sub->node, sub->number), xy_str(sub->node_name));
+}
+
+static void subscription_remove(const ProtobufCMessage *message, struct xy_str packed,
+                                const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__SubscriptionRemove *sub = (const void *)message;
+    del(sink, STORE_SUBSCRIPTIONS, key_of_subscription(sub->node, sub->number));
+    del(sink, STORE_CURSORS, key_of_subscription(sub->node, sub->number));
+    del(sink, STORE_SUBS_BY_JID, key_of_subscriber(sub->jid, sub->node, sub->number));
+}
+
+static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__CursorMove *cursor = (const void *)message;
+    size_t count = cursor->n_number < cursor->n_seq ? cursor->n_number : cursor->n_seq;
+    for (size_t i = 0; i < count; i++)
+        put_u64(sink, STORE_CURSORS, key_of_subscription(cursor->node, cursor->number[i]), cursor->seq[i]);
+}
+
+static void affiliation_put(const ProtobufCMessage *message, struct xy_str packed,
+                            const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__AffiliationPut *affiliation = (const void *)message;
+    struct key key = key_of_node(affiliation->node);
+    key_name(&key, xy_str(affiliation->jid), STORE_NAME_KEY_MAX);
+    if (strcmp(affiliation->affiliation, "none") == 0)
+        del(sink, STORE_AFFILIATIONS, key);
+    else
+        put(sink, STORE_AFFILIATIONS, key, xy_str(affiliation->affiliation));
+}
+
+static const struct record_type {
+    const ProtobufCMessageDescriptor *descriptor;
+    void (*apply)(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink);
+} record_types[RECORD_COUNT] = {
+    [RECORD_ACCOUNT_PUT] = { &xylem__store__v1__account_put__descriptor, account_put },
+    [RECORD_ACCOUNT_REMOVE] = { &xylem__store__v1__account_remove__descriptor, account_remove },
+    [RECORD_MAILBOX_ADD] = { &xylem__store__v1__mailbox_add__descriptor, mailbox_add },
+    [RECORD_MAILBOX_REMOVE] = { &xylem__store__v1__mailbox_remove__descriptor, mailbox_remove },
+    [RECORD_NODE_PUT] = { &xylem__store__v1__node_put__descriptor, node_put },
+    [RECORD_NODE_REMOVE] = { &xylem__store__v1__node_remove__descriptor, node_remove },
+    [RECORD_NODE_PURGE] = { &xylem__store__v1__node_purge__descriptor, node_purge },
+    [RECORD_ITEM_PUT] = { &xylem__store__v1__item_put__descriptor, item_put },
+    [RECORD_ITEM_REMOVE] = { &xylem__store__v1__item_remove__descriptor, item_remove },
+    [RECORD_ITEM_UNRETAIN] = { &xylem__store__v1__item_unretain__descriptor, item_unretain },
+    [RECORD_SUBSCRIPTION_PUT] = { &xylem__store__v1__subscription_put__descriptor, subscription_put },
+    [RECORD_SUBSCRIPTION_REMOVE] = { &xylem__store__v1__subscription_remove__descriptor,
+                                     subscription_remove },
+    [RECORD_CURSOR_MOVE] = { &xylem__store__v1__cursor_move__descriptor, cursor_move },
+    [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
+};
+
+void apply_record(enum store_record type, const ProtobufCMessage *message, struct xy_str packed,
+                  const struct apply_sink *sink)
+{
+    xy_assert(type > 0 && type < RECORD_COUNT);
+    xy_assert(message->descriptor == record_types[type].descriptor);
+    record_types[type].apply(message, packed, sink);
+}
+
+const ProtobufCMessageDescriptor *apply_descriptor(enum store_record type)
+{
+    xy_assert(type > 0 && type < RECORD_COUNT);
+    return record_types[type].descriptor;
+}
+
+struct store_dedup store_dedup_parse(struct xy_str id)
+{
+    struct store_dedup whole = { .prefix = id, .number = STORE_DEDUP_WHOLE };
+    size_t digits = 0;
+    while (digits < id.len && id.data[id.len - 1 - digits] >= '0' && id.data[id.len - 1 - digits] <= '9')
+        digits++;
+    struct xy_str number = xy_str_n(id.data + id.len - digits, digits);
+    if (digits == 0 || digits == id.len || id.data[id.len - digits - 1] != ':' || digits + 1 == id.len ||
+        (digits > 1 && number.data[0] == '0'))
+        return whole;
+    struct store_dedup stream = { .prefix = xy_str_n(id.data, id.len - digits - 1) };
+    if (!xy_str_u64(number, &stream.number) || stream.number == STORE_DEDUP_WHOLE)
+        return whole;
+    return stream;
+}
+
+bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us)
+{
+    if (value.len != 16)
+        return false;
+    *number = be64_get(value.data);
+    *time_us = be64_get(value.data + 8);
+    return true;
+}

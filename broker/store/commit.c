@@ -1,0 +1,200 @@
+/* The commit thread: takes everything that gathered during the last commit, appends it to the log, syncs, and only then
+ * says so. The step between "synced" and "published" is the one that every acknowledgement of the broker rests on:
+ * store->log->commit returns when the bytes are on stable storage, and nothing else moves shard->committed.
+ *
+ * No timer: an idle disk commits the first batch at once, a busy one gathers exactly as much as it needs. The same round
+ * is called by hand when the store runs without threads. */
+#include "broker/store/internal.h"
+
+#include "core/base/assert.h"
+
+static struct store_batch *take_queue(struct store *store)
+{
+    struct store_batch *first = store->queue, **link = &store->queue;
+    size_t bytes = 0;
+    while (*link != NULL && bytes < STORE_COMMIT_BYTES) {
+        bytes += (*link)->records.len;
+        link = &(*link)->next;
+    }
+    store->queue = *link;
+    if (store->queue == NULL)
+        store->queue_tail = &store->queue;
+    *link = NULL;
+    return first;
+}
+
+static enum store_io append_batch(struct store *store, struct store_batch *batch)
+{
+    size_t start = 0, count = batch->ends.len / sizeof(uint32_t);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t end;
+        memcpy(&end, batch->ends.data + i * sizeof(end), sizeof(end));
+        xy_assert(end > start && end <= batch->records.len);
+        enum store_io io = store->log->ops->append(store->log, store->position + 1,
+                                                   xy_str_n(batch->records.data + start, end - start));
+        if (io != STORE_IO_OK)
+            return io;
+        store->position++;
+        start = end;
+    }
+    xy_assert(start == batch->records.len);
+    batch->position = store->position;
+    return STORE_IO_OK;
+}
+
+/* Frees the head of the log a little at a time, so that no commit takes much longer for it. */
+static enum store_io cut_slice(struct store *store, uint64_t upto)
+{
+    enum { STEP = 16 };
+    const struct xy_env *env = store->options.env;
+    uint64_t start_us = xy_now_us(env);
+    for (unsigned total = 0; total < STORE_CUT_ENTRIES; total += STEP) {
+        unsigned removed = 0;
+        enum store_io io = store->log->ops->cut(store->log, upto, STEP, &removed);
+        if (io != STORE_IO_OK)
+            return io;
+        if (removed < STEP) {
+            store->cut_done = upto;
+            break;
+        }
+        if (xy_now_us(env) - start_us >= STORE_CUT_US)
+            break;
+    }
+    return STORE_IO_OK;
+}
+
+/* Everything taken is durable: tell the shards. Returns the bytes of records that were committed. */
+static uint64_t publish(struct store *store, struct store_batch *batches)
+{
+    uint64_t bytes = 0, records = 0;
+    bool marked = false;
+    for (struct store_batch *batch = batches; batch != NULL; batch = batch->next) {
+        struct store_shard *shard = batch->shard;
+        bytes += batch->records.len;
+        records += batch->record_count;
+        atomic_store_explicit(&shard->committed, batch->ticket, memory_order_release);
+        store->woken[shard->index] = true;
+        if (batch->marker) {
+            shard->marked_at = batch->position;
+            atomic_store_explicit(&shard->freeze, FREEZE_MARKED, memory_order_release);
+            marked = true;
+        }
+    }
+    atomic_fetch_sub_explicit(&store->queue_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&store->records, records, memory_order_relaxed);
+
+    pthread_mutex_lock(&store->lock);
+    store->since_records += records;
+    store->since_bytes += bytes;
+    if (marked || store->since_records >= store->options.checkpoint_records ||
+        store->since_bytes >= store->options.checkpoint_bytes)
+        pthread_cond_signal(&store->checkpoint_wake);
+    while (batches != NULL) {
+        struct store_batch *batch = batches;
+        batches = batch->next;
+        batch->record_count = 0;
+        if (batch->records.cap > STORE_BATCH_KEEP_BYTES)
+            xy_buf_free(&batch->records);
+        xy_buf_reset(&batch->records);
+        xy_buf_reset(&batch->ends);
+        batch->next = batch->shard->spare;
+        batch->shard->spare = batch;
+    }
+    pthread_mutex_unlock(&store->lock);
+    return bytes;
+}
+
+static enum store_io write_log(struct store *store, struct store_batch *batches, uint64_t cut_upto)
+{
+    enum store_io io = STORE_IO_OK;
+    for (struct store_batch *batch = batches; batch != NULL && io == STORE_IO_OK; batch = batch->next)
+        io = append_batch(store, batch);
+    if (io == STORE_IO_OK && cut_upto > store->cut_done)
+        io = cut_slice(store, cut_upto);
+    return io == STORE_IO_OK ? store->log->ops->commit(store->log) : io;
+}
+
+static void wake_shards(struct store *store)
+{
+    for (unsigned i = 0; i < store->options.shards; i++) {
+        if (store->woken[i])
+            store_wake(store, i);
+        store->woken[i] = false;
+    }
+}
+
+static void free_batches(struct store_batch *batch)
+{
+    while (batch != NULL) {
+        struct store_batch *next = batch->next;
+        batch_free(&batch);
+        batch = next;
+    }
+}
+
+static void measure(struct store *store, uint64_t start_us)
+{
+    uint64_t took_us = xy_now_us(store->options.env) - start_us;
+    atomic_fetch_add_explicit(&store->commits, 1, memory_order_relaxed);
+    atomic_store_explicit(&store->commit_us_last, took_us, memory_order_relaxed);
+    if (took_us > atomic_load_explicit(&store->commit_us_max, memory_order_relaxed))
+        atomic_store_explicit(&store->commit_us_max, took_us, memory_order_relaxed);
+}
+
+bool commit_round(struct store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    struct store_batch *batches = take_queue(store);
+    uint64_t cut_upto = store->cut_upto;
+    pthread_mutex_unlock(&store->lock);
+    if (batches == NULL && cut_upto <= store->cut_done)
+        return false;
+    if (store_failed(store)) {
+        free_batches(batches);
+        return false;
+    }
+    uint64_t start_us = xy_now_us(store->options.env);
+    if (write_log(store, batches, cut_upto) != STORE_IO_OK) {
+        store_fail(store, "cannot commit the log", store->log->ops->error(store->log));
+        free_batches(batches);
+        return false;
+    }
+    measure(store, start_us);
+    space_committed(store, publish(store, batches));
+    wake_shards(store);
+    return true;
+}
+
+/* Waits for work; false: the store closes and the queue is empty. While room is refused it looks up again by itself,
+ * so that the store recovers without anybody writing. */
+static bool wait_for_work(struct store *store)
+{
+    bool work;
+    pthread_mutex_lock(&store->lock);
+    while (!(work = store->queue != NULL || (store->cut_upto > store->cut_done && !store->stop_commit)) &&
+           !store->stop_commit) {
+        if (!atomic_load_explicit(&store->refused_lately, memory_order_relaxed)) {
+            pthread_cond_wait(&store->commit_wake, &store->lock);
+            continue;
+        }
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += (long)STORE_ROOM_US * 1000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&store->commit_wake, &store->lock, &until);
+        pthread_mutex_unlock(&store->lock);
+        space_refresh(store);
+        pthread_mutex_lock(&store->lock);
+    }
+    pthread_mutex_unlock(&store->lock);
+    return work;
+}
+
+void *commit_main(void *ctx)
+{
+    struct store *store = ctx;
+    while (wait_for_work(store) && !store_failed(store))
+        (void)commit_round(store);
+    return NULL;
+}

@@ -1,0 +1,137 @@
+/* What the files of this folder share: the store, its shards and their batches. Nobody outside includes it.
+ *
+ * Who touches what:
+ *   shard's thread       everything of struct store_shard that is not marked otherwise
+ *   commit thread        log, position, cutting
+ *   checkpoint thread    tables; the frozen memory tables, reading only, between FREEZE_MARKED and FREEZE_WRITTEN
+ *   store->lock          the queue of batches, spare batches, conditions, what the two threads tell each other
+ * Atomics that publish other memory (committed, freeze) are stored with release and loaded with acquire; figures are
+ * relaxed. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "broker/store/apply.h"
+#include "broker/store/backend.h"
+#include "broker/store/limits.h"
+#include "broker/store/memtable.h"
+#include "broker/store/store.h"
+
+/* A freeze goes round: the checkpoint asks, the shard hands its active table over with a batch as marker, the commit
+ * thread has committed the marker, the checkpoint has written the table; the shard drops it (or freezes anew). */
+enum freeze_state { FREEZE_NONE, FREEZE_ASKED, FREEZE_HANDED, FREEZE_MARKED, FREEZE_WRITTEN };
+
+/* The records of one turn of one shard, on their way to the log. */
+struct store_batch {
+    struct store_batch *next;
+    struct store_shard *shard;
+    struct xy_buf records;
+    struct xy_buf ends; /* uint32_t each: where in `records` a full log entry ends */
+    uint64_t record_count;
+    uint64_t ticket;
+    uint64_t position; /* of the log after this batch */
+    bool marker;       /* the shard froze its memory table right after this batch */
+};
+
+struct store_shard {
+    struct store *store;
+    unsigned index;
+    struct store_batch *open;
+    size_t entry_start; /* in the open batch */
+    uint64_t ticket_open, ticket_last;
+    uint64_t lazy_since_us; /* first record of an open batch that nobody waits for */
+    bool urgent;            /* somebody waits for the open batch */
+    struct memtable *active, *frozen;
+    struct apply_sink sink;
+    struct store_reader *reader;
+    struct store_batch *spare; /* store->lock */
+    struct memtable *dropped;  /* store->lock: for the checkpoint thread to free, it may be large */
+    _Atomic uint64_t committed;
+    _Atomic int freeze; /* enum freeze_state */
+    uint64_t marked_at; /* position of the marker; valid from FREEZE_MARKED on */
+    _Atomic uint64_t memory_bytes;
+};
+
+struct store {
+    struct store_options options;
+    int lock_fd;
+    struct store_log *log;
+    struct store_tables *tables;
+    struct store_shard *shards;
+    struct store_reader *reader; /* of store_scan_tables */
+    pthread_mutex_t reader_lock;
+
+    pthread_mutex_t lock;
+    pthread_cond_t commit_wake, checkpoint_wake;
+    struct store_batch *queue, **queue_tail; /* lock */
+    bool stop_commit, stop_checkpoint;       /* lock */
+    uint64_t cut_upto;                       /* lock: the log may be cut up to here */
+    uint64_t since_records, since_bytes;     /* lock: committed since the last freeze */
+    pthread_t commit_thread, checkpoint_thread;
+    bool threads_started;
+
+    uint64_t position, cut_done; /* commit thread */
+    bool *woken;                 /* commit thread: shards to tell after this commit */
+    uint64_t room_looked_us;     /* commit thread */
+    struct xy_buf sweep_from;    /* checkpoint thread: where the sweep of publish ids goes on */
+
+    _Atomic uint64_t numbers;
+    _Atomic bool failed;
+    _Atomic uint64_t room; /* bytes of records that still fit */
+    _Atomic bool refused_lately;
+    _Atomic uint64_t unwritten_bytes; /* committed, not yet in the tables */
+    _Atomic uint64_t queue_bytes;
+    _Atomic uint64_t commits, records, commit_us_last, commit_us_max, checkpoints, refused;
+};
+
+/* store.c: the first failure is final. Nothing is acknowledged after it. */
+void store_fail(struct store *store, const char *what, const char *why);
+static inline bool store_failed(struct store *store)
+{
+    return atomic_load_explicit(&store->failed, memory_order_acquire);
+}
+static inline void store_wake(struct store *store, unsigned shard)
+{
+    if (store->options.committed != NULL)
+        store->options.committed(store->options.ctx, shard);
+}
+
+/* shard.c */
+bool shard_init(struct store_shard *shard, struct store *store, unsigned index);
+void shard_free(struct store_shard *shard);
+void shard_hand_over(struct store_shard *shard, bool marker); /* whatever is in the open batch */
+void shard_freeze(struct store_shard *shard);
+
+/* commit.c */
+void *commit_main(void *store);
+bool commit_round(
+    struct store *store); /* everything queued, and a slice of the cut; false: there was nothing */
+void batch_free(struct store_batch **batch);
+
+/* checkpoint.c */
+void *checkpoint_main(void *store);
+/* Writes memory tables to the tables and states that they are complete up to that position. */
+enum store_io checkpoint_write(struct store *store, const struct memtable *const *mems, size_t count,
+                               uint64_t complete_upto);
+bool checkpoint_by_hand(struct store *store);
+bool checkpoint_final(struct store *store); /* threads are gone, everything is committed */
+
+/* recovery.c: META's names and what open does with what it finds */
+#define META_FORMAT   XY_STR("format")
+#define META_COMPLETE XY_STR("complete")
+#define META_NUMBERS  XY_STR("numbers")
+bool recovery_run(struct store *store, struct xy_buf *error);
+
+/* read.c: a value that is not in the active memory table; it lives until the reader's end, which the caller calls when
+ * *reading is set. */
+bool read_older(struct store_shard *shard, enum store_table table, struct xy_str key, struct xy_str *value,
+                bool *reading);
+
+/* space.c */
+void space_refresh(struct store *store);
+void space_committed(struct store *store, uint64_t bytes); /* after each commit */
+
+/* datadir.c: makes and locks the directory; -1 and prose on failure. */
+int datadir_lock(const char *data_dir, struct xy_buf *error);
+void datadir_unlock(int *fd);

@@ -1,0 +1,211 @@
+/* What open does before anybody may write: checks the format, replays the log from where the tables are complete into
+ * one memory table, writes that to the tables, and reserves numbers. Afterwards the tables are the whole truth and the
+ * log may be cut, so the number of shards may differ from the last run.
+ *
+ * LMDB has no torn tails: whatever does not parse is damage, and damage is refused, naming the record. */
+#include "broker/store/internal.h"
+
+#include "broker/store/bigendian.h"
+#include "broker/store/record.h"
+#include "core/base/assert.h"
+
+struct replay {
+    struct store *store;
+    struct xy_buf *error;
+    struct memtable *mem;
+    struct xy_arena *arena; /* of one unpacked record */
+    struct apply_sink sink;
+    uint64_t position; /* of the last entry applied */
+    bool failed, short_of_memory;
+};
+
+static void replay_fail(struct replay *replay, const char *why)
+{
+    if (!replay->failed)
+        xy_buf_printf(replay->error, "cannot recover the store: %s", why);
+    replay->failed = true;
+}
+
+/* Nothing is fresh here: a checkpoint that a crash cut short may have brought the key to the tables already. */
+static void sink_put(void *ctx, enum store_table table, struct xy_str key, struct xy_str head,
+                     struct xy_str body, bool fresh)
+{
+    struct replay *replay = ctx;
+    (void)fresh;
+    if (!memtable_put(replay->mem, table, key, head, body, false))
+        replay->short_of_memory = true;
+}
+
+static void sink_del(void *ctx, enum store_table table, struct xy_str key)
+{
+    struct replay *replay = ctx;
+    if (!memtable_del(replay->mem, table, key))
+        replay->short_of_memory = true;
+}
+
+static void sink_del_range(void *ctx, enum store_table table, struct xy_str from, struct xy_str to)
+{
+    struct replay *replay = ctx;
+    if (!memtable_del_range(replay->mem, table, from, to))
+        replay->short_of_memory = true;
+}
+
+static void sink_head(void *ctx, enum store_table table, struct xy_str key, char head)
+{
+    struct replay *replay = ctx;
+    struct store_reader *reader = replay->store->reader;
+    struct xy_str value;
+    if (memtable_set_head(replay->mem, table, key, head) ||
+        memtable_get(replay->mem, table, key, &value) != MEMTABLE_MISS)
+        return;
+    if (reader->ops->begin(reader) != STORE_IO_OK) {
+        replay_fail(replay, "cannot read the tables");
+        return;
+    }
+    if (reader->ops->get(reader, table, key, &value) && value.len > 0 && value.data[0] != head)
+        sink_put(replay, table, key, xy_str_n(&head, 1), xy_str_n(value.data + 1, value.len - 1), false);
+    reader->ops->end(reader);
+}
+
+static void damaged(struct replay *replay, uint64_t position, size_t offset, const char *why)
+{
+    xy_buf_printf(
+        replay->error,
+        "refusing to open the store: the record at byte %zu of log entry %llu cannot be read (%s). Restore "
+        "the data directory from a backup",
+        offset, (unsigned long long)position, why);
+    replay->failed = true;
+}
+
+static void replay_entry(struct replay *replay, uint64_t position, struct xy_str entry)
+{
+    struct xy_str rest = entry;
+    while (rest.len > 0 && !replay->failed) {
+        struct record_view record;
+        size_t offset = entry.len - rest.len;
+        enum record_status status = record_parse(&rest, &record);
+        if (status != RECORD_OK) {
+            damaged(replay, position, offset, record_status_text(status));
+            return;
+        }
+        enum store_record type = (enum store_record)record.type;
+        xy_arena_reset(replay->arena);
+        ProtobufCMessage *message = record_unpack(apply_descriptor(type), record.payload, replay->arena);
+        if (message == NULL) {
+            damaged(replay, position, offset, "its message is malformed");
+            return;
+        }
+        apply_record(type, message, record.payload, &replay->sink);
+    }
+}
+
+static bool write_out(struct replay *replay)
+{
+    const struct memtable *mems[] = { replay->mem };
+    if (checkpoint_write(replay->store, mems, 1, replay->position) == STORE_IO_OK)
+        return true;
+    replay_fail(replay, replay->store->tables->ops->error(replay->store->tables));
+    return false;
+}
+
+static bool visit(void *ctx, uint64_t position, struct xy_str entry)
+{
+    struct replay *replay = ctx;
+    if (position != replay->position + 1) {
+        xy_buf_printf(replay->error, "refusing to open the store: log entries %llu to %llu are missing",
+                      (unsigned long long)replay->position + 1, (unsigned long long)position - 1);
+        replay->failed = true;
+        return false;
+    }
+    replay_entry(replay, position, entry);
+    if (replay->short_of_memory)
+        replay_fail(replay, "out of memory");
+    if (replay->failed)
+        return false;
+    replay->position = position;
+    if (memtable_bytes(replay->mem) < STORE_RECOVERY_BYTES)
+        return true;
+    if (!write_out(replay))
+        return false;
+    memtable_free(&replay->mem);
+    replay->mem = memtable_new();
+    if (replay->mem == NULL)
+        replay_fail(replay, "out of memory");
+    return !replay->failed;
+}
+
+/* --- the store's own figures ------------------------------------------------------------------------------------- */
+
+static bool meta_get(struct store *store, struct xy_str name, uint64_t *value)
+{
+    struct xy_str found;
+    bool there = false;
+    if (store->reader->ops->begin(store->reader) != STORE_IO_OK)
+        return false;
+    if (store->reader->ops->get(store->reader, STORE_META, name, &found) && found.len == 8) {
+        *value = be64_get(found.data);
+        there = true;
+    }
+    store->reader->ops->end(store->reader);
+    return there;
+}
+
+static enum store_io meta_put(struct store *store, struct xy_str name, uint64_t value)
+{
+    char bytes[8];
+    be64_put(bytes, value);
+    return store->tables->ops->put(store->tables, STORE_META, name, xy_str_n(bytes, sizeof(bytes)));
+}
+
+static bool check_format(struct store *store, struct xy_buf *error)
+{
+    uint64_t format = STORE_FORMAT;
+    (void)meta_get(store, META_FORMAT, &format);
+    if (format <= STORE_FORMAT)
+        return true;
+    xy_buf_printf(
+        error,
+        "refusing to open the store: its format is version %llu, this program knows versions up to %u. "
+        "Start the newer program again, or restore a backup made by this one",
+        (unsigned long long)format, STORE_FORMAT);
+    return false;
+}
+
+static bool finish(struct replay *replay)
+{
+    struct store *store = replay->store;
+    uint64_t numbers = 1;
+    (void)meta_get(store, META_NUMBERS, &numbers);
+    atomic_store_explicit(&store->numbers, numbers, memory_order_relaxed);
+    if (meta_put(store, META_FORMAT, STORE_FORMAT) != STORE_IO_OK ||
+        meta_put(store, META_NUMBERS, numbers + STORE_NUMBER_BLOCK) != STORE_IO_OK) {
+        replay_fail(replay, store->tables->ops->error(store->tables));
+        return false;
+    }
+    return write_out(replay);
+}
+
+bool recovery_run(struct store *store, struct xy_buf *error)
+{
+    struct replay replay = { .store = store, .error = error };
+    replay.sink = (struct apply_sink){
+        .ctx = &replay, .put = sink_put, .del = sink_del, .del_range = sink_del_range, .head = sink_head
+    };
+    if (!check_format(store, error))
+        return false;
+    replay.mem = memtable_new();
+    replay.arena = xy_arena_new();
+    if (replay.mem == NULL || replay.arena == NULL)
+        replay_fail(&replay, "out of memory");
+    (void)meta_get(store, META_COMPLETE, &replay.position);
+    if (!replay.failed &&
+        store->log->ops->read(store->log, replay.position + 1, visit, &replay) != STORE_IO_OK)
+        replay_fail(&replay, store->log->ops->error(store->log));
+    if (!replay.failed && finish(&replay))
+        store->position = store->cut_upto = replay.position;
+    if (store->reader->failed)
+        replay_fail(&replay, "the tables cannot be read");
+    memtable_free(&replay.mem);
+    xy_arena_free(&replay.arena);
+    return !replay.failed;
+}
