@@ -62,7 +62,8 @@ def publish_xml(node, items, options=None):
 
 def item_xml(name=None, text="", payload=None):
     attribute = "" if name is None else f" id={quoteattr(name)}"
-    return f"<item{attribute}>{payload or f'<entry xmlns=\"urn:example\">{text}</entry>'}</item>"
+    payload = payload or f"<entry xmlns='urn:example'>{text}</entry>"
+    return f"<item{attribute}>{payload}</item>"
 
 
 def publish(client, node, name=None, text="", options=None):
