@@ -28,7 +28,7 @@ struct xy_ibb_session;
 
 enum xy_ibb_take {
     XY_IBB_TAKEN, /* and acknowledged */
-    XY_IBB_HOLD,  /* taken, but acknowledge nothing in this session until xy_ibb_release */
+    XY_IBB_HOLD, /* taken, but acknowledge nothing in this session until xy_ibb_release is called afterwards */
 };
 
 enum xy_ibb_reason {
@@ -55,7 +55,7 @@ struct xy_ibb_handlers {
     /* A peer opens a session. XY_NO_ERROR accepts (set xy_ibb_set_user here); any other condition refuses it, then no
      * `closed` follows. NULL: never accept. */
     enum xy_condition (*incoming)(void *ctx, struct xy_ibb_session *session);
-    /* A session we opened was accepted; its block-size is final. May be NULL. */
+    /* A session we opened was accepted; its block-size is final and it can be written to. May be NULL. */
     void (*opened)(void *ctx, struct xy_ibb_session *session);
     /* Bytes from the peer, in order, never empty. */
     enum xy_ibb_take (*data)(void *ctx, struct xy_ibb_session *session, struct xy_str bytes);
@@ -92,7 +92,8 @@ void xy_ibb_tick(struct xy_ibb *ibb);
  * NULL: too many sessions, this sid is in use with this peer, it is no sid, or out of memory. */
 struct xy_ibb_session *xy_ibb_open(struct xy_ibb *ibb, struct xy_jid peer, struct xy_str sid,
                                    uint32_t block_size, void *user);
-/* Accepts as many bytes as there is room for, returns how many. Allowed before `opened`, when nothing is sent yet. */
+/* Accepts as many bytes as there is room for, returns how many; none before `opened`. After it accepted less than it was
+ * given, `writable` follows. Blocks are sent when full, or when nothing is on the way. */
 size_t xy_ibb_write(struct xy_ibb_session *session, const void *data, size_t len);
 /* Acknowledges what was held and lets the peer go on. */
 void xy_ibb_release(struct xy_ibb_session *session);
