@@ -44,6 +44,7 @@ struct shard {
     struct sessions *sessions; /* broker/session */
     struct router *router;     /* broker/router: addresses it owns, services, modules */
     struct pubsub *pubsub;     /* broker/pubsub: nodes it owns */
+    const struct link_events *link_events;       /* broker/net/link.h; registered by broker/session */
     const struct session_calls *session_calls;   /* broker/delivery/sessions.h */
     const struct delivery_owner *delivery_owner; /* broker/delivery/delivery.h */
 

@@ -1,0 +1,122 @@
+/* A libuv loop that drives one shard: what sockets bring is handled as it comes, and after each poll the shard takes
+ * its turn. */
+#include <stdlib.h>
+
+#include "broker/net/net_internal.h"
+#include "core/base/assert.h"
+
+static void on_timer(uv_timer_t *timer)
+{
+    (void)timer; /* waking up is enough: the turn follows */
+}
+
+static void on_spin(uv_idle_t *idle)
+{
+    (void)idle;
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    (void)wake;
+}
+
+/* Rounded up to whole milliseconds: waking before the time would only spin. */
+static uint64_t timer_ms(uint64_t wait_us)
+{
+    return (wait_us + 999) / 1000;
+}
+
+static void on_turn(uv_check_t *check)
+{
+    struct net *net = xy_container_of(check, struct net, check);
+    bool handshakes = conn_handshake_step(net);
+    uint64_t wait_us = shard_turn(net->shard);
+    if (atomic_load_explicit(&net->stopping, memory_order_acquire)) {
+        uv_stop(&net->loop);
+        return;
+    }
+    if (wait_us == 0 || handshakes)
+        uv_idle_start(&net->spin, on_spin);
+    else
+        uv_idle_stop(&net->spin);
+    if (wait_us == UINT64_MAX)
+        uv_timer_stop(&net->timer);
+    else if (wait_us > 0)
+        uv_timer_start(&net->timer, on_timer, timer_ms(wait_us), 0);
+}
+
+static void on_first(uv_timer_t *timer)
+{
+    (void)timer;
+}
+
+bool net_init(struct shard *shard, struct xy_tls_config *tls)
+{
+    struct net *net = calloc(1, sizeof(*net));
+    if (net == NULL)
+        return false;
+    net->shard = shard;
+    net->tls = tls ? xy_tls_config_ref(tls) : NULL;
+    net->read_buffer = malloc(NET_READ_BYTES);
+    net->plain_buffer = malloc(NET_READ_BYTES);
+    xy_list_init(&net->conns);
+    xy_list_init(&net->handshakes);
+    shard->net = net;
+    bool ok = net->read_buffer && net->plain_buffer && uv_loop_init(&net->loop) == 0;
+    xy_assert(ok); /* at start: nothing can be served without it */
+    uv_async_init(&net->loop, &net->wake, on_wake);
+    uv_check_init(&net->loop, &net->check);
+    uv_timer_init(&net->loop, &net->timer);
+    uv_idle_init(&net->loop, &net->spin);
+    uv_check_start(&net->check, on_turn);
+    uv_timer_start(&net->timer, on_first, 0, 0);
+    return true;
+}
+
+static void on_walk(uv_handle_t *handle, void *ctx)
+{
+    (void)ctx;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void net_free(struct shard *shard)
+{
+    struct net *net = shard->net;
+    if (net == NULL)
+        return;
+    net_listen_stop(shard);
+    conn_destroy_all(net);
+    uv_walk(&net->loop, on_walk, NULL);
+    uv_run(&net->loop, UV_RUN_DEFAULT);
+    int left = uv_loop_close(&net->loop);
+    xy_assert(left == 0);
+    xy_tls_config_unref(&net->tls);
+    free(net->read_buffer);
+    free(net->plain_buffer);
+    free(net);
+    shard->net = NULL;
+}
+
+void net_run(struct shard *shard)
+{
+    uv_run(&shard->net->loop, UV_RUN_DEFAULT);
+}
+
+void net_wake(struct shard *shard)
+{
+    uv_async_send(&shard->net->wake);
+}
+
+void net_stop(struct shard *shard)
+{
+    atomic_store_explicit(&shard->net->stopping, true, memory_order_release);
+    net_wake(shard);
+}
+
+void net_set_tls(struct shard *shard, struct xy_tls_config *tls)
+{
+    struct xy_tls_config *old = shard->net->tls;
+    shard->net->tls = xy_tls_config_ref(tls);
+    xy_tls_config_unref(&old);
+}
