@@ -15,6 +15,12 @@ void session_set_calls(struct shard *shard, const struct session_calls *calls)
 struct stanza_mail {
     struct session_ref session;
     struct xy_bytes *bytes;
+};
+
+struct message_mail {
+    struct session_ref session;
+    struct xy_bytes *bare;
+    struct xy_bytes *bytes;
     uint64_t mailbox_seq;
 };
 
@@ -25,36 +31,32 @@ static void on_send(struct shard *shard, void *payload)
     xy_bytes_unref(&mail->bytes);
 }
 
-static void on_send_message(struct shard *shard, void *payload)
-{
-    struct stanza_mail *mail = payload;
-    shard->session_calls->send_message(shard, mail->session, &mail->bytes, mail->mailbox_seq);
-    xy_bytes_unref(&mail->bytes);
-}
-
-static void stanza_mail(struct shard *shard, shard_fn *fn, struct session_ref session, struct xy_bytes **stanza,
-                        uint64_t mailbox_seq)
-{
-    if (*stanza == NULL)
-        return;
-    struct stanza_mail mail = { session, *stanza, mailbox_seq };
-    *stanza = NULL;
-    if (!session_ref_present(session)) {
-        xy_bytes_unref(&mail.bytes);
-        return;
-    }
-    shard_mail(shard, session.shard, fn, &mail, sizeof(mail));
-}
-
 void session_send(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
 {
-    stanza_mail(shard, on_send, session, stanza, 0);
+    struct stanza_mail mail = { session, *stanza };
+    *stanza = NULL;
+    if (mail.bytes && session_ref_present(session))
+        shard_mail(shard, session.shard, on_send, &mail, sizeof(mail));
+    else
+        xy_bytes_unref(&mail.bytes);
 }
 
-void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
-                          uint64_t mailbox_seq)
+static void on_send_message(struct shard *shard, void *payload)
 {
-    stanza_mail(shard, on_send_message, session, stanza, mailbox_seq);
+    struct message_mail *mail = payload;
+    shard->session_calls->send_message(shard, mail->session, xy_bytes_view(mail->bare), &mail->bytes,
+                                       mail->mailbox_seq);
+    xy_bytes_unref(&mail->bytes);
+    xy_bytes_unref(&mail->bare);
+}
+
+void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes *bare,
+                          struct xy_bytes **stanza, uint64_t mailbox_seq)
+{
+    struct message_mail mail = { session, xy_bytes_ref(bare), *stanza, mailbox_seq };
+    xy_assert(*stanza != NULL && session_ref_present(session));
+    *stanza = NULL;
+    shard_mail(shard, session.shard, on_send_message, &mail, sizeof(mail));
 }
 
 struct offer_mail {

@@ -14,10 +14,11 @@
 /* Hand a serialised stanza to a session, outside of any claim (answers, presence, errors). Takes the bytes. */
 void session_send(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
 
-/* Hand over a message: `mailbox_seq` != 0 names the entry of the account's mailbox that its acknowledgement ends;
- * 0: nothing stored, but it comes back by address_returned when it could not be handed over. */
-void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
-                          uint64_t mailbox_seq);
+/* Hand over a message to a session of account `bare` (canonical; borrowed, kept by reference): `mailbox_seq` != 0 names
+ * the entry of the account's mailbox that its acknowledgement ends; 0: nothing is stored. Either way it comes back to the
+ * account's owner by address_returned when it could not be handed over, even if the session is gone by now. */
+void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes *bare,
+                          struct xy_bytes **stanza, uint64_t mailbox_seq);
 
 /* Offer a stanza whose sender wants to know when it cannot be taken (IQ to a full JID). `done` runs on the session's
  * shard, exactly once; ctx travels with it. */
@@ -41,7 +42,8 @@ struct routes;
 struct claim_key;
 struct session_calls {
     void (*send)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
-    void (*send_message)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, uint64_t mailbox_seq);
+    void (*send_message)(struct shard *shard, struct session_ref session, struct xy_str bare, struct xy_bytes **stanza,
+                         uint64_t mailbox_seq);
     enum session_verdict (*offer)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
     void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
     void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);

@@ -21,6 +21,24 @@ bool router_is_local_domain(const struct shard *shard, struct xy_str domain)
     return false;
 }
 
+bool router_local_domain(const struct shard *shard, struct xy_str name, struct xy_str *domain)
+{
+    const struct router *router = shard->router;
+    struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
+    struct xy_str prepared;
+    bool found = false;
+    if (arena && xy_str_present(name) && xy_jid_prep_domain(arena, name, &prepared)) {
+        for (size_t i = 0; i < router->domains_count && !found; i++) {
+            found = xy_str_eq(router->domains[i], prepared);
+            if (found)
+                *domain = router->domains[i];
+        }
+    }
+    if (arena)
+        xy_arena_pool_give(shard->arenas, &arena);
+    return found;
+}
+
 struct xy_str router_domain(const struct shard *shard)
 {
     return shard->router->domains[0];

@@ -17,6 +17,8 @@ void router_send(struct shard *shard, struct xy_jid to, const struct xy_elem *st
 typedef void router_service_fn(struct shard *shard, struct request **request);
 void router_add_service(struct shard *shard, struct xy_str domain, router_service_fn *handler);
 
+/* `name` as a peer wrote it -> the domain as we keep it; false: not ours. *domain lives as long as the shard. */
+bool router_local_domain(const struct shard *shard, struct xy_str name, struct xy_str *domain);
 bool router_is_local_domain(const struct shard *shard, struct xy_str domain);
 struct xy_str router_domain(const struct shard *shard); /* the first configured domain, prepared */
 bool router_is_admin(const struct shard *shard, struct xy_jid jid);

@@ -1,0 +1,205 @@
+/* What the stream says: one function per event, stanzas on their way to the router, and the brake for a sender that has
+ * too much under way. */
+#include "broker/config.h"
+#include "broker/log.h"
+#include "broker/router/router.h"
+#include "broker/session/session_internal.h"
+#include "broker/shard/stats.h"
+#include "core/base/assert.h"
+#include "core/namespaces.h"
+
+_Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous within the window");
+
+/* --- stanzas ------------------------------------------------------------------------------------------------------ */
+
+/* What only the broker may say about a stanza (hostile input 47). */
+static void strip_server_owned(struct session *session, struct xy_stanza *stanza)
+{
+    struct xy_elem *child = xy_elem_first(stanza->elem);
+    while (child) {
+        struct xy_elem *next = xy_elem_next(child);
+        bool forged = xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY);
+        if (xy_elem_is(child, "delay", NS_DELAY)) {
+            struct xy_str from = xy_elem_attr(child, "from");
+            forged = !xy_str_present(from) || router_is_local_domain(session->shard, from);
+        }
+        if (forged)
+            xy_elem_remove(child);
+        child = next;
+    }
+}
+
+/* RFC 6120 8.1.2.1: a client may name itself as sender, and nobody else. */
+static bool from_is_own(const struct session *session, const struct xy_stanza *stanza)
+{
+    if (!xy_jid_present(stanza->from))
+        return true;
+    return xy_jid_same_bare(stanza->from, session->jid) &&
+           (xy_jid_is_bare(stanza->from) || xy_jid_eq(stanza->from, session->jid));
+}
+
+static uint32_t count_in(struct session *session)
+{
+    session->inflight++;
+    if (session->sm == NULL)
+        return SESSION_INBOUND_UNCOUNTED;
+    uint64_t number = xy_sm_in_begin(&session->sm->counters);
+    return (uint32_t)(number & SESSION_INBOUND_MASK) + 1;
+}
+
+static void stanza_refuse(struct session *session, struct request *request, enum xy_stanza_verdict verdict)
+{
+    if (verdict == XY_STANZA_BAD_TO)
+        request_fail_with(session->shard, &request, XY_JID_MALFORMED, "the 'to' address is not a valid JID");
+    else
+        request_fail_with(session->shard, &request, XY_BAD_REQUEST,
+                          "an IQ needs an id, a type, and exactly one child for get and set");
+}
+
+static void on_stanza(struct session *session, const struct xy_stream_event *event)
+{
+    struct shard *shard = session->shard;
+    struct xy_stanza stanza = event->stanza;
+    stat_add(shard, stanzas_in, 1);
+    if (event->verdict == XY_STANZA_BAD_FROM || !from_is_own(session, &stanza)) {
+        xy_arena_pool_give(shard->arenas, &stanza.arena);
+        session_fail(session, XY_STREAM_INVALID_FROM, "'from' must be this session's own address, or left out");
+        return;
+    }
+    strip_server_owned(session, &stanza);
+    /* The address outlives the session's own copy: requests travel and sessions end. */
+    struct xy_str from = xy_arena_str(stanza.arena, xy_jid_full(session->jid));
+    xy_stanza_set_from(&stanza, xy_jid_canonical(from));
+    struct request *request = request_new(stanza, session->ref, count_in(session));
+    if (request == NULL || xy_arena_failed(stanza.arena)) {
+        xy_arena_pool_give(shard->arenas, &stanza.arena);
+        session_fail(session, XY_STREAM_RESOURCE_CONSTRAINT, "memory is short");
+        return;
+    }
+    request->assured = session->sm != NULL;
+    if (event->verdict == XY_STANZA_OK)
+        router_route(shard, &request);
+    else
+        stanza_refuse(session, request, event->verdict);
+}
+
+/* --- XEP-0198 ----------------------------------------------------------------------------------------------------- */
+
+static void on_request(struct session *session, const struct xy_stream_event *event)
+{
+    struct session_sm *sm = session->sm;
+    (void)event;
+    if (sm == NULL)
+        return;
+    if (sm->counters.in_h == sm->counters.in_tail) {
+        sm->ack_due = true;
+        outbox_touch(session);
+        return;
+    }
+    if (!sm->asked)
+        sm->asked_us = xy_now_us(session->shard->env);
+    sm->asked = true;
+    sm->asked_tail = sm->counters.in_tail;
+    if (!shard_timer_is_set(&session->pacer))
+        shard_timer_set(session->shard, &session->pacer, sm->asked_us + SESSION_ACK_DELAY_US);
+}
+
+static void on_ack(struct session *session, const struct xy_stream_event *event)
+{
+    outbox_acked(session, event->h);
+}
+
+/* --- the end of a stream ------------------------------------------------------------------------------------------ */
+
+/* </stream:stream> ends the session for good, resumable or not (XEP-0198 4). */
+static void on_closed(struct session *session, const struct xy_stream_event *event)
+{
+    (void)event;
+    if (session->sm)
+        session->sm->ack_due = session->state == SESSION_BOUND;
+    outbox_flush(session);
+    xy_stream_close(session->stream);
+    outbox_flush(session);
+    session_end(session);
+}
+
+static void on_failed(struct session *session, const struct xy_stream_event *event)
+{
+    struct shard *shard = session->shard;
+    stat_add(shard, streams_failed, 1);
+    log_info(shard->log, "stream failed", LOG_STR("jid", xy_jid_full(session->jid)),
+             LOG_Z("peer", session->link ? session->link->peer : ""), LOG_Z("error", xy_stream_error_name(event->error)),
+             LOG_STR("why", event->text));
+    outbox_flush(session);
+    session_end(session);
+}
+
+static void on_starttls(struct session *session, const struct xy_stream_event *event)
+{
+    (void)event;
+    outbox_flush(session);
+    if (session->link)
+        session->link->calls->start_tls(session->link);
+}
+
+/* --- the pump ----------------------------------------------------------------------------------------------------- */
+
+typedef void event_fn(struct session *session, const struct xy_stream_event *event);
+
+static event_fn *const event_table[] = {
+    [XY_STREAM_EVENT_OPENED] = login_on_opened,
+    [XY_STREAM_EVENT_STARTTLS] = on_starttls,
+    [XY_STREAM_EVENT_SASL_KEYS] = login_on_keys,
+    [XY_STREAM_EVENT_SASL_PASSWORD] = login_on_password,
+    [XY_STREAM_EVENT_SASL_EXTERNAL] = login_on_external,
+    [XY_STREAM_EVENT_SASL_FAILED] = login_on_failed,
+    [XY_STREAM_EVENT_AUTHENTICATED] = login_on_authenticated,
+    [XY_STREAM_EVENT_BIND] = login_on_bind,
+    [XY_STREAM_EVENT_SM_ENABLE] = resume_on_enable,
+    [XY_STREAM_EVENT_SM_RESUME] = resume_on_resume,
+    [XY_STREAM_EVENT_STANZA] = on_stanza,
+    [XY_STREAM_EVENT_SM_REQUEST] = on_request,
+    [XY_STREAM_EVENT_SM_ACK] = on_ack,
+    [XY_STREAM_EVENT_CLOSED] = on_closed,
+    [XY_STREAM_EVENT_FAILED] = on_failed,
+};
+
+/* The sender has so much under way that reading on would only make it wait in our memory. */
+static bool too_much_under_way(const struct session *session)
+{
+    if (session->inflight >= SESSION_INFLIGHT_MAX || (session->sm && xy_sm_in_full(&session->sm->counters)))
+        return true;
+    return session->queue.bytes_unsent > session->shard->config->limits.outbox;
+}
+
+void session_pump(struct session *session)
+{
+    struct xy_stream *stream = session->stream;
+    struct xy_stream_event event;
+    while (session->state != SESSION_ENDED && session->stream == stream) {
+        if (too_much_under_way(session)) {
+            session->held = true;
+            xy_stream_hold(stream);
+            break;
+        }
+        if (!xy_stream_next(stream, &event))
+            break;
+        event_fn *fn = event_table[event.kind];
+        xy_assert(fn != NULL);
+        fn(session, &event);
+    }
+    if (session->state == SESSION_ENDED || session->stream != stream || session->link == NULL)
+        return;
+    session->link->calls->read_pause(session->link, session->held || !xy_stream_wants_input(stream));
+    if (xy_stream_output(stream).len > 0)
+        outbox_touch(session);
+}
+
+void session_input_resume(struct session *session)
+{
+    if (!session->held || too_much_under_way(session))
+        return;
+    session->held = false;
+    if (session->stream)
+        session_pump(session);
+}

@@ -1,0 +1,13 @@
+/* Sessions of one shard: from an accepted connection to a bound, maybe detached, resource.
+ *
+ * Nobody calls a session directly: links call it through link_events, other rooms through broker/delivery/sessions.h.
+ * This header is for who starts and stops shards. */
+#pragma once
+
+#include "broker/shard/shard.h"
+
+bool sessions_init(struct shard *shard);
+void sessions_free(struct shard *shard);
+
+/* Shutdown: every session gets its last <a/> and <system-shutdown/> and is closed. */
+void sessions_shutdown(struct shard *shard);

@@ -1,0 +1,184 @@
+/* The inside of a session, shared by the files of broker/session and by nobody else.
+ *
+ *   session.c    the slots, beginning and end, the tables other rooms call through
+ *   input.c      events of the stream: stanzas in, acknowledgements, back-pressure on the sender
+ *   login.c      authentication and resource binding
+ *   outbox.c     what waits to be sent: rendering, flushing, XEP-0198 settlement
+ *   claims.c     at-least-once subscriptions this session holds
+ *   resume.c     XEP-0198 enable, detach, resume, expiry */
+#pragma once
+
+#include "broker/delivery/delivery.h"
+#include "broker/delivery/sessions.h"
+#include "broker/net/link.h"
+#include "broker/session/session.h"
+#include "core/base/encoding.h"
+#include "core/sm/queue.h"
+#include "core/stream/stream.h"
+
+#define SESSION_FLUSH_BYTES      (64u << 10)        /* per write; also what a stalled connection keeps at most, about */
+#define SESSION_FLUSH_TURN_BYTES (1u << 20)         /* per session and turn, so that others get theirs */
+#define SESSION_INFLIGHT_MAX     1024u              /* stanzas of one sender not yet handled */
+#define SESSION_INFLIGHT_BYTES_MAX (1u << 20)
+#define SESSION_SLEEP_US         (2000u * 1000u)    /* without input: parser and buffers are given back */
+#define SESSION_REQUEST_EVERY    32u                /* stanzas sent between two <r/> */
+#define SESSION_PACE_US          (100u * 1000u)     /* idle time until an <r/> */
+#define SESSION_ACK_DELAY_US     (1000u * 1000u)    /* an <r/> is answered after this at the latest */
+#define SESSION_CLAIMS_MAX       100000u
+#define SESSION_SUBID_MAX        64u
+
+/* How a stanza's number travels in request.inbound (0 would mean: nobody counts). The window of uncovered stanzas is far
+ * smaller than the mask, so the rest of the number can be had back. */
+#define SESSION_INBOUND_MASK      0xffffu
+#define SESSION_INBOUND_UNCOUNTED 0x20000u /* came before XEP-0198 was enabled */
+
+enum session_state {
+    SESSION_FREE,
+    SESSION_OPENING,  /* until authenticated */
+    SESSION_UNBOUND,  /* authenticated; binding or resuming */
+    SESSION_BOUND,
+    SESSION_DETACHED, /* XEP-0198: waits for its resumption */
+    SESSION_ENDED,    /* freed at the end of the turn */
+};
+
+/* What an entry of the outbox is: bits 56..62 of its aux. */
+enum entry_kind {
+    ENTRY_STANZA = 0,
+    ENTRY_MESSAGE, /* comes back when it was not handed over */
+    ENTRY_MAILBOX, /* settles an entry of the account's mailbox: aux carries its seq */
+    ENTRY_EVENT,   /* bytes are a struct event; `claim`: index in the low half, attempt above it */
+};
+#define ENTRY_KIND_SHIFT 56
+#define ENTRY_KIND_MASK  UINT64_C(0x7f)
+#define ENTRY_SEQ_MASK   ((UINT64_C(1) << ENTRY_KIND_SHIFT) - 1)
+#define ENTRY_NO_CLAIM   UINT64_C(0xffffffff)
+
+static inline enum entry_kind entry_kind(const struct xy_sm_entry *entry)
+{
+    return (enum entry_kind)((entry->aux >> ENTRY_KIND_SHIFT) & ENTRY_KIND_MASK);
+}
+
+static inline uint64_t entry_seq(const struct xy_sm_entry *entry)
+{
+    return entry->aux & ENTRY_SEQ_MASK;
+}
+
+/* An at-least-once subscription that this session holds for its owner. */
+struct claim {
+    struct claim_key key;
+    uint64_t acked;      /* newest seq the peer acknowledged */
+    uint32_t next_dirty; /* chain of claims whose `acked` is to be told, plus one */
+    uint16_t run;        /* deliveries of other runs are ignored */
+    bool used, dirty, wants_ready;
+    uint8_t subid_len;
+    char subid[SESSION_SUBID_MAX];
+};
+
+/* XEP-0198 of one session. */
+struct session_sm {
+    struct xy_sm counters;
+    char secret[XY_ID_LEN + 1]; /* the part of the resumption id that grants */
+    bool resumable;
+    bool request_open;          /* an <r/> of ours is unanswered */
+    bool asked;                 /* an <r/> of the peer is unanswered */
+    bool ack_due;               /* send <a/> with the next flush */
+    uint64_t asked_tail;        /* stanzas begun when it came */
+    uint64_t asked_us;
+    uint32_t since_request;     /* stanzas sent since the last <r/> */
+    uint64_t max_us;
+};
+
+struct session {
+    struct session_ref ref;
+    struct shard *shard;
+    enum session_state state;
+    struct link *link;           /* NULL when detached */
+    struct xy_stream *stream;    /* NULL when detached */
+    struct xy_str domain;        /* one of the router's domains */
+    struct xy_bytes *jid_bytes;  /* bare until bound, then full */
+    struct xy_jid jid;
+    struct xy_bytes *to;         /* the full JID escaped for an attribute */
+    struct session_sm *sm;       /* NULL: not enabled */
+    struct xy_sm_queue queue;
+    struct xy_sm_queue limbo;    /* without XEP-0198: given to the link, not yet taken by the kernel */
+    struct claim *claims;
+    uint32_t claims_count, claims_dirty, claims_waiting;
+    uint32_t inflight;           /* stanzas of the peer not yet handled */
+    struct xy_list dirty;        /* in sessions->dirty while there is something to flush */
+    struct shard_timer deadline; /* login, idleness, stalled writes, expiry of a detached session */
+    struct shard_timer pacer;    /* XEP-0198 traffic */
+    uint64_t last_input_us;
+    uint64_t blocked_us;         /* since when the link has taken nothing; 0: it takes */
+    enum xy_sasl_mechanism mechanism;
+    bool held;                   /* we do not read: the peer has too much under way */
+    bool asleep;
+    bool login_local;
+};
+
+struct slot {
+    struct session *session;
+    uint32_t generation;
+    uint32_t next_free;
+};
+
+struct sessions {
+    struct slot *slots;
+    uint32_t slots_count, slots_cap, free_first; /* free_first: index plus one */
+    uint32_t open;
+    struct xy_list dirty;
+    struct xy_list ended;
+    struct xy_sm_pool chunks;
+    struct xy_stream_options stream_options;
+    struct xy_buf scratch; /* what is being written */
+    char sasl_secret[32];
+};
+
+/* session.c */
+struct session *session_find(struct shard *shard, struct session_ref ref);
+struct session *session_new(struct shard *shard, struct link *link); /* NULL: memory is short */
+void session_end(struct session *session);                          /* for good; claims go back */
+void session_fail(struct session *session, enum xy_stream_error error, const char *text); /* says why, then ends */
+void session_set_jid(struct session *session, struct xy_jid jid);
+void session_drop_link(struct session *session); /* closes what there is of a connection */
+void session_deadline_update(struct session *session);
+
+/* input.c */
+void session_pump(struct session *session);
+void session_input_resume(struct session *session); /* there may be room again */
+
+/* login.c */
+void login_on_opened(struct session *session, const struct xy_stream_event *event);
+void login_on_keys(struct session *session, const struct xy_stream_event *event);
+void login_on_password(struct session *session, const struct xy_stream_event *event);
+void login_on_external(struct session *session, const struct xy_stream_event *event);
+void login_on_failed(struct session *session, const struct xy_stream_event *event);
+void login_on_authenticated(struct session *session, const struct xy_stream_event *event);
+void login_on_bind(struct session *session, const struct xy_stream_event *event);
+void login_bound(struct session *session, struct xy_jid jid, const struct xy_error *error);
+
+/* outbox.c */
+bool outbox_full(const struct session *session);
+bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim, uint64_t seq);
+void outbox_touch(struct session *session); /* something is to be flushed this turn */
+void outbox_flush(struct session *session);
+void outbox_acked(struct session *session, uint32_t h);
+void outbox_writable(struct session *session);
+void outbox_return_all(struct session *session); /* the session is over: what was not handed over goes back */
+void outbox_pace(struct session *session);
+
+/* claims.c */
+void claims_acked(struct session *session, uint32_t claim, uint64_t seq);
+void claims_tell(struct session *session);     /* what was acknowledged since the last time */
+void claims_room(struct session *session);     /* the outbox is below half: go on */
+void claims_release(struct session *session);  /* all of them */
+void claims_publish(struct shard *shard, struct event *event, struct routes *routes);
+void claims_notify(struct shard *shard, struct session_ref ref, struct event *event);
+void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, struct xy_str subid);
+void claims_one(struct shard *shard, struct session_ref ref, uint32_t claim, uint16_t run, struct event *event,
+                uint32_t attempt, bool page_end);
+void claims_detach(struct shard *shard, struct session_ref ref, uint32_t claim);
+
+/* resume.c */
+void resume_on_enable(struct session *session, const struct xy_stream_event *event);
+void resume_on_resume(struct session *session, const struct xy_stream_event *event);
+void resume_detach(struct session *session);
