@@ -13,8 +13,8 @@ struct xy_jid {
     uint16_t local_len;    /* 0: no localpart */
 };
 
-/* Parses and prepares. The canonical form is put into `arena` unless `text` is canonical already and `borrow` says that
- * it may be pointed at. false: malformed (`*out` is absent then). */
+/* Parses and prepares. The canonical form is put into `arena` and followed by a NUL. false: malformed, or memory is short
+ * (xy_arena_failed tells); `*out` is absent then. */
 bool xy_jid_parse(struct xy_arena *arena, struct xy_str text, struct xy_jid *out);
 
 /* From a canonical string that this module made earlier: no preparation, only splitting. */

@@ -36,13 +36,15 @@ enum xy_stanza_verdict {
     XY_STANZA_UNKNOWN,     /* not message, presence, iq in jabber:client: unsupported-stanza-type */
     XY_STANZA_BAD_TO,      /* answer jid-malformed; `to` is absent */
     XY_STANZA_BAD_FROM,    /* invalid-from */
-    XY_STANZA_BAD_IQ,      /* no id, bad type, or not exactly one child in get/set: bad-request */
+    XY_STANZA_BAD_IQ,      /* no id, bad type, or not exactly one child in get/set (or presence of unknown
+                              type, RFC 6121 4.7.1): bad-request */
 };
 
 /* Fills *out from a parsed element; takes no ownership but keeps `arena` in it. The tree is valid whatever is said,
  * so an error reply can be made of it (RFC 6120 8.1 - 8.3). An unknown message type counts as normal (RFC 6121 5.2.2). */
 enum xy_stanza_verdict xy_stanza_read(struct xy_arena *arena, struct xy_elem *elem, struct xy_stanza *out);
 
+/* The address is copied into the stanza's arena; an absent one removes the attribute. */
 void xy_stanza_set_to(struct xy_stanza *stanza, struct xy_jid to);
 void xy_stanza_set_from(struct xy_stanza *stanza, struct xy_jid from);
 

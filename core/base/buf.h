@@ -22,7 +22,7 @@ char *xy_buf_reserve(struct xy_buf *buf, size_t len);
 
 static inline void xy_buf_add(struct xy_buf *buf, const void *data, size_t len)
 {
-    if (len == 0 || (len > buf->cap - buf->len && xy_buf_reserve(buf, len) == NULL))
+    if (len == 0 || ((buf->failed || len > buf->cap - buf->len) && xy_buf_reserve(buf, len) == NULL))
         return;
     memcpy(buf->data + buf->len, data, len);
     buf->len += len;
