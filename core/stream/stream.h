@@ -28,7 +28,7 @@
 #include "core/sasl/sasl.h"
 #include "core/stanza.h"
 
-#define XY_STREAM_HELD_MAX       (128u << 10) /* input kept while the owner makes up its mind */
+#define XY_STREAM_HELD_MAX       (256u << 10) /* input kept while the owner makes up its mind */
 #define XY_STREAM_AUTH_TRIES_MAX 3u    /* failed attempts until the stream is closed (hostile input 36) */
 #define XY_STREAM_SM_ID_MAX      4000u /* XEP-0198 5 */
 #define XY_STREAM_LOCATION_MAX   1023u
@@ -77,6 +77,7 @@ struct xy_stream_event {
      * answers with the matching stanza error, see xy_stanza_read. Stanzas of unknown kind never come here. */
     struct xy_stanza stanza;
     enum xy_stanza_verdict verdict;
+    bool answered; /* server: legacy <session/> or a second bind, answered here: only count it for XEP-0198 */
 
     /* OPENED: as in the header. `secure`: TLS is on. */
     struct xy_str to, from, lang;
@@ -130,14 +131,11 @@ struct xy_stream_options {
 
 void xy_stream_free(struct xy_stream **stream); /* NULL ok; nulls the caller's pointer */
 
-/* Bytes from the peer. They are borrowed until xy_stream_next returned false or xy_stream_hold was called,
- * and may be fed while earlier ones are held. */
+/* Bytes from the peer: copied, so the caller's memory is free again at once. */
 void xy_stream_feed(struct xy_stream *stream, const void *data, size_t len);
-/* The next event; false: nothing more now (all input consumed, an answer is awaited, or the stream is over).
- * After false the fed memory is the caller's again: input that waits for an answer was copied. */
+/* The next event; false: nothing more now (all input consumed, an answer is awaited, or the stream is over). Not calling
+ * it for a while is back-pressure: the rest of what was fed waits here. */
 bool xy_stream_next(struct xy_stream *stream, struct xy_stream_event *event);
-/* The owner stops taking events for now (back-pressure): copies what was fed and not consumed. */
-void xy_stream_hold(struct xy_stream *stream);
 /* false: stop reading the socket; an answer is awaited or much input is held. Feeding more than
  * XY_STREAM_HELD_MAX regardless fails the stream. */
 bool xy_stream_wants_input(const struct xy_stream *stream);
