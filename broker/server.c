@@ -94,7 +94,7 @@ static bool shards_start(struct server *server)
                                            .ctx = server };
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     xy_random(server->env, &options.hash_seed, sizeof(options.hash_seed));
-    struct shard_group *group = shard_group_new(&options);
+    struct shard_group *group = server->group = shard_group_new(&options);
     server->workers = workers_new(group, cores > 0 ? (unsigned)cores : 1);
     bool ok = server->workers != NULL;
     for (unsigned i = 0; ok && i < server->shards; i++) {
@@ -102,7 +102,6 @@ static bool shards_start(struct server *server)
         shard->workers = server->workers;
         ok = net_init(shard, server->tls) && sessions_init(shard) && router_init(shard) && pubsub_init(shard);
     }
-    server->group = group;
     return ok;
 }
 
