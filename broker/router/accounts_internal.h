@@ -1,4 +1,5 @@
-/* What the files accounts*.c share. */
+/* What the files accounts*.c share: the jobs that travel between shards, the records, the throttle and the memory of
+ * PLAIN passwords. Private to broker/router. */
 #pragma once
 
 #include "broker/config.h"

@@ -126,7 +126,7 @@ static struct list_walk *walk_new(struct shard *shard, struct list_gather *gathe
     walk->home = shard->index;
     walk->count_max = gather->count_max;
     walk->count_all = !xy_str_present(after);
-    if (!walk->count_all) {
+    if (after.len > 0) {
         xy_buf_str(&walk->from, after);
         xy_buf_char(&walk->from, '\0');
     }

@@ -25,6 +25,9 @@ void address_set_sm(struct shard *shard, struct session_ref session, struct xy_s
 /* Entry points of the router, on the owner's shard. */
 void address_handle(struct shard *shard, struct request **request); /* addressed to the bare or a full JID of it */
 
+/* Owner's shard: how long ago the account was last here; 0: it is. false: not since the broker started. */
+bool address_last_activity(struct shard *shard, struct xy_str bare, uint64_t *idle_us);
+
 /* --- messages owed to the account --------------------------------------------------------------------------------- */
 
 /* Recipients acknowledged mailbox entries. */

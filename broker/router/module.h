@@ -28,6 +28,9 @@ struct module {
     const char *const *features;         /* of the server; NULL-terminated */
     const char *const *account_features; /* of accounts; may be NULL */
     const struct module_iq *iq;
+    /* Answer a disco query about a node of the server. false: not one of its nodes, nothing was done. May be NULL. */
+    bool (*disco_info)(struct shard *shard, struct request **request);
+    bool (*disco_items)(struct shard *shard, struct request **request);
     bool (*init)(struct shard *shard);   /* may be NULL */
     void (*free)(struct shard *shard);   /* may be NULL */
 };
@@ -36,3 +39,8 @@ extern const struct module *const module_registry[]; /* NULL-terminated; broker/
 
 /* The handler for this IQ in this scope, or NULL. */
 const struct module_iq *module_find(const struct xy_stanza *iq, enum module_scope scope);
+
+/* Begins the answer: an IQ result with one child of that name and namespace. */
+struct xy_elem *module_result(struct request *request, const char *name, const char *ns, struct xy_elem **child);
+
+#define XYLEM_VERSION "0.1.0" /* what the broker says of itself */

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "broker/config.h"
-#include "broker/log.h"
 #include "broker/router/address.h"
 #include "broker/router/module.h"
 #include "broker/router/router_internal.h"
@@ -60,6 +59,22 @@ void router_add_service(struct shard *shard, struct xy_str domain, router_servic
     struct router *router = shard->router;
     xy_assert(router->services_count < ROUTER_SERVICES_MAX);
     router->services[router->services_count++] = (struct router_service){ xy_arena_str(router->arena, domain), handler };
+}
+
+size_t router_services_count(const struct shard *shard)
+{
+    return shard->router->services_count;
+}
+
+struct xy_str router_service(const struct shard *shard, size_t index)
+{
+    xy_assert(index < shard->router->services_count);
+    return shard->router->services[index].domain;
+}
+
+uint64_t router_uptime_us(const struct shard *shard)
+{
+    return xy_now_us(shard->env) - shard->router->started_us;
 }
 
 static router_service_fn *service_find(const struct router *router, struct xy_str domain)
@@ -157,38 +172,24 @@ void router_send(struct shard *shard, struct xy_jid to, const struct xy_elem *el
 static bool domains_prepare(struct router *router, const struct config *config)
 {
     router->domains = xy_arena_zalloc(router->arena, config->domains.count * sizeof(struct xy_str));
-    if (router->domains == NULL)
+    router->admins = xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
+    if (router->domains == NULL || router->admins == NULL)
         return false;
     for (size_t i = 0; i < config->domains.count; i++) {
         if (!xy_jid_prep_domain(router->arena, config->domains.items[i], &router->domains[i]))
             return false;
         router->domains_count++;
     }
-    return true;
-}
-
-/* The configured administrators and the reserved one. */
-static bool admins_prepare(struct router *router, const struct config *config)
-{
-    size_t count = 0;
-    struct xy_jid *admins = xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
-    if (admins == NULL)
-        return false;
-    for (; count < config->admins.count; count++) {
-        if (!xy_jid_parse(router->arena, config->admins.items[count], &admins[count]))
+    for (size_t i = 0; i < config->admins.count; i++) {
+        if (!xy_jid_parse(router->arena, config->admins.items[i], &router->admins[router->admins_count]))
             return false;
+        router->admins_count++;
     }
-    if (!xy_jid_make(router->arena, XY_STR("admin"), router->domains[0], XY_STR_NONE, &admins[count++]))
+    if (!xy_jid_make(router->arena, XY_STR("admin"), router->domains[0], XY_STR_NONE,
+                     &router->admins[router->admins_count]))
         return false;
-    router->admins = admins;
-    router->admins_count = count;
+    router->admins_count++;
     return true;
-}
-
-void router_reload(struct shard *shard)
-{
-    if (!admins_prepare(shard->router, shard->config))
-        log_error(shard->log, "administrators not reloaded: one of them is not a valid address");
 }
 
 static bool modules_init(struct shard *shard)
@@ -206,9 +207,9 @@ bool router_init(struct shard *shard)
     if (router == NULL)
         return false;
     shard->router = router;
+    router->started_us = xy_now_us(shard->env);
     router->arena = xy_arena_new();
-    return router->arena && domains_prepare(router, shard->config) && admins_prepare(router, shard->config) &&
-           accounts_init(shard) && addresses_init(shard) &&
+    return router->arena && domains_prepare(router, shard->config) && accounts_init(shard) && addresses_init(shard) &&
            modules_init(shard);
 }
 

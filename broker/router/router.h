@@ -19,10 +19,15 @@ void router_add_service(struct shard *shard, struct xy_str domain, router_servic
 
 /* `name` as a peer wrote it -> the domain as we keep it; false: not ours. *domain lives as long as the shard. */
 bool router_local_domain(const struct shard *shard, struct xy_str name, struct xy_str *domain);
+size_t router_services_count(const struct shard *shard);
+struct xy_str router_service(const struct shard *shard, size_t index); /* its domain */
+
+/* Since router_init. */
+uint64_t router_uptime_us(const struct shard *shard);
+
 bool router_is_local_domain(const struct shard *shard, struct xy_str domain);
 struct xy_str router_domain(const struct shard *shard); /* the first configured domain, prepared */
 bool router_is_admin(const struct shard *shard, struct xy_jid jid);
 
 bool router_init(struct shard *shard);
 void router_free(struct shard *shard);
-void router_reload(struct shard *shard); /* shard->config is new: administrators may have changed */

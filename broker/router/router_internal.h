@@ -22,6 +22,7 @@ struct router {
     size_t admins_count;
     struct router_service services[ROUTER_SERVICES_MAX];
     size_t services_count;
+    uint64_t started_us;
     struct accounts *accounts;
     struct addresses *addresses;
 };

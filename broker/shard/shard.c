@@ -39,6 +39,7 @@ struct shard_mailroom {
 struct shard_group {
     unsigned count;
     uint64_t hash_seed;
+    struct store *store;
     void (*wake)(void *ctx, unsigned shard);
     void *ctx;
     struct shard *shards;
@@ -70,6 +71,7 @@ struct shard_group *shard_group_new(const struct shard_group_options *options)
     xy_assert(group != NULL);
     group->count = options->count;
     group->hash_seed = options->hash_seed;
+    group->store = options->store;
     group->wake = options->wake;
     group->ctx = options->ctx;
     group->shards = calloc(options->count, sizeof(struct shard));
@@ -128,6 +130,11 @@ struct shard *shard_group_get(struct shard_group *group, unsigned index)
 {
     xy_assert(index < group->count);
     return &group->shards[index];
+}
+
+struct store *shard_group_store(const struct shard_group *group)
+{
+    return group->store;
 }
 
 unsigned shard_owner(const struct shard *shard, struct xy_str key)

@@ -69,6 +69,7 @@ struct shard_group *shard_group_new(const struct shard_group_options *options);
 void shard_group_free(struct shard_group **group);
 unsigned shard_count(const struct shard *shard);
 struct shard *shard_group_get(struct shard_group *group, unsigned index);
+struct store *shard_group_store(const struct shard_group *group); /* what all shards write to; NULL: none */
 
 /* The shard that owns an address (bare JID) or node (name). Same answer everywhere. */
 unsigned shard_owner(const struct shard *shard, struct xy_str key);

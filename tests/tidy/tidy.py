@@ -24,7 +24,7 @@ C_FOLDERS = ("core", "broker", "sdk", "agents", "examples", "bench", "tests")
 PRODUCT_FOLDERS = ("core", "broker", "sdk", "agents")
 
 # Layers of the broker, lowest first. A folder includes itself, lower layers, and the others of its layer where named.
-BROKER_LAYERS = [["net"], ["shard", "store"], ["router", "delivery"], ["session"], ["modules", "pubsub", "admin"]]
+BROKER_LAYERS = [["net"], ["shard", "store"], ["router", "delivery"], ["session"], ["modules", "pubsub"], ["admin"]]
 BROKER_PEERS = {"router": {"delivery"}, "delivery": {"router"}, "shard": {"store"}}
 BROKER_BASE = {"config.h", "log.h"}  # the only headers of broker/ itself that its folders see
 

@@ -4,7 +4,6 @@
 
 #include "tests/unit/unit.h"
 
-#include "core/base/encoding.h"
 #include "core/base/limits.h"
 #include "core/namespaces.h"
 #include "core/stream/stream.h"

@@ -1,0 +1,137 @@
+/* The command urn:xylem:admin:stats: every figure of the broker as a form of results, one field per metric.
+ *
+ * Counters are summed over the shards; what a shard keeps to itself (pubsub) is asked for by mail. `xylem admin stats`
+ * reads this. */
+#include <stdlib.h>
+
+#include "broker/admin/admin_internal.h"
+#include "broker/pubsub/pubsub.h"
+#include "broker/shard/stats.h"
+#include "broker/store/store.h"
+
+/* Lives on the asking shard until all have answered. */
+struct stats_gather {
+    struct request *request;
+    unsigned waiting;
+    struct pubsub_stats pubsub;
+};
+
+struct stats_mail {
+    struct stats_gather *gather;
+    unsigned home;
+    struct pubsub_stats pubsub;
+};
+
+static void add(struct xy_arena *arena, struct xy_elem *form, const char *name, uint64_t value)
+{
+    xy_form_add(arena, form, xy_str(name), "text-single", NULL,
+                xy_arena_printf(arena, "%llu", (unsigned long long)value));
+}
+
+static uint64_t read_counter(const atomic_uint_fast64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void add_shards(struct xy_arena *arena, struct xy_elem *form, struct shard *shard)
+{
+#define X(name) uint64_t name = 0;
+    SHARD_STATS(X)
+#undef X
+    for (unsigned i = 0; i < shard_count(shard); i++) {
+        const struct shard_stats *stats = shard_group_get(shard->group, i)->stats;
+#define X(name) name += read_counter(&stats->name);
+        SHARD_STATS(X)
+#undef X
+    }
+#define X(name) add(arena, form, #name, name);
+    SHARD_STATS(X)
+#undef X
+}
+
+static void add_store(struct xy_arena *arena, struct xy_elem *form, struct shard *shard)
+{
+    struct store *store = shard_group_store(shard->group);
+    struct store_stats s = { 0 };
+    if (store)
+        store_stats(store, &s);
+    add(arena, form, "store_commits", s.commits);
+    add(arena, form, "store_records", s.records);
+    add(arena, form, "store_log_bytes", s.log_bytes);
+    add(arena, form, "store_commit_us_last", s.commit_us_last);
+    add(arena, form, "store_commit_us_max", s.commit_us_max);
+    add(arena, form, "store_checkpoints", s.checkpoints);
+    add(arena, form, "store_tables_bytes", s.tables_bytes);
+    add(arena, form, "store_memory_bytes", s.memory_bytes);
+    add(arena, form, "store_queue_bytes", s.queue_bytes);
+    add(arena, form, "store_refused", s.refused);
+}
+
+static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struct pubsub_stats *p)
+{
+    add(arena, form, "pubsub_nodes", p->nodes);
+    add(arena, form, "pubsub_subscriptions", p->subscriptions);
+    add(arena, form, "pubsub_items", p->items);
+    add(arena, form, "pubsub_published", p->published);
+    add(arena, form, "pubsub_delivered_live", p->delivered_live);
+    add(arena, form, "pubsub_redelivered", p->redelivered);
+}
+
+static void stats_answer(struct shard *shard, struct stats_gather *gather)
+{
+    struct xy_arena *arena = gather->request->stanza.arena;
+    struct xy_elem *form = xy_form_new(arena, "result", NS_XYLEM_ADMIN);
+    xy_form_add(arena, form, XY_STR("version"), "text-single", NULL, XY_STR(XYLEM_VERSION));
+    add(arena, form, "uptime_seconds", router_uptime_us(shard) / 1000000);
+    add(arena, form, "shards", shard_count(shard));
+    add_shards(arena, form, shard);
+    add_store(arena, form, shard);
+    add_pubsub(arena, form, &gather->pubsub);
+    struct request *request = gather->request;
+    free(gather);
+    command_complete(shard, &request, form, NULL);
+}
+
+static void stats_home(struct shard *shard, void *payload)
+{
+    struct stats_mail *mail = payload;
+    struct pubsub_stats *sum = &mail->gather->pubsub;
+    sum->nodes += mail->pubsub.nodes;
+    sum->subscriptions += mail->pubsub.subscriptions;
+    sum->items += mail->pubsub.items;
+    sum->published += mail->pubsub.published;
+    sum->delivered_live += mail->pubsub.delivered_live;
+    sum->redelivered += mail->pubsub.redelivered;
+    if (--mail->gather->waiting == 0)
+        stats_answer(shard, mail->gather);
+}
+
+static void stats_read(struct shard *shard, void *payload)
+{
+    struct stats_mail *mail = payload;
+    if (shard->pubsub)
+        pubsub_stats(shard, &mail->pubsub);
+    shard_mail(shard, mail->home, stats_home, mail, sizeof(*mail));
+}
+
+static void run_stats(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    (void)form;
+    struct stats_gather *gather = calloc(1, sizeof(*gather));
+    if (!gather) {
+        command_refuse(shard, request, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
+        return;
+    }
+    gather->request = *request;
+    *request = NULL;
+    gather->waiting = shard_count(shard);
+    for (unsigned i = 0; i < shard_count(shard); i++) {
+        struct stats_mail mail = { .gather = gather, .home = shard->index };
+        shard_mail(shard, i, stats_read, &mail, sizeof(mail));
+    }
+}
+
+const struct command admin_stats_commands[] = {
+    { "urn:xylem:admin:stats", "Figures of the broker", NULL, run_stats },
+    { NULL, NULL, NULL, NULL },
+};

@@ -1,0 +1,225 @@
+/* Accounts by ad-hoc command (XEP-0133): add, delete, change password, count, list. `xylem user` uses these over the
+ * local socket; the work is done by broker/router/accounts.h. */
+#include <stdlib.h>
+
+#include "broker/admin/admin_internal.h"
+
+#define LIST_MAX_DEFAULT 1000u /* JIDs per answer, so that it fits into a stanza; go on with `after` */
+#define DELETE_MAX       256u  /* accounts per command */
+#define VAR_AFTER        "{" NS_XYLEM_ADMIN "}after"
+#define VAR_MORE         "{" NS_XYLEM_ADMIN "}more"
+
+/* --- answers ------------------------------------------------------------------------------------------------------ */
+
+static void answer(struct shard *shard, struct request **request, enum account_result result)
+{
+    static const struct {
+        enum xy_condition condition;
+        const char *text;
+    } refusals[] = {
+        [ACCOUNT_UNKNOWN] = { XY_ITEM_NOT_FOUND, "there is no such account" },
+        [ACCOUNT_EXISTS] = { XY_CONFLICT, "the account exists already" },
+        [ACCOUNT_BAD_PASSWORD] = { XY_NOT_ACCEPTABLE, "the password is empty, too long or has characters not allowed" },
+        [ACCOUNT_BUSY] = { XY_RESOURCE_CONSTRAINT, "many passwords are being processed; try again in a moment" },
+        [ACCOUNT_NO_ROOM] = { XY_RESOURCE_CONSTRAINT, "the broker has no room for it; free disk space and try again" },
+    };
+    if (result == ACCOUNT_OK)
+        command_complete(shard, request, NULL, NULL);
+    else
+        command_refuse(shard, request, refusals[result].condition, refusals[result].text);
+}
+
+static void on_changed(struct shard *shard, void *ctx, enum account_result result)
+{
+    struct request *request = ctx;
+    answer(shard, &request, result);
+}
+
+/* A bare JID of a local domain; refuses the request otherwise. */
+static bool local_account(struct shard *shard, struct request **request, struct xy_str text, struct xy_jid *out)
+{
+    if (!xy_jid_parse((*request)->stanza.arena, text, out))
+        command_refuse(shard, request, XY_JID_MALFORMED, "that is no JID");
+    else if (!xy_jid_is_bare(*out) || out->local_len == 0)
+        command_refuse(shard, request, XY_BAD_REQUEST, "an account is named NAME@DOMAIN");
+    else if (!router_is_local_domain(shard, xy_jid_domain(*out)))
+        command_refuse(shard, request, XY_ITEM_NOT_FOUND, "this broker does not serve that domain");
+    else
+        return true;
+    return false;
+}
+
+/* --- add, change password ------------------------------------------------------------------------------------------ */
+
+static void run_add(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    struct xy_jid jid;
+    struct xy_str password = xy_form_value(form, "password");
+    struct xy_str again = xy_form_value(form, "password-verify");
+    if (!local_account(shard, request, xy_form_value(form, "accountjid"), &jid))
+        return;
+    if (xy_str_present(again) && !xy_str_eq(password, again)) {
+        command_refuse(shard, request, XY_BAD_REQUEST, "the passwords differ");
+        return;
+    }
+    struct request *moved = *request;
+    *request = NULL;
+    accounts_create(shard, xy_jid_bare(jid), password, on_changed, moved);
+}
+
+static void run_password(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    struct xy_jid jid;
+    if (!local_account(shard, request, xy_form_value(form, "accountjid"), &jid))
+        return;
+    struct request *moved = *request;
+    *request = NULL;
+    accounts_set_password(shard, xy_jid_bare(jid), xy_form_value(form, "password"), on_changed, moved);
+}
+
+/* --- delete: several at once ---------------------------------------------------------------------------------------- */
+
+struct removal {
+    struct request *request;
+    unsigned waiting;
+    enum account_result worst;
+};
+
+static void on_removed(struct shard *shard, void *ctx, enum account_result result)
+{
+    struct removal *removal = ctx;
+    if (result != ACCOUNT_OK)
+        removal->worst = result;
+    if (--removal->waiting > 0)
+        return;
+    answer(shard, &removal->request, removal->worst);
+    free(removal);
+}
+
+static void run_delete(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    const struct xy_form_field *field = xy_form_field(form, "accountjids");
+    struct xy_jid jids[DELETE_MAX];
+    if (field->values_count > DELETE_MAX) {
+        command_refuse(shard, request, XY_NOT_ACCEPTABLE, "too many accounts for one command");
+        return;
+    }
+    for (size_t i = 0; i < field->values_count; i++)
+        if (!local_account(shard, request, field->values[i], &jids[i]))
+            return;
+    struct removal *removal = calloc(1, sizeof(*removal));
+    if (!removal) {
+        command_refuse(shard, request, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
+        return;
+    }
+    size_t count = field->values_count; /* of a request that may end meanwhile */
+    removal->request = *request;
+    *request = NULL;
+    removal->waiting = (unsigned)count;
+    for (size_t i = 0; i < count; i++)
+        accounts_remove(shard, xy_jid_bare(jids[i]), on_removed, removal);
+}
+
+/* --- number and list ------------------------------------------------------------------------------------------------ */
+
+static void on_number(struct shard *shard, void *ctx, const struct accounts_page *page)
+{
+    struct request *request = ctx;
+    struct xy_arena *arena = request->stanza.arena;
+    struct xy_elem *form = xy_form_new(arena, "result", NS_ADMIN);
+    xy_form_add(arena, form, XY_STR("registeredusersnum"), "text-single", "The number of registered users",
+                xy_arena_printf(arena, "%llu", (unsigned long long)page->total));
+    command_complete(shard, &request, form, NULL);
+}
+
+static void run_number(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    struct request *moved = *request;
+    (void)form;
+    *request = NULL;
+    accounts_list(shard, XY_STR_NONE, 0, on_number, moved);
+}
+
+struct listing {
+    struct request *request;
+    struct xy_elem *form, *field;
+    size_t left;
+};
+
+static void listing_end(struct shard *shard, struct listing *listing, bool more)
+{
+    struct xy_arena *arena = listing->request->stanza.arena;
+    if (more)
+        xy_form_add(arena, listing->form, XY_STR(VAR_MORE), "boolean", NULL, XY_STR("true"));
+    struct request *request = listing->request;
+    struct xy_elem *form = listing->form;
+    free(listing);
+    command_complete(shard, &request, form, more ? "There are more: go on after the last one." : NULL);
+}
+
+static void on_page(struct shard *shard, void *ctx, const struct accounts_page *page)
+{
+    struct listing *listing = ctx;
+    struct xy_arena *arena = listing->request->stanza.arena;
+    struct xy_str last = XY_STR_NONE;
+    for (size_t i = 0; i < page->count; i++) {
+        last = xy_arena_str(arena, page->jids[i]);
+        xy_form_add_value(arena, listing->field, last);
+        listing->left--;
+    }
+    if (page->more && listing->left > 0 && last.len > 0)
+        accounts_list(shard, last, listing->left < ACCOUNTS_PAGE_MAX ? listing->left : ACCOUNTS_PAGE_MAX, on_page,
+                      listing);
+    else
+        listing_end(shard, listing, page->more);
+}
+
+static void run_list(struct shard *shard, struct request **request, const struct xy_form *form)
+{
+    uint64_t max = LIST_MAX_DEFAULT, wanted;
+    struct xy_str after = form ? xy_form_value(form, VAR_AFTER) : XY_STR_NONE;
+    if (form && xy_str_u64(xy_form_value(form, "max_items"), &wanted) && wanted > 0 && wanted < max)
+        max = wanted;
+    struct listing *listing = calloc(1, sizeof(*listing));
+    if (!listing) {
+        command_refuse(shard, request, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
+        return;
+    }
+    struct xy_arena *arena = (*request)->stanza.arena;
+    listing->request = *request;
+    *request = NULL;
+    listing->left = (size_t)max;
+    listing->form = xy_form_new(arena, "result", NS_ADMIN);
+    listing->field = xy_form_add(arena, listing->form, XY_STR("registereduserjids"), "jid-multi",
+                                 "The list of all users", XY_STR_NONE);
+    /* present and empty: from the first, without counting all */
+    accounts_list(shard, after.len ? after : XY_STR(""), max < ACCOUNTS_PAGE_MAX ? (size_t)max : ACCOUNTS_PAGE_MAX,
+                  on_page, listing);
+}
+
+/* --- table ---------------------------------------------------------------------------------------------------------- */
+
+static const struct command_field add_fields[] = {
+    { "accountjid", "jid-single", "The Jabber ID for the account to be added", false },
+    { "password", "text-private", "The password for this account", false },
+    { "password-verify", "text-private", "Retype password", true },
+    { NULL, NULL, NULL, false },
+};
+static const struct command_field delete_fields[] = {
+    { "accountjids", "jid-multi", "The Jabber ID(s) to delete", false },
+    { NULL, NULL, NULL, false },
+};
+static const struct command_field password_fields[] = {
+    { "accountjid", "jid-single", "The Jabber ID for this account", false },
+    { "password", "text-private", "The password for this account", false },
+    { NULL, NULL, NULL, false },
+};
+
+const struct command admin_user_commands[] = {
+    { NS_ADMIN "#add-user", "Add User", add_fields, run_add },
+    { NS_ADMIN "#delete-user", "Delete User", delete_fields, run_delete },
+    { NS_ADMIN "#change-user-password", "Change User Password", password_fields, run_password },
+    { NS_ADMIN "#get-registered-users-num", "Get Number of Registered Users", NULL, run_number },
+    { NS_ADMIN "#get-registered-users-list", "Get List of Registered Users", NULL, run_list },
+    { NULL, NULL, NULL, NULL },
+};

@@ -1,0 +1,486 @@
+/* The durable mailbox of an account: messages it is owed until a session acknowledged them.
+ *
+ * Entries are numbered. Those up to `cursor` are in flight (some session holds them) or gone; those above wait in the
+ * store and are read in pages as there is room, oldest first, so memory is bounded and order is kept. An entry that
+ * comes back goes out again before anything newer. Called by address*.c on the shard that owns the account. */
+#include <stdlib.h>
+
+#include "broker/log.h"
+#include "broker/router/mailbox_internal.h"
+#include "xylem/store/v1/records.pb-c.h"
+
+#define KEY_SEQ_BYTES 8u
+
+/* --- keys and values ---------------------------------------------------------------------------------------------- */
+
+static struct xy_str mailbox_prefix(struct xy_arena *arena, struct xy_str bare)
+{
+    char *key = xy_arena_alloc(arena, bare.len + 1);
+    if (!key)
+        return XY_STR_NONE;
+    memcpy(key, bare.data, bare.len);
+    key[bare.len] = '\0';
+    return xy_str_n(key, bare.len + 1);
+}
+
+static struct xy_str mailbox_key(struct xy_arena *arena, struct xy_str bare, uint64_t seq)
+{
+    char *key = xy_arena_alloc(arena, bare.len + 1 + KEY_SEQ_BYTES);
+    if (!key)
+        return XY_STR_NONE;
+    memcpy(key, bare.data, bare.len);
+    key[bare.len] = '\0';
+    for (unsigned i = 0; i < KEY_SEQ_BYTES; i++)
+        key[bare.len + 1 + i] = (char)(seq >> (8 * (KEY_SEQ_BYTES - 1 - i)) & 0xff);
+    return xy_str_n(key, bare.len + 1 + KEY_SEQ_BYTES);
+}
+
+static uint64_t big_endian(struct xy_str s)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < s.len && i < 8; i++)
+        value = value << 8 | (unsigned char)s.data[i];
+    return value;
+}
+
+static Xylem__Store__V1__MailboxAdd *entry_unpack(struct xy_str value)
+{
+    return xylem__store__v1__mailbox_add__unpack(NULL, value.len, (const uint8_t *)value.data);
+}
+
+static void entry_free(Xylem__Store__V1__MailboxAdd *entry)
+{
+    if (entry)
+        xylem__store__v1__mailbox_add__free_unpacked(entry, NULL);
+}
+
+static size_t scan(struct address *address, struct xy_arena *arena, uint64_t from, struct store_entry *out, size_t max,
+                   bool *more)
+{
+    struct xy_str prefix = mailbox_prefix(arena, address->bare);
+    struct xy_str key = mailbox_key(arena, address->bare, from);
+    *more = false;
+    if (!prefix.data || !key.data)
+        return 0;
+    return store_scan(address->shard->store, STORE_MAILBOX, prefix, key, arena, out, max, more);
+}
+
+/* --- loading ------------------------------------------------------------------------------------------------------ */
+
+/* Counts what is there, a page per turn. */
+static void count_step(struct shard *shard, void *payload)
+{
+    struct address *address = *(struct address **)payload;
+    struct mailbox *mailbox = &address->mailbox;
+    struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
+    struct store_entry entries[MAILBOX_PAGE];
+    bool more = false;
+    if (arena && mailbox->loaded) {
+        size_t count = scan(address, arena, mailbox->counted + 1, entries, MAILBOX_PAGE, &more);
+        for (size_t i = 0; i < count; i++) {
+            Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
+            if (!entry)
+                continue;
+            mailbox->counted = entry->seq;
+            mailbox->count++;
+            mailbox->bytes += entry->stanza.len;
+            entry_free(entry);
+        }
+        more = more && count > 0;
+    }
+    if (arena)
+        xy_arena_pool_give(shard->arenas, &arena);
+    if (more) {
+        shard_mail(shard, shard->index, count_step, &address, sizeof(struct address *));
+        return;
+    }
+    mailbox->counting = false;
+    address_unpin(address);
+}
+
+bool mailbox_load(struct address *address)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct shard *shard = address->shard;
+    struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
+    if (!arena)
+        return false;
+    struct xy_str value;
+    if (store_get(shard->store, STORE_MAILBOX_SEQ, address->bare, arena, &value))
+        mailbox->last_seq = big_endian(value);
+    mailbox->cursor = mailbox->durable_seq = mailbox->last_seq;
+    struct store_entry first;
+    bool more;
+    size_t found = scan(address, arena, 0, &first, 1, &more);
+    Xylem__Store__V1__MailboxAdd *entry = found ? entry_unpack(first.value) : NULL;
+    if (entry) {
+        mailbox->cursor = mailbox->counted = entry->seq - 1;
+        mailbox->counting = true;
+        address_pin(address);
+        shard_mail(shard, shard->index, count_step, &address, sizeof(struct address *));
+    }
+    entry_free(entry);
+    mailbox->loaded = true;
+    xy_arena_pool_give(shard->arenas, &arena);
+    return true;
+}
+
+void mailbox_free(struct address *address)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    shard_timer_cancel(address->shard, &mailbox->retry);
+    free(mailbox->flights);
+    bool counting = mailbox->counting; /* its mail is still under way */
+    *mailbox = (struct mailbox){ .counting = counting };
+}
+
+bool mailbox_idle(const struct address *address)
+{
+    const struct mailbox *mailbox = &address->mailbox;
+    return mailbox->flights_count == 0 && !mailbox->counting && !shard_timer_is_set(&mailbox->retry);
+}
+
+/* --- adding ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t append(struct address *address, const struct xy_bytes *stanza)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct shard *shard = address->shard;
+    Xylem__Store__V1__MailboxAdd record = XYLEM__STORE__V1__MAILBOX_ADD__INIT;
+    record.jid = (char *)(uintptr_t)address->bare.data;
+    record.seq = ++mailbox->last_seq;
+    record.time_us = xy_wall_us(shard->env);
+    record.stanza = (ProtobufCBinaryData){ stanza->len, (uint8_t *)(uintptr_t)stanza->data };
+    address_depend(address, store_append(shard->store, RECORD_MAILBOX_ADD, &record.base));
+    if (!mailbox->counting) { /* else the count will come to it */
+        mailbox->count++;
+        mailbox->bytes += stanza->len;
+    }
+    stat_add(shard, messages_stored, 1);
+    return record.seq;
+}
+
+enum mailbox_verdict mailbox_add(struct address *address, const struct xy_bytes *stanza, uint64_t *seq)
+{
+    const struct mailbox *mailbox = &address->mailbox;
+    const struct config_limits *limits = &address->shard->config->limits;
+    if (mailbox->count >= limits->offline_messages || mailbox->bytes + stanza->len > limits->offline_bytes)
+        return MAILBOX_QUOTA;
+    if (!mailbox->loaded || !store_room(address->shard->store, stanza->len + address->bare.len))
+        return MAILBOX_NO_ROOM;
+    *seq = append(address, stanza);
+    return MAILBOX_STORED;
+}
+
+/* --- handing over ------------------------------------------------------------------------------------------------- */
+
+static void give(struct address *address, struct flight *flight, struct resource *to, struct xy_bytes *stanza)
+{
+    if (flight->holders_count == MAILBOX_HOLDERS_MAX)
+        return;
+    struct xy_bytes *copy = xy_bytes_ref(stanza);
+    flight->holders[flight->holders_count++] = to->session;
+    stat_add(address->shard, messages_delivered, 1);
+    session_send_message(address->shard, to->session, address->bare_bytes, &copy, flight->seq);
+}
+
+/* To the session it is addressed to; else to the available ones of highest priority, the most recent first. */
+static void give_all(struct address *address, struct flight *flight, struct resource *exact, struct xy_bytes *stanza)
+{
+    struct resource *best = exact ? exact : address_best(address);
+    xy_assert(best != NULL && flight->holders_count == 0);
+    give(address, flight, best, stanza);
+    for (size_t i = 0; !exact && i < address->resources_count; i++) {
+        struct resource *r = address->resources[i];
+        if (r != best && r->available && r->priority == best->priority)
+            give(address, flight, r, stanza);
+    }
+}
+
+static bool in_order(const struct mailbox *mailbox, uint64_t seq)
+{
+    return mailbox->cursor + 1 >= seq && !flight_waiting(mailbox);
+}
+
+bool mailbox_behind(const struct address *address)
+{
+    const struct mailbox *mailbox = &address->mailbox;
+    return address_best(address) && (mailbox->cursor < mailbox->durable_seq || flight_waiting(mailbox));
+}
+
+void mailbox_added(struct address *address, struct xy_bytes *stanza, uint64_t seq, struct xy_str resource)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    if (!mailbox->loaded || seq > mailbox->last_seq) /* the account was removed meanwhile */
+        return;
+    bool next = in_order(mailbox, seq);
+    mailbox->durable_seq = seq;
+    struct resource *exact = resource.data ? address_resource(address, resource) : NULL;
+    bool somebody = exact || address_best(address);
+    /* Older ones that nobody takes (only sessions of negative priority) do not stop what is for one session. */
+    bool stuck = exact && !address_best(address);
+    if (!somebody || !(next || stuck) || !flight_room(mailbox)) {
+        mailbox_pump(address);
+        return;
+    }
+    struct flight *flight = flight_insert(mailbox, seq, stanza->len);
+    if (!flight)
+        return;
+    if (next)
+        mailbox->cursor = seq;
+    give_all(address, flight, exact, stanza);
+}
+
+/* --- what waits in the store --------------------------------------------------------------------------------------- */
+
+/* false: nobody takes it now. */
+static bool entry_give(struct address *address, struct flight *flight, const Xylem__Store__V1__MailboxAdd *entry)
+{
+    struct xy_str text = xy_str_n((const char *)entry->stanza.data, entry->stanza.len);
+    struct xy_buf buf = { 0 };
+    struct xy_str resource = message_text_resource(text, &buf);
+    struct resource *exact = resource.data ? address_resource(address, resource) : NULL;
+    if (exact && !exact->available) /* it was not asked for by name this time */
+        exact = NULL;
+    struct xy_bytes *bytes = NULL;
+    if (exact || address_best(address))
+        bytes = message_text_delayed(text, router_domain(address->shard), entry->time_us);
+    if (bytes && !flight)
+        flight = flight_insert(&address->mailbox, entry->seq, text.len);
+    bool given = bytes && flight;
+    if (given)
+        give_all(address, flight, exact, bytes);
+    xy_bytes_unref(&bytes);
+    xy_buf_free(&buf);
+    return given;
+}
+
+/* Those that came back, oldest first. false: somebody is missing for one of them. */
+static bool pump_returned(struct address *address, struct xy_arena *arena)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    bool all = true;
+    for (size_t i = 0; all && i < mailbox->flights_count; i++) {
+        struct flight *flight = &mailbox->flights[i];
+        if (flight->holders_count > 0 || flight->settled)
+            continue;
+        struct xy_str value;
+        struct xy_str key = mailbox_key(arena, address->bare, flight->seq);
+        bool found = key.data && store_get(address->shard->store, STORE_MAILBOX, key, arena, &value);
+        Xylem__Store__V1__MailboxAdd *entry = found ? entry_unpack(value) : NULL;
+        if (entry)
+            all = entry_give(address, flight, entry);
+        else
+            flight->settled = true;
+        entry_free(entry);
+    }
+    flights_compact(mailbox);
+    return all;
+}
+
+/* One page of those never handed over. false: there is nobody for one of them, or no room. */
+static bool pump_page(struct address *address, struct xy_arena *arena)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct store_entry entries[MAILBOX_PAGE];
+    bool more;
+    size_t count = scan(address, arena, mailbox->cursor + 1, entries, MAILBOX_PAGE, &more);
+    if (count == 0) {
+        mailbox->cursor = mailbox->durable_seq;
+        return false;
+    }
+    bool going = true;
+    for (size_t i = 0; going && i < count; i++) {
+        Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
+        if (!entry)
+            continue;
+        bool durable = entry->seq <= mailbox->durable_seq;
+        bool there = flight_find(mailbox, entry->seq) != NULL;
+        going = durable && (there || (flight_room(mailbox) && entry_give(address, NULL, entry)));
+        if (going)
+            mailbox->cursor = entry->seq;
+        entry_free(entry);
+    }
+    return going;
+}
+
+/* Small pages would cost a scan per acknowledgement. */
+static bool page_fits(const struct mailbox *mailbox)
+{
+    return mailbox->flights_count == 0 || (flight_room(mailbox) &&
+                                           mailbox->flights_count + MAILBOX_PAGE <= MAILBOX_FLIGHT_MAX);
+}
+
+void mailbox_pump(struct address *address)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct shard *shard = address->shard;
+    bool needed = mailbox->loaded && address->exists && address->resources_count > 0 &&
+                  (mailbox->cursor < mailbox->durable_seq || flight_waiting(mailbox));
+    if (!needed || shard_timer_is_set(&mailbox->retry))
+        return;
+    struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
+    if (!arena)
+        return;
+    bool going = pump_returned(address, arena);
+    while (going && mailbox->cursor < mailbox->durable_seq && page_fits(mailbox)) {
+        xy_arena_reset(arena);
+        going = pump_page(address, arena);
+    }
+    xy_arena_pool_give(shard->arenas, &arena);
+}
+
+void mailbox_session_available(struct address *address)
+{
+    mailbox_pump(address);
+}
+
+void mailbox_session_gone(struct address *address, struct session_ref session)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    for (size_t i = 0; i < mailbox->flights_count; i++)
+        flight_release(&mailbox->flights[i], session);
+    shard_timer_cancel(address->shard, &mailbox->retry);
+}
+
+/* --- acknowledged, returned ----------------------------------------------------------------------------------------- */
+
+#define ACKED_MAX 16u /* per mail */
+
+struct acked_mail {
+    uint64_t seq[ACKED_MAX];
+    uint32_t count;
+    struct mail_str bare;
+};
+
+static void settle(struct address *address, struct flight *flight)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    flight->settled = true;
+    if (mailbox->counting && flight->seq > mailbox->counted)
+        return;
+    mailbox->count -= mailbox->count > 0;
+    mailbox->bytes -= flight->bytes < mailbox->bytes ? flight->bytes : mailbox->bytes;
+}
+
+static void acked_at_owner(struct shard *shard, void *payload)
+{
+    struct acked_mail *mail = payload;
+    struct address *address = address_find(shard, mail_str_view(&mail->bare));
+    mail_str_free(&mail->bare);
+    if (!address)
+        return;
+    uint64_t ended[ACKED_MAX];
+    size_t count = 0;
+    for (uint32_t i = 0; i < mail->count; i++) {
+        struct flight *flight = flight_find(&address->mailbox, mail->seq[i]);
+        if (!flight || flight->settled)
+            continue;
+        settle(address, flight);
+        ended[count++] = flight->seq;
+    }
+    if (count == 0)
+        return;
+    flights_compact(&address->mailbox);
+    Xylem__Store__V1__MailboxRemove record = XYLEM__STORE__V1__MAILBOX_REMOVE__INIT;
+    record.jid = (char *)(uintptr_t)address->bare.data;
+    record.n_seq = count;
+    record.seq = ended;
+    store_append_lazy(shard->store, RECORD_MAILBOX_REMOVE, &record.base);
+    mailbox_pump(address);
+}
+
+void address_acked(struct shard *shard, struct xy_str bare, const uint64_t *seq, size_t count)
+{
+    for (size_t done = 0; done < count;) {
+        struct acked_mail mail = { .count = (uint32_t)(count - done < ACKED_MAX ? count - done : ACKED_MAX) };
+        memcpy(mail.seq, seq + done, mail.count * sizeof(*seq));
+        done += mail.count;
+        if (mail_str_set(&mail.bare, bare))
+            shard_mail(shard, shard_owner(shard, bare), acked_at_owner, &mail, mail_str_size(&mail, &mail.bare));
+    }
+}
+
+struct returned_mail {
+    uint64_t seq;
+    struct xy_bytes *bytes;
+    struct mail_str bare;
+};
+
+struct returned_passage {
+    struct address *address;
+    struct xy_bytes *bytes;
+    uint64_t seq;
+};
+
+static void returned_stored(struct shard *shard, void *payload)
+{
+    struct returned_passage *passage = payload;
+    struct xy_buf buf = { 0 };
+    struct xy_str resource = message_text_resource(xy_bytes_view(passage->bytes), &buf);
+    (void)shard;
+    if (passage->address->exists)
+        mailbox_added(passage->address, passage->bytes, passage->seq, resource);
+    xy_buf_free(&buf);
+    xy_bytes_unref(&passage->bytes);
+    address_unpin(passage->address);
+}
+
+/* It was never stored, and now it has to be. Its sender was told nothing, so the quota does not apply: the message was
+ * taken when there was somebody for it. */
+static void return_unstored(struct address *address, struct xy_bytes *bytes)
+{
+    struct shard *shard = address->shard;
+    if (!address->mailbox.loaded || !store_room(shard->store, bytes->len + address->bare.len)) {
+        log_warning(shard->log, "message dropped", LOG_STR("account", address->bare),
+                    LOG_Z("reason", "no room to store it"));
+        return;
+    }
+    struct returned_passage passage = { address, xy_bytes_ref(bytes), append(address, bytes) };
+    address_pin(address);
+    shard_when_committed(shard, address->ticket, returned_stored, &passage, sizeof(passage));
+}
+
+static void retry(struct shard *shard, struct shard_timer *timer)
+{
+    struct mailbox *mailbox = xy_container_of(timer, struct mailbox, retry);
+    (void)shard;
+    mailbox_pump(xy_container_of(mailbox, struct address, mailbox));
+}
+
+/* By a session that is full: not again at once. One that ended unbinds next, and that releases it for good. */
+static void return_entry(struct address *address, uint64_t seq)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct flight *flight = flight_find(mailbox, seq);
+    if (!flight || flight->holders_count > 1)
+        return; /* another session has it too */
+    flight->holders_count = 0;
+    mailbox->retry.fn = retry;
+    if (!shard_timer_is_set(&mailbox->retry))
+        shard_timer_set(address->shard, &mailbox->retry, xy_now_us(address->shard->env) + MAILBOX_RETRY_US);
+}
+
+static void returned_at_owner(struct shard *shard, void *payload)
+{
+    struct returned_mail *mail = payload;
+    struct address *address = address_touch(shard, mail_str_view(&mail->bare));
+    if (address && mail->seq != 0)
+        return_entry(address, mail->seq);
+    else if (address && mail->bytes)
+        return_unstored(address, mail->bytes);
+    xy_bytes_unref(&mail->bytes);
+    mail_str_free(&mail->bare);
+}
+
+void address_returned(struct shard *shard, struct xy_str bare, uint64_t seq, struct xy_bytes **bytes)
+{
+    struct returned_mail mail = { .seq = seq, .bytes = bytes ? *bytes : NULL };
+    if (bytes)
+        *bytes = NULL;
+    if (!mail_str_set(&mail.bare, bare)) {
+        xy_bytes_unref(&mail.bytes);
+        return;
+    }
+    shard_mail(shard, shard_owner(shard, bare), returned_at_owner, &mail, mail_str_size(&mail, &mail.bare));
+}
