@@ -69,7 +69,7 @@ static int map_error(enum XML_Error expat)
 {
     for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
         if (errors[i].expat == expat)
-            return errors[i].ours;
+            return (int)errors[i].ours;
     }
     return XY_XML_NOT_WELL_FORMED;
 }
