@@ -51,7 +51,8 @@ static bool take_events(struct xy_xml_parser *parser, struct xy_buf *log, bool c
         xy_xml_next(parser, &event);
         if (event.kind == XY_XML_MORE)
             return true;
-        xy_buf_printf(log, "%d %d %zu ", (int)event.kind, (int)event.error, event.bytes);
+        /* not which error: two faults close together are met in either order */
+        xy_buf_printf(log, "%d %zu ", (int)event.kind, event.bytes);
         xy_xml_write(log, event.elem, XY_STR_NONE);
         xy_buf_char(log, '\n');
         if (check && event.kind == XY_XML_ELEMENT)
@@ -60,6 +61,13 @@ static bool take_events(struct xy_xml_parser *parser, struct xy_buf *log, bool c
         if (event.kind == XY_XML_ERROR || event.kind == XY_XML_CLOSE)
             return false;
     }
+}
+
+/* In a long unfinished tag the parser may put off looking for errors until a byte comes that could end it. */
+static void finish(struct xy_xml_parser *parser, struct xy_buf *log)
+{
+    xy_xml_feed(parser, ">", 1);
+    take_events(parser, log, false);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -73,7 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct xy_buf whole = { 0 }, pieces = { 0 };
     struct xy_xml_parser *parser = new_parser();
     xy_xml_feed(parser, data, size);
-    take_events(parser, &whole, true);
+    if (take_events(parser, &whole, true))
+        finish(parser, &whole);
     xy_xml_free(&parser);
 
     parser = new_parser();
@@ -84,6 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (nap)
             xy_xml_sleep(parser);
     }
+    if (more)
+        finish(parser, &pieces);
     xy_xml_free(&parser);
     xy_assert(xy_str_eq(xy_buf_view(&whole), xy_buf_view(&pieces)));
     xy_buf_free(&whole);
