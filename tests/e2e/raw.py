@@ -344,9 +344,11 @@ class Client:
         return h
 
     def resume(self, previous, h):
-        """On an authenticated stream; returns <resumed/> or <failed/>."""
+        """On an authenticated stream; returns <resumed/> or <failed/>. Counting goes on from `h`."""
         self.send(f"<resume xmlns='{SM}' previd='{previous}' h='{h}'/>")
-        return self.read_until(lambda e: namespace(e) == SM)
+        answer = self.read_until(lambda e: namespace(e) == SM)
+        self.received = h
+        return answer
 
 
 def body(message):

@@ -122,9 +122,9 @@ def test_publish_errors(alice, bob):
 
 
 def test_payload_too_big(alice):
-    create(alice, "weather", max_payload_size="100")
+    create(alice, "weather", max_payload_size="200")
     publish(alice, "weather", "i", "x" * 20)
-    assert alice.refused("set", publish_xml("weather", item_xml("j", "x" * 200)), PUBSUB) == (
+    assert alice.refused("set", publish_xml("weather", item_xml("j", "x" * 400)), PUBSUB) == (
         "modify",
         "not-acceptable",
         ["payload-too-big"],
