@@ -94,7 +94,8 @@ void store_memory_free(struct store_memory **memory);
 const struct store_backend *store_memory_backend(struct store_memory *memory);
 
 /* Wraps another backend. Operations are counted per kind, and the hook sees each before (and, for commits, after) it
- * happens: it may block, count, exit the process, or return what the operation shall return. */
+ * happens: it may block, count, exit the process, or return what the operation shall return. A refused operation leaves
+ * the wrapped transaction open; the store ends it by failing or by doing the same absolute operations again. */
 enum store_fault {
     FAULT_LOG_APPEND,
     FAULT_LOG_CUT,
@@ -112,3 +113,5 @@ typedef enum store_io store_fault_hook(void *ctx, enum store_fault point,
 struct store_faulty *store_faulty_new(const struct store_backend *inner, store_fault_hook *hook, void *ctx);
 void store_faulty_free(struct store_faulty **faulty);
 const struct store_backend *store_faulty_backend(struct store_faulty *faulty);
+/* What room() answers at most, for log and tables: a disk that fills up and empties again. Any thread. */
+void store_faulty_set_room(struct store_faulty *faulty, uint64_t bytes);
