@@ -101,7 +101,8 @@ static void run(struct store *store, unsigned batch, double seconds)
     shard_cpu = clock_seconds(CLOCK_THREAD_CPUTIME_ID) - shard_cpu;
     store_stats(store, &after);
     double count = (double)records;
-    printf("batch %5u  %9.0f records/s  %7.0f commits/s  cpu/record: shard %6.2f us, all %6.2f us  slowest commit "
+    printf("batch %5u  %9.0f records/s  %7.0f commits/s  cpu/record: shard %6.2f us, all %6.2f us  slowest "
+           "commit "
            "%.1f ms\n",
            batch, count / took, (double)(after.commits - before.commits) / took, shard_cpu / count * 1e6,
            cpu / count * 1e6, (double)after.commit_us_max / 1e3);

@@ -14,7 +14,8 @@ enum store_io {
     STORE_IO_FAILED /* the device or the file is broken */
 };
 
-/* A transaction opens with the first append or cut and ends with commit. After anything but STORE_IO_OK it is gone. */
+/* A transaction opens with the first append or cut and ends with commit, or with abort, which the store calls on the same
+ * thread after anything but STORE_IO_OK. */
 struct store_log {
     const struct store_log_ops *ops;
 };
@@ -24,6 +25,7 @@ struct store_log_ops {
                             struct xy_str entry); /* positions grow */
     /* Removes up to count_max entries from the head, none above `upto`; *removed says how many. */
     enum store_io (*cut)(struct store_log *log, uint64_t upto, unsigned count_max, unsigned *removed);
+    void (*abort)(struct store_log *log);           /* nothing open: fine */
     enum store_io (*commit)(struct store_log *log); /* returns when everything is on stable storage */
     /* Every entry from position `from` on, in order. The bytes live for the call of `visit`. */
     enum store_io (*read)(struct store_log *log, uint64_t from, store_log_visit *visit, void *ctx);
@@ -61,6 +63,7 @@ struct store_tables_ops {
     /* Deletes up to count_max entries of [from, to), empty `to` is open; *more: some are left. */
     enum store_io (*del_range)(struct store_tables *tables, enum store_table table, struct xy_str from,
                                struct xy_str to, unsigned count_max, bool *more);
+    void (*abort)(struct store_tables *tables);
     enum store_io (*commit)(struct store_tables *tables);
     struct store_reader *(*reader)(struct store_tables *tables); /* NULL: memory is short */
     uint64_t (*bytes)(struct store_tables *tables);              /* in use */
@@ -94,8 +97,7 @@ void store_memory_free(struct store_memory **memory);
 const struct store_backend *store_memory_backend(struct store_memory *memory);
 
 /* Wraps another backend. Operations are counted per kind, and the hook sees each before (and, for commits, after) it
- * happens: it may block, count, exit the process, or return what the operation shall return. A refused operation leaves
- * the wrapped transaction open; the store ends it by failing or by doing the same absolute operations again. */
+ * happens: it may block, count, exit the process, or return what the operation shall return. */
 enum store_fault {
     FAULT_LOG_APPEND,
     FAULT_LOG_CUT,

@@ -72,6 +72,12 @@ static enum store_io log_commit(struct store_log *base)
     return io == STORE_IO_OK ? point(log->faulty, FAULT_LOG_COMMITTED) : io;
 }
 
+static void log_abort(struct store_log *base)
+{
+    struct store_log *inner = log_of(base)->inner;
+    inner->ops->abort(inner);
+}
+
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
 {
     struct store_log *inner = log_of(base)->inner;
@@ -105,8 +111,15 @@ static void log_close(struct store_log **base)
 }
 
 static const struct store_log_ops log_ops = {
-    .append = log_append, .cut = log_cut,   .commit = log_commit, .read = log_read,
-    .bytes = log_bytes,   .room = log_room, .error = log_error,   .close = log_close,
+    .append = log_append,
+    .abort = log_abort,
+    .cut = log_cut,
+    .commit = log_commit,
+    .read = log_read,
+    .bytes = log_bytes,
+    .room = log_room,
+    .error = log_error,
+    .close = log_close,
 };
 
 /* --- tables ------------------------------------------------------------------------------------------------------ */
@@ -136,7 +149,8 @@ static enum store_io tables_del_range(struct store_tables *base, enum store_tabl
 {
     struct faulty_tables *tables = tables_of(base);
     enum store_io io = point(tables->faulty, FAULT_TABLES_DEL);
-    return io == STORE_IO_OK ? tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more) : io;
+    return io == STORE_IO_OK ? tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more)
+                             : io;
 }
 
 static enum store_io tables_commit(struct store_tables *base)
@@ -146,6 +160,12 @@ static enum store_io tables_commit(struct store_tables *base)
     if (io == STORE_IO_OK)
         io = tables->inner->ops->commit(tables->inner);
     return io == STORE_IO_OK ? point(tables->faulty, FAULT_TABLES_COMMITTED) : io;
+}
+
+static void tables_abort(struct store_tables *base)
+{
+    struct store_tables *inner = tables_of(base)->inner;
+    inner->ops->abort(inner);
 }
 
 static struct store_reader *tables_reader(struct store_tables *base)
@@ -181,9 +201,16 @@ static void tables_close(struct store_tables **base)
 }
 
 static const struct store_tables_ops tables_ops = {
-    .put = tables_put,       .del = tables_del,       .del_range = tables_del_range,
-    .commit = tables_commit, .reader = tables_reader, .bytes = tables_bytes,
-    .room = tables_room,     .error = tables_error,   .close = tables_close,
+    .put = tables_put,
+    .abort = tables_abort,
+    .del = tables_del,
+    .del_range = tables_del_range,
+    .commit = tables_commit,
+    .reader = tables_reader,
+    .bytes = tables_bytes,
+    .room = tables_room,
+    .error = tables_error,
+    .close = tables_close,
 };
 
 /* --- wrapping ---------------------------------------------------------------------------------------------------- */

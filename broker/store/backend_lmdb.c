@@ -109,10 +109,16 @@ static enum store_io environment_commit(struct environment *e)
     return rc == 0 ? STORE_IO_OK : environment_failed(e, "cannot commit", rc);
 }
 
-static void environment_close(struct environment *e)
+static void environment_abort(struct environment *e)
 {
     if (e->txn != NULL)
         mdb_txn_abort(e->txn);
+    e->txn = NULL;
+}
+
+static void environment_close(struct environment *e)
+{
+    environment_abort(e);
     if (e->env != NULL)
         mdb_env_close(e->env);
 }
@@ -213,6 +219,11 @@ static enum store_io log_commit(struct store_log *base)
     return io;
 }
 
+static void log_abort(struct store_log *base)
+{
+    environment_abort(&log_of(base)->environment);
+}
+
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
 {
     struct lmdb_log *log = log_of(base);
@@ -266,6 +277,7 @@ static void log_close(struct store_log **base)
 
 static const struct store_log_ops log_ops = {
     .append = log_append,
+    .abort = log_abort,
     .cut = log_cut,
     .commit = log_commit,
     .read = log_read,
@@ -370,6 +382,11 @@ static enum store_io tables_commit(struct store_tables *base)
     struct lmdb_tables *tables = tables_of(base);
     enum store_io io = environment_commit(&tables->environment);
     return io == STORE_IO_OK ? tables_measure(tables) : io;
+}
+
+static void tables_abort(struct store_tables *base)
+{
+    environment_abort(&tables_of(base)->environment);
 }
 
 static uint64_t tables_bytes(struct store_tables *base)
@@ -505,6 +522,7 @@ static struct store_reader *tables_reader(struct store_tables *base)
 
 static const struct store_tables_ops tables_ops = {
     .put = tables_put,
+    .abort = tables_abort,
     .del = tables_del,
     .del_range = tables_del_range,
     .commit = tables_commit,

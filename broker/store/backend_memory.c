@@ -108,6 +108,13 @@ static enum store_io log_commit(struct store_log *base)
     return STORE_IO_OK;
 }
 
+static void log_abort(struct store_log *base)
+{
+    struct memory_log *log = xy_container_of(base, struct memory_log, log);
+    entries_free(&log->pending);
+    log->cut_upto = 0;
+}
+
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
 {
     struct memory_log *log = xy_container_of(base, struct memory_log, log);
@@ -150,6 +157,7 @@ static void log_close(struct store_log **base)
 
 static const struct store_log_ops log_ops = {
     .append = log_append,
+    .abort = log_abort,
     .cut = log_cut,
     .commit = log_commit,
     .read = log_read,
@@ -261,6 +269,11 @@ static enum store_io tables_commit(struct store_tables *base)
     return result;
 }
 
+static void tables_abort(struct store_tables *base)
+{
+    xy_buf_reset(&xy_container_of(base, struct memory_tables, tables)->pending);
+}
+
 static uint64_t tables_bytes(struct store_tables *base)
 {
     struct store_memory *memory = xy_container_of(base, struct memory_tables, tables)->memory;
@@ -361,6 +374,7 @@ static struct store_reader *tables_reader(struct store_tables *base)
 
 static const struct store_tables_ops tables_ops = {
     .put = tables_put,
+    .abort = tables_abort,
     .del = tables_del,
     .del_range = tables_del_range,
     .commit = tables_commit,

@@ -119,6 +119,8 @@ enum store_io checkpoint_write(struct store *store, const struct memtable *const
     be64_put(position, complete_upto);
     writer_put(&w, STORE_META, META_COMPLETE, xy_str_n(position, sizeof(position)));
     writer_commit(&w);
+    if (w.io != STORE_IO_OK)
+        store->tables->ops->abort(store->tables);
     return w.io;
 }
 
@@ -249,12 +251,12 @@ static bool wait_until_marked(struct store *store)
 static bool checkpoint_round(struct store *store)
 {
     uint64_t bytes = begin_count(store), complete_upto;
-    free_dropped(store);
     for (unsigned i = 0; i < store->options.shards; i++)
         atomic_store_explicit(&store->shards[i].freeze, FREEZE_ASKED, memory_order_release);
     wake_all(store);
     if (!wait_until_marked(store))
         return false;
+    free_dropped(store); /* before the shards may drop again */
     enum store_io io;
     while ((io = write_frozen(store, &complete_upto)) == STORE_IO_FULL)
         if (!pause_or_stop(store, STORE_RETRY_US))

@@ -155,6 +155,7 @@ bool commit_round(struct store *store)
     }
     uint64_t start_us = xy_now_us(store->options.env);
     if (write_log(store, batches, cut_upto) != STORE_IO_OK) {
+        store->log->ops->abort(store->log);
         store_fail(store, "cannot commit the log", store->log->ops->error(store->log));
         free_batches(batches);
         return false;

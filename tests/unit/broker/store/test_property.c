@@ -256,8 +256,12 @@ static void mailbox_change(struct run *run, unsigned g)
 }
 
 static void (*const changes[])(struct run *, unsigned) = {
-    node_create, item_put, item_put, item_put, item_put, items_change, items_change, node_purge, subscription_change,
-    cursor_move, cursor_move, affiliation_change, account_change, mailbox_change, mailbox_change, node_create,
+    node_create,    item_put,       item_put,
+    item_put,       item_put,       items_change,
+    items_change,   node_purge,     subscription_change,
+    cursor_move,    cursor_move,    affiliation_change,
+    account_change, mailbox_change, mailbox_change,
+    node_create,
 };
 
 /* --- comparing --------------------------------------------------------------------------------------------------- */
@@ -280,7 +284,8 @@ static void check_node(struct run *run, unsigned g)
         be32_put(prefix + 8, i);
         assert_int_equal(get_u64(shard, STORE_CURSORS, xy_str_n(prefix, 12)), group->cursor[i]);
         name_of(jid, "sub", g, i); /* the NUL behind it ends the prefix */
-        assert_int_equal(count_below(shard, STORE_SUBS_BY_JID, xy_str_n(jid, strlen(jid) + 1)), group->subscribed[i]);
+        assert_int_equal(count_below(shard, STORE_SUBS_BY_JID, xy_str_n(jid, strlen(jid) + 1)),
+                         group->subscribed[i]);
         subs += group->subscribed[i];
         cursors += group->cursor[i] != 0;
     }
