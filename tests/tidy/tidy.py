@@ -23,9 +23,19 @@ OPENING_WORDS_MIN = 6
 C_FOLDERS = ("core", "broker", "sdk", "agents", "examples", "bench", "tests")
 PRODUCT_FOLDERS = ("core", "broker", "sdk", "agents")
 
-# Layers of the broker, lowest first. A folder includes itself, lower layers, and the others of its layer where named.
-BROKER_LAYERS = [["net"], ["shard", "store"], ["router", "delivery"], ["session"], ["modules", "pubsub"], ["admin"]]
-BROKER_PEERS = {"router": {"delivery"}, "delivery": {"router"}, "shard": {"store"}}
+# Which rooms of the broker a room may look into, besides itself and core. shard knows no sockets: net brings the loop and
+# the links to it, and only session and server see net.
+BROKER_ARROWS = {
+    "store": set(),
+    "shard": {"store"},
+    "net": {"shard"},
+    "router": {"delivery", "shard", "store"},
+    "delivery": {"router", "shard", "store"},
+    "session": {"router", "delivery", "net", "shard", "store"},
+    "modules": {"router", "delivery", "shard", "store"},
+    "pubsub": {"router", "delivery", "shard", "store"},
+    "admin": {"router", "delivery", "shard", "store"},
+}
 BROKER_BASE = {"config.h", "log.h"}  # the only headers of broker/ itself that its folders see
 
 # What the world outside is reached with, and who may reach for it.
@@ -146,10 +156,7 @@ def broker_may_include(room, target):
         return True  # main and server put everything together
     if other == "":
         return os.path.basename(target) in BROKER_BASE
-    if other == room or other in BROKER_PEERS.get(room, set()):
-        return True
-    rank = {name: level for level, names in enumerate(BROKER_LAYERS) for name in names}
-    return room in rank and other in rank and rank[other] < rank[room]
+    return other == room or other in BROKER_ARROWS.get(room, set())
 
 
 def top_may_include(path, target):
