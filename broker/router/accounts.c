@@ -132,8 +132,8 @@ bool account_keys_read(const Xylem__Store__V1__ScramKeys *in, struct xy_scram_ke
     return true;
 }
 
-uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
-                     uint64_t created_us)
+uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
+                        uint64_t created_us)
 {
     Xylem__Store__V1__ScramKeys rows[ACCOUNTS_KEYS];
     Xylem__Store__V1__ScramKeys *pointers[ACCOUNTS_KEYS];
@@ -152,8 +152,14 @@ uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_sc
     put.jid = (char *)(uintptr_t)bare.data;
     put.n_keys = count;
     put.keys = pointers;
-    put.created_us = created_us ? created_us : xy_wall_us(shard->env);
-    return store_append(shard->store, RECORD_ACCOUNT_PUT, &put.base);
+    put.created_us = created_us;
+    return store_append(store, RECORD_ACCOUNT_PUT, &put.base);
+}
+
+uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
+                     uint64_t created_us)
+{
+    return account_append(shard->store, bare, keys, count, created_us ? created_us : xy_wall_us(shard->env));
 }
 
 bool account_keys_derive(struct xy_str password, uint8_t salts[ACCOUNTS_KEYS][XY_SCRAM_SALT_DEFAULT],

@@ -59,6 +59,9 @@ void account_record_free(Xylem__Store__V1__AccountPut *put);
 /* Appends; returns the ticket. `created_us` 0: now. */
 uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
                      uint64_t created_us);
+/* The same on a bare store. `bare` is NUL-terminated. */
+uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
+                        uint64_t created_us);
 bool account_keys_read(const Xylem__Store__V1__ScramKeys *in, struct xy_scram_keys *out);
 
 /* Derives the keys of all hashes with fresh salts; blocking. false: the password is not allowed. `salts`: one of
