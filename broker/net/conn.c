@@ -226,8 +226,6 @@ static bool conn_is_ours(const struct conn *conn, const struct net *net)
     return !conn->closing && !conn->gone && conn->poller && conn->link.shard->net == net;
 }
 
-/* The last reference by the loop to a connection that its owner closed within a callback: conn_close leaves destroying
- * to the code that is running on it, by way of this count. */
 static void tls_read(struct conn *conn)
 {
     struct net *net = conn_net(conn);
@@ -317,7 +315,6 @@ static void conn_read(struct conn *conn)
         conn_gone(conn);
 }
 
-/* Destroying is put off while this runs on the connection: see conn_close. */
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
     struct poller *poller = xy_container_of(poll, struct poller, poll);

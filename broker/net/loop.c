@@ -103,9 +103,11 @@ void net_run(struct shard *shard)
     uv_run(&shard->net->loop, UV_RUN_DEFAULT);
 }
 
+/* While the broker is put together there may be mail for a shard without a loop: its first turn finds it. */
 void net_wake(struct shard *shard)
 {
-    uv_async_send(&shard->net->wake);
+    if (shard->net)
+        uv_async_send(&shard->net->wake);
 }
 
 void net_stop(struct shard *shard)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/config.h"
+#include "broker/log.h"
 #include "broker/router/address.h"
 #include "broker/router/module.h"
 #include "broker/router/router_internal.h"
@@ -172,24 +173,38 @@ void router_send(struct shard *shard, struct xy_jid to, const struct xy_elem *el
 static bool domains_prepare(struct router *router, const struct config *config)
 {
     router->domains = xy_arena_zalloc(router->arena, config->domains.count * sizeof(struct xy_str));
-    router->admins = xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
-    if (router->domains == NULL || router->admins == NULL)
+    if (router->domains == NULL)
         return false;
     for (size_t i = 0; i < config->domains.count; i++) {
         if (!xy_jid_prep_domain(router->arena, config->domains.items[i], &router->domains[i]))
             return false;
         router->domains_count++;
     }
-    for (size_t i = 0; i < config->admins.count; i++) {
-        if (!xy_jid_parse(router->arena, config->admins.items[i], &router->admins[router->admins_count]))
-            return false;
-        router->admins_count++;
-    }
-    if (!xy_jid_make(router->arena, XY_STR("admin"), router->domains[0], XY_STR_NONE,
-                     &router->admins[router->admins_count]))
-        return false;
-    router->admins_count++;
     return true;
+}
+
+/* The configured administrators and the reserved one. */
+static bool admins_prepare(struct router *router, const struct config *config)
+{
+    size_t count = 0;
+    struct xy_jid *admins = xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
+    if (admins == NULL)
+        return false;
+    for (; count < config->admins.count; count++) {
+        if (!xy_jid_parse(router->arena, config->admins.items[count], &admins[count]))
+            return false;
+    }
+    if (!xy_jid_make(router->arena, XY_STR("admin"), router->domains[0], XY_STR_NONE, &admins[count++]))
+        return false;
+    router->admins = admins;
+    router->admins_count = count;
+    return true;
+}
+
+void router_reload(struct shard *shard)
+{
+    if (!admins_prepare(shard->router, shard->config))
+        log_error(shard->log, "administrators not reloaded: one of them is not a valid address");
 }
 
 static bool modules_init(struct shard *shard)
@@ -209,7 +224,8 @@ bool router_init(struct shard *shard)
     shard->router = router;
     router->started_us = xy_now_us(shard->env);
     router->arena = xy_arena_new();
-    return router->arena && domains_prepare(router, shard->config) && accounts_init(shard) && addresses_init(shard) &&
+    return router->arena && domains_prepare(router, shard->config) && admins_prepare(router, shard->config) &&
+           accounts_init(shard) && addresses_init(shard) &&
            modules_init(shard);
 }
 

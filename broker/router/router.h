@@ -31,3 +31,4 @@ bool router_is_admin(const struct shard *shard, struct xy_jid jid);
 
 bool router_init(struct shard *shard);
 void router_free(struct shard *shard);
+void router_reload(struct shard *shard); /* shard->config is new: administrators may have changed */

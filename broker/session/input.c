@@ -56,11 +56,23 @@ static void stanza_refuse(struct session *session, struct request *request, enum
                           "an IQ needs an id, a type, and exactly one child for get and set");
 }
 
+/* Answered by the stream (legacy session): XEP-0198 counts it all the same. */
+static void on_answered(struct session *session, struct xy_stanza *stanza)
+{
+    uint32_t inbound = count_in(session);
+    xy_arena_pool_give(session->shard->arenas, &stanza->arena);
+    session_handled(session->shard, session->ref, inbound);
+}
+
 static void on_stanza(struct session *session, const struct xy_stream_event *event)
 {
     struct shard *shard = session->shard;
     struct xy_stanza stanza = event->stanza;
     stat_add(shard, stanzas_in, 1);
+    if (event->answered) {
+        on_answered(session, &stanza);
+        return;
+    }
     if (event->verdict == XY_STANZA_BAD_FROM || !from_is_own(session, &stanza)) {
         xy_arena_pool_give(shard->arenas, &stanza.arena);
         session_fail(session, XY_STREAM_INVALID_FROM, "'from' must be this session's own address, or left out");
@@ -178,8 +190,7 @@ void session_pump(struct session *session)
     struct xy_stream_event event;
     while (session->state != SESSION_ENDED && session->stream == stream) {
         if (too_much_under_way(session)) {
-            session->held = true;
-            xy_stream_hold(stream);
+            session->held = true; /* the stream keeps the rest */
             break;
         }
         if (!xy_stream_next(stream, &event))

@@ -109,6 +109,20 @@ void session_drop_link(struct session *session)
         link->calls->close(link);
 }
 
+void session_bury_stream(struct session *session)
+{
+    struct sessions *sessions = session->shard->sessions;
+    if (sessions->buried_count == sessions->buried_cap) {
+        size_t cap = sessions->buried_cap ? 2 * sessions->buried_cap : 16;
+        struct xy_stream **buried = realloc(sessions->buried, cap * sizeof(struct xy_stream *));
+        xy_assert(buried != NULL);
+        sessions->buried = buried;
+        sessions->buried_cap = cap;
+    }
+    sessions->buried[sessions->buried_count++] = session->stream;
+    session->stream = NULL;
+}
+
 /* The memory goes at the end of the turn: somebody further up the stack may still look at the session. */
 void session_end(struct session *session)
 {
@@ -151,6 +165,8 @@ void session_fail(struct session *session, enum xy_stream_error error, const cha
 static void ended_free(struct shard *shard)
 {
     struct sessions *sessions = shard->sessions;
+    while (sessions->buried_count > 0)
+        xy_stream_free(&sessions->buried[--sessions->buried_count]);
     xy_list_each(entry, &sessions->ended)
     {
         struct session *session = xy_container_of(entry, struct session, dirty);
@@ -277,6 +293,8 @@ static void link_input(struct link *link, const void *bytes, size_t len)
         session->asleep = false;
         session_deadline_update(session);
     }
+    if (session->shard->sessions->quiescing)
+        return;
     xy_stream_feed(session->stream, bytes, len);
     session_pump(session);
 }
@@ -458,6 +476,36 @@ bool sessions_init(struct shard *shard)
     return true;
 }
 
+void sessions_reload(struct shard *shard)
+{
+    const struct config *config = shard->config;
+    struct xy_stream_options *options = &shard->sessions->stream_options;
+    options->stanza_bytes_max = config->limits.stanza_size;
+    options->idle_seconds = (uint32_t)(config->limits.idle_timeout_ms / 1000);
+    options->auth_tries_max = (unsigned)config->limits.auth_failures;
+}
+
+void sessions_quiesce(struct shard *shard)
+{
+    struct sessions *sessions = shard->sessions;
+    sessions->quiescing = true;
+    for (uint32_t i = 0; i < sessions->slots_count; i++) {
+        struct session *session = sessions->slots[i].session;
+        if (session && session->link)
+            session->link->calls->read_pause(session->link, true);
+    }
+}
+
+bool sessions_quiet(const struct shard *shard)
+{
+    const struct sessions *sessions = shard->sessions;
+    for (uint32_t i = 0; i < sessions->slots_count; i++) {
+        if (sessions->slots[i].session && sessions->slots[i].session->inflight > 0)
+            return false;
+    }
+    return true;
+}
+
 void sessions_shutdown(struct shard *shard)
 {
     struct sessions *sessions = shard->sessions;
@@ -467,19 +515,26 @@ void sessions_shutdown(struct shard *shard)
     }
 }
 
+void sessions_end_all(struct shard *shard)
+{
+    struct sessions *sessions = shard->sessions;
+    for (uint32_t i = 0; i < sessions->slots_count; i++) {
+        if (sessions->slots[i].session)
+            session_end(sessions->slots[i].session);
+    }
+}
+
 void sessions_free(struct shard *shard)
 {
     struct sessions *sessions = shard->sessions;
     if (sessions == NULL)
         return;
-    for (uint32_t i = 0; i < sessions->slots_count; i++) {
-        if (sessions->slots[i].session)
-            session_end(sessions->slots[i].session);
-    }
+    sessions_end_all(shard);
     ended_free(shard);
     xy_assert(sessions->open == 0);
     xy_sm_pool_free(&sessions->chunks);
     xy_buf_free(&sessions->scratch);
+    free(sessions->buried);
     free(sessions->slots);
     free(sessions);
     shard->sessions = NULL;

@@ -68,7 +68,9 @@ struct claim {
     struct claim_key key;
     uint64_t acked;      /* newest seq the peer acknowledged */
     uint32_t next_dirty; /* chain of claims whose `acked` is to be told, plus one */
-    uint16_t run;        /* deliveries of other runs are ignored */
+    uint32_t entries;    /* of the outbox that name this claim */
+    uint16_t run;        /* the newest run seen; deliveries of older ones are ignored */
+    bool stopped;        /* that run is over: it met a full outbox */
     bool used, dirty, wants_ready;
     uint8_t subid_len;
     char subid[SESSION_SUBID_MAX];
@@ -102,7 +104,7 @@ struct session {
     struct xy_sm_queue queue;
     struct xy_sm_queue limbo;    /* without XEP-0198: given to the link, not yet taken by the kernel */
     struct claim *claims;
-    uint32_t claims_count, claims_dirty, claims_waiting;
+    uint32_t claims_count, claims_cap, claims_free, claims_dirty, claims_waiting;
     uint32_t inflight;           /* stanzas of the peer not yet handled */
     struct xy_list dirty;        /* in sessions->dirty while there is something to flush */
     struct shard_timer deadline; /* login, idleness, stalled writes, expiry of a detached session */
@@ -130,6 +132,9 @@ struct sessions {
     struct xy_sm_pool chunks;
     struct xy_stream_options stream_options;
     struct xy_buf scratch; /* what is being written */
+    struct xy_stream **buried; /* streams to be freed at the end of the turn: they may be in the middle of a call */
+    size_t buried_count, buried_cap;
+    bool quiescing; /* nothing is read any more */
     char sasl_secret[32];
 };
 
@@ -141,6 +146,7 @@ void session_fail(struct session *session, enum xy_stream_error error, const cha
 void session_set_jid(struct session *session, struct xy_jid jid);
 void session_drop_link(struct session *session); /* closes what there is of a connection */
 void session_deadline_update(struct session *session);
+void session_bury_stream(struct session *session); /* the session goes on without its stream */
 
 /* input.c */
 void session_pump(struct session *session);

@@ -72,6 +72,12 @@ void xy_stream_free(struct xy_stream **stream)
 
 /* --- Input --- */
 
+void xy_stream_adopt(struct xy_stream *s, const struct xy_stream_options *options)
+{
+    s->options = options;
+    xy_xml_adopt(s->parser, options->arenas);
+}
+
 void xy_stream_feed(struct xy_stream *s, const void *data, size_t len)
 {
     if (s->state == STREAM_OVER || s->state == STREAM_AWAIT_TLS || s->closed_in)

@@ -131,6 +131,9 @@ struct xy_stream_options {
 
 void xy_stream_free(struct xy_stream **stream); /* NULL ok; nulls the caller's pointer */
 
+/* The stream moves to another thread: it uses that thread's options from now on (which must say the same). */
+void xy_stream_adopt(struct xy_stream *stream, const struct xy_stream_options *options);
+
 /* Bytes from the peer: copied, so the caller's memory is free again at once. */
 void xy_stream_feed(struct xy_stream *stream, const void *data, size_t len);
 /* The next event; false: nothing more now (all input consumed, an answer is awaited, or the stream is over). Not calling

@@ -369,6 +369,11 @@ void xy_xml_free(struct xy_xml_parser **parser)
     *parser = NULL;
 }
 
+void xy_xml_adopt(struct xy_xml_parser *p, struct xy_arena_pool *arenas)
+{
+    p->options.arenas = arenas;
+}
+
 void xy_xml_set_max(struct xy_xml_parser *p, size_t stanza_bytes_max)
 {
     xy_assert(stanza_bytes_max > 0);

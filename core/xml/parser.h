@@ -51,6 +51,9 @@ struct xy_xml_parser *xy_xml_new(const struct xy_xml_options *options);
 void xy_xml_free(struct xy_xml_parser **parser);
 void xy_xml_set_max(struct xy_xml_parser *parser, size_t stanza_bytes_max);
 
+/* The parser moves to another thread: arenas come from that thread's pool from now on. */
+void xy_xml_adopt(struct xy_xml_parser *parser, struct xy_arena_pool *arenas);
+
 /* `data` must stay valid until xy_xml_next returned XY_XML_MORE, XY_XML_ERROR or XY_XML_CLOSE, or until the parser is
  * restarted without the rest; only then the next feed. Any length. */
 void xy_xml_feed(struct xy_xml_parser *parser, const void *data, size_t len);

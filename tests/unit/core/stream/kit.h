@@ -4,6 +4,7 @@
 
 #include "tests/unit/unit.h"
 
+#include "core/base/encoding.h"
 #include "core/base/limits.h"
 #include "core/namespaces.h"
 #include "core/stream/stream.h"

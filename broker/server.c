@@ -1,0 +1,336 @@
+/* Start, reload and stop. Order matters here and only here: store before shards, rooms from the bottom up, listeners
+ * last; the other way round at the end. */
+#include "broker/server.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "broker/certificate.h"
+#include "broker/log.h"
+#include "broker/net/net.h"
+#include "broker/pubsub/pubsub.h"
+#include "broker/router/router.h"
+#include "broker/session/session.h"
+#include "broker/shard/workers.h"
+#include "broker/store/store.h"
+#include "core/base/assert.h"
+
+#define SERVER_QUIET_POLL_US   (2u * 1000)
+#define SERVER_QUIET_TRIES_MAX 1500u /* times the poll: what cannot be handled by then is not acknowledged either */
+#define SERVER_RETIRED_MAX     1000u
+#define SERVER_STORE_RESERVE   (64u << 20)
+
+struct server {
+    struct config *config;
+    struct config *retired[SERVER_RETIRED_MAX]; /* replaced by reloads; shards may still point into them */
+    unsigned retired_count;
+    struct log *log;
+    const struct xy_env *env;
+    struct store *store;
+    struct shard_group *group;
+    struct workers *workers;
+    struct xy_tls_config *tls;
+    pthread_t *threads;
+    unsigned shards, running;
+    sem_t reached; /* shards that finished the step asked for */
+};
+
+/* --- the store calls ---------------------------------------------------------------------------------------------- */
+
+static void on_committed(void *ctx, unsigned shard)
+{
+    struct server *server = ctx;
+    if (server->group)
+        net_wake(shard_group_get(server->group, shard));
+}
+
+/* Nothing may be acknowledged any more, so nothing may run any more. */
+static void on_store_failed(void *ctx, const char *why)
+{
+    struct server *server = ctx;
+    log_error(server->log, "the store failed: stopping without acknowledging anything further", LOG_Z("why", why));
+    _exit(1);
+}
+
+static void on_mail(void *ctx, unsigned shard)
+{
+    struct server *server = ctx;
+    net_wake(shard_group_get(server->group, shard));
+}
+
+/* --- start -------------------------------------------------------------------------------------------------------- */
+
+static bool store_start(struct server *server, struct xy_buf *error)
+{
+    const struct config *config = server->config;
+    struct store_options options = {
+        .data_dir = config->data_dir.data,
+        .shards = server->shards,
+        .env = server->env,
+        .threads = true,
+        .log_bytes_max = config->store.log_max,
+        .checkpoint_bytes = config->store.checkpoint_bytes,
+        .checkpoint_records = config->store.checkpoint_records,
+        .map_bytes = config->store.map_size,
+        .reserve_bytes = SERVER_STORE_RESERVE,
+        .committed = on_committed,
+        .failed = on_store_failed,
+        .ctx = server,
+    };
+    server->store = store_open(&options, error);
+    return server->store != NULL;
+}
+
+static bool shards_start(struct server *server)
+{
+    struct shard_group_options options = { .count = server->shards,
+                                           .env = server->env,
+                                           .config = server->config,
+                                           .log = server->log,
+                                           .store = server->store,
+                                           .wake = on_mail,
+                                           .ctx = server };
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    xy_random(server->env, &options.hash_seed, sizeof(options.hash_seed));
+    struct shard_group *group = server->group = shard_group_new(&options);
+    server->workers = workers_new(group, cores > 0 ? (unsigned)cores : 1);
+    bool ok = server->workers != NULL;
+    for (unsigned i = 0; ok && i < server->shards; i++) {
+        struct shard *shard = shard_group_get(group, i);
+        shard->workers = server->workers;
+        ok = net_init(shard, server->tls) && sessions_init(shard) && router_init(shard) && pubsub_init(shard);
+    }
+    return ok;
+}
+
+static bool listen_all(struct server *server, struct xy_buf *error)
+{
+    const struct config *config = server->config;
+    struct shard *shard = shard_group_get(server->group, 0);
+    for (size_t i = 0; i < config->listen.c2s.count; i++) {
+        if (!net_listen_tcp(shard, config->listen.c2s.items[i], LINK_C2S, error))
+            return false;
+    }
+    for (size_t i = 0; i < config->listen.c2s_tls.count; i++) {
+        if (!net_listen_tcp(shard, config->listen.c2s_tls.items[i], LINK_C2S_TLS, error))
+            return false;
+    }
+    return config->listen.local.len == 0 || net_listen_local(shard, config->listen.local, error);
+}
+
+static void *shard_thread(void *shard)
+{
+    net_run(shard);
+    return NULL;
+}
+
+static bool threads_start(struct server *server)
+{
+    net_listen_start(shard_group_get(server->group, 0));
+    server->threads = calloc(server->shards, sizeof(pthread_t));
+    if (server->threads == NULL)
+        return false;
+    for (unsigned i = 0; i < server->shards; i++) {
+        if (pthread_create(&server->threads[i], NULL, shard_thread, shard_group_get(server->group, i)) != 0)
+            return false;
+        server->running++;
+    }
+    return true;
+}
+
+static void server_free(struct server *server);
+
+struct server *server_start(struct config **config, struct log *log, const struct xy_env *env, struct xy_buf *error)
+{
+    struct server *server = calloc(1, sizeof(*server));
+    if (server == NULL) {
+        xy_buf_printf(error, "memory is short");
+        return NULL;
+    }
+    server->config = *config;
+    *config = NULL;
+    server->log = log;
+    server->env = env;
+    server->shards = (unsigned)server->config->shards;
+    sem_init(&server->reached, 0, 0);
+    xy_tls_warm_up();
+    bool ok = store_start(server, error);
+    if (ok)
+        server->tls = certificate_load(server->config, env, error);
+    ok = ok && server->tls != NULL;
+    if (ok && !shards_start(server)) {
+        xy_buf_printf(error, "cannot start the shards: memory or threads are short, or a domain or administrator in "
+                             "the configuration is not a valid address");
+        ok = false;
+    }
+    ok = ok && listen_all(server, error);
+    if (ok && !threads_start(server)) {
+        xy_buf_printf(error, "cannot start threads");
+        ok = false;
+    }
+    if (ok)
+        return server;
+    server_stop(&server);
+    return NULL;
+}
+
+/* --- reload ------------------------------------------------------------------------------------------------------- */
+
+struct reload_mail {
+    const struct config *config;
+    struct xy_tls_config *tls; /* a reference of this mail's own */
+};
+
+static void on_reload(struct shard *shard, void *payload)
+{
+    struct reload_mail *mail = payload;
+    shard->config = mail->config;
+    net_set_tls(shard, mail->tls);
+    router_reload(shard);
+    sessions_reload(shard);
+    xy_tls_config_unref(&mail->tls);
+}
+
+static void warn_fixed(struct server *server, const struct config *config)
+{
+    const struct config *old = server->config;
+    bool same = config->shards == old->shards && xy_str_eq(config->data_dir, old->data_dir) &&
+                config->domains.count == old->domains.count && xy_str_eq(config->domains.items[0], old->domains.items[0]);
+    if (!same)
+        log_warning(server->log, "domains, data_dir, shards and listen change only at a restart");
+}
+
+bool server_reload(struct server *server, struct config **config, struct xy_buf *error)
+{
+    struct xy_tls_config *tls = certificate_load(*config, server->env, error);
+    if (tls == NULL || server->retired_count == SERVER_RETIRED_MAX) {
+        xy_tls_config_unref(&tls);
+        return false;
+    }
+    warn_fixed(server, *config);
+    log_configure(server->log, (enum log_level)(*config)->log.level, (enum log_format)(*config)->log.format);
+    server->retired[server->retired_count++] = server->config;
+    server->config = *config;
+    *config = NULL;
+    for (unsigned i = 0; i < server->shards; i++) {
+        struct reload_mail mail = { server->config, xy_tls_config_ref(tls) };
+        shard_post(server->group, i, on_reload, &mail, sizeof(mail));
+    }
+    xy_tls_config_unref(&server->tls);
+    server->tls = tls;
+    return true;
+}
+
+/* --- stop --------------------------------------------------------------------------------------------------------- */
+
+struct quiet {
+    struct shard_timer timer;
+    struct server *server;
+    unsigned tries;
+};
+
+/* Until everything that was read is handled and on disk. */
+static void on_quiet_poll(struct shard *shard, struct shard_timer *timer)
+{
+    struct quiet *quiet = xy_container_of(timer, struct quiet, timer);
+    bool durable = store_committed(shard->store) >= store_ticket(shard->store);
+    if ((sessions_quiet(shard) && durable) || ++quiet->tries >= SERVER_QUIET_TRIES_MAX) {
+        sem_post(&quiet->server->reached);
+        free(quiet);
+        return;
+    }
+    shard_timer_set(shard, timer, xy_now_us(shard->env) + SERVER_QUIET_POLL_US);
+}
+
+static void on_quiesce(struct shard *shard, void *payload)
+{
+    struct server *server = *(struct server **)payload;
+    struct quiet *quiet = calloc(1, sizeof(*quiet));
+    if (shard->index == 0)
+        net_listen_stop(shard);
+    sessions_quiesce(shard);
+    xy_assert(quiet != NULL);
+    quiet->server = server;
+    quiet->timer.fn = on_quiet_poll;
+    shard_timer_set(shard, &quiet->timer, xy_now_us(shard->env));
+}
+
+static void on_shutdown(struct shard *shard, void *payload)
+{
+    struct server *server = *(struct server **)payload;
+    sessions_shutdown(shard);
+    sem_post(&server->reached);
+}
+
+static void ask_all(struct server *server, shard_fn *fn)
+{
+    for (unsigned i = 0; i < server->running; i++)
+        shard_post(server->group, i, fn, &server, sizeof(server));
+    for (unsigned i = 0; i < server->running; i++)
+        while (sem_wait(&server->reached) != 0)
+            ;
+}
+
+static void threads_stop(struct server *server)
+{
+    if (server->running == server->shards) {
+        ask_all(server, on_quiesce);
+        ask_all(server, on_shutdown);
+    }
+    workers_free(&server->workers);
+    for (unsigned i = 0; i < server->running; i++)
+        net_stop(shard_group_get(server->group, i));
+    for (unsigned i = 0; i < server->running; i++)
+        pthread_join(server->threads[i], NULL);
+}
+
+/* What the rooms say to each other while they close (claims released, messages returned) is still heard: turns are taken
+ * until no mail is left. */
+static void shards_close(struct server *server)
+{
+    for (unsigned i = 0; i < server->shards; i++)
+        sessions_end_all(shard_group_get(server->group, i));
+    for (unsigned round = 0, mail = 1; mail && round < 1000; round++) {
+        mail = 0;
+        for (unsigned i = 0; i < server->shards; i++) {
+            shard_turn(shard_group_get(server->group, i));
+            mail |= shard_has_mail(shard_group_get(server->group, i));
+        }
+    }
+}
+
+static void server_free(struct server *server)
+{
+    for (unsigned i = 0; server->group && i < server->shards; i++) {
+        struct shard *shard = shard_group_get(server->group, i);
+        pubsub_free(shard);
+        router_free(shard);
+        sessions_free(shard);
+        net_free(shard);
+    }
+    workers_free(&server->workers);
+    store_close(&server->store);
+    shard_group_free(&server->group);
+    xy_tls_config_unref(&server->tls);
+    while (server->retired_count > 0)
+        config_free(&server->retired[--server->retired_count]);
+    config_free(&server->config);
+    sem_destroy(&server->reached);
+    free(server->threads);
+    free(server);
+}
+
+void server_stop(struct server **server_pointer)
+{
+    struct server *server = *server_pointer;
+    *server_pointer = NULL;
+    if (server == NULL)
+        return;
+    if (server->running > 0) {
+        threads_stop(server);
+        shards_close(server);
+    }
+    server_free(server);
+}
