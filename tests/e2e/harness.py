@@ -132,9 +132,15 @@ class Broker:
         assert run.returncode == 0, f"xylem user import: {run.stderr}"
 
     def xylem(self, *arguments, stdin="", timeout=60):
-        """Runs the command line to its end; for the local socket of this broker pass --local self.local."""
+        """Runs the command line to its end, with this broker's local socket as its way in."""
         return subprocess.run(
-            [program("xylem"), *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+            [program("xylem"), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "XYLEM_SOCKET": self.local},
+            check=False,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------

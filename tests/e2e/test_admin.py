@@ -12,7 +12,7 @@ from harness import DOMAIN
 
 
 def run(broker, *arguments, stdin="", ok=True):
-    result = broker.xylem(*arguments, "--local", broker.local, stdin=stdin)
+    result = broker.xylem(*arguments, stdin=stdin)
     assert (result.returncode == 0) == ok, result.stderr
     return result
 
