@@ -464,8 +464,22 @@ static void count_rescan(struct xy_xml_parser *p)
         p->error = XY_XML_TOO_BIG;
 }
 
+/* UTF-16 and UTF-32, by their byte order marks or by a zero in the first two bytes: expat would recognise and accept them
+ * in spite of the encoding it was told. */
+static bool wide_encoding(const struct xy_xml_parser *p)
+{
+    if (p->in_stream || p->fed >= 2)
+        return false;
+    const char *first = p->input, *second = p->fed == 0 && p->input_len > 1 ? p->input + 1 : p->input;
+    return *first == '\0' || *second == '\0' || (p->fed == 0 && (*first == '\xfe' || *first == '\xff'));
+}
+
 static enum XML_Status feed_piece(struct xy_xml_parser *p)
 {
+    if (wide_encoding(p)) {
+        p->error = XY_XML_UNSUPPORTED_ENCODING;
+        return XML_STATUS_ERROR;
+    }
     size_t pending = p->fed - p->base;
     if (pending >= p->options.stanza_bytes_max) {
         p->error = XY_XML_TOO_BIG;
@@ -497,11 +511,6 @@ static bool wake(struct xy_xml_parser *p)
     skip_space(p);
     if (p->input_len == 0)
         return false;
-    /* byte order marks of UTF-16 and UTF-32, or their first character without one */
-    if (!p->in_stream && memchr("\xfe\xff", p->input[0], 3) != NULL) {
-        p->error = XY_XML_UNSUPPORTED_ENCODING;
-        return false;
-    }
     if (!make_expat(p))
         p->error = XY_XML_NO_MEMORY;
     return p->error == 0;

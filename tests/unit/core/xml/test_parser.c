@@ -174,6 +174,11 @@ static void encodings_8(void **state)
     assert_error_bytes(xy_str_n("\xff\xfe<\0s\0>\0", 8), XY_XML_UNSUPPORTED_ENCODING);
     assert_error_bytes(xy_str_n("\xfe\xff\0<\0s\0>", 8), XY_XML_UNSUPPORTED_ENCODING);
     assert_error_bytes(xy_str_n("\0<\0s\0>", 6), XY_XML_UNSUPPORTED_ENCODING);
+    assert_error_bytes(xy_str_n("<\0s\0>\0", 6), XY_XML_UNSUPPORTED_ENCODING);
+    again(); /* byte by byte as well */
+    assert_int_equal(feed("<"), XY_XML_MORE);
+    assert_int_equal(log_feed(&seen, parser, xy_str_n("\0", 1)), XY_XML_ERROR);
+    assert_int_equal(seen.error, XY_XML_UNSUPPORTED_ENCODING);
     again();
     assert_int_equal(feed("<?xml version='1.0' encoding='utf-8'?><s>"), XY_XML_MORE);
     again();

@@ -442,20 +442,23 @@ extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 static size_t mallocs;
-void *malloc(size_t size)
+static size_t failing; /* the how manieth allocation from now fails; 0: none */
+static bool fails(void)
 {
     mallocs++;
-    return __libc_malloc(size);
+    return failing > 0 && --failing == 0;
+}
+void *malloc(size_t size)
+{
+    return fails() ? NULL : __libc_malloc(size);
 }
 void *calloc(size_t count, size_t size)
 {
-    mallocs++;
-    return __libc_calloc(count, size);
+    return fails() ? NULL : __libc_calloc(count, size);
 }
 void *realloc(void *old, size_t size)
 {
-    mallocs++;
-    return __libc_realloc(old, size);
+    return fails() ? NULL : __libc_realloc(old, size);
 }
 #endif
 
@@ -496,6 +499,39 @@ static void no_malloc_per_stanza(void **state)
 #endif
 }
 
+static void memory_short_at_every_allocation(void **state)
+{
+    (void)state;
+#ifdef COUNTS_MALLOC
+    size_t elements = 0, failures = 0;
+    for (size_t nth = 1; elements < 3; nth++) {
+        struct xy_xml_event event = { 0 };
+        elements = 0;
+        struct xy_xml_parser *parser = new_parser(NULL);
+        failing = nth;
+        for (size_t half = 0; half < 2 && event.kind != XY_XML_ERROR; half++) {
+            size_t cut = 300;
+            xy_xml_feed(parser, document + half * cut, half ? DOCUMENT.len - cut : cut);
+            do {
+                xy_xml_next(parser, &event);
+                elements += event.kind == XY_XML_ELEMENT;
+                xy_arena_free(&event.arena);
+            } while (event.kind != XY_XML_MORE && event.kind != XY_XML_ERROR);
+            xy_xml_sleep(parser);
+        }
+        if (event.kind == XY_XML_ERROR) {
+            /* expat itself takes a failed lookup of a prefix for an unbound one */
+            assert_true(event.error == XY_XML_NO_MEMORY || event.error == XY_XML_BAD_PREFIX);
+            assert_int_equal(failing, 0);
+            failures++;
+        }
+        failing = 0;
+        xy_xml_free(&parser);
+    }
+    assert_true(failures > 10);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -512,6 +548,7 @@ int main(void)
         cmocka_unit_test(a_flood_of_white_space_15),
         cmocka_unit_test(one_byte_at_a_time_is_not_quadratic),
         cmocka_unit_test(no_malloc_per_stanza),
+        cmocka_unit_test(memory_short_at_every_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
