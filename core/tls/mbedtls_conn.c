@@ -176,7 +176,7 @@ struct code_prose {
 
 static const struct code_prose failures[] = {
     { MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, "the peer refused with a TLS alert" },
-    { MBEDTLS_ERR_SSL_BAD_HS_PROTOCOL_VERSION, "the peer does not speak TLS 1.2" },
+    { TLS_ERR_VERSION, "the peer does not speak TLS 1.2" },
     { MBEDTLS_ERR_SSL_INVALID_RECORD, "the peer sent something that is not TLS" },
     { MBEDTLS_ERR_SSL_INVALID_MAC, "a record was altered on its way" },
     { MBEDTLS_ERR_SSL_ALLOC_FAILED, "memory is short" },

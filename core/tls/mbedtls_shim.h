@@ -60,6 +60,7 @@ int tls_choose_certificate(void *config, mbedtls_ssl_context *ssl, const unsigne
 
 #if MBEDTLS_VERSION_MAJOR >= 3
 
+#define TLS_ERR_VERSION       MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION
 #define TLS_STATE(ssl)        ((ssl)->MBEDTLS_PRIVATE(state))
 #define TLS_SESSION_TICKET(s) ((s)->MBEDTLS_PRIVATE(ticket_len))
 
@@ -96,6 +97,7 @@ static inline int tls_set_serial(mbedtls_x509write_cert *certificate, unsigned c
 
 #else
 
+#define TLS_ERR_VERSION       MBEDTLS_ERR_SSL_BAD_HS_PROTOCOL_VERSION
 #define TLS_STATE(ssl)        ((ssl)->state)
 #define TLS_SESSION_TICKET(s) ((s)->ticket_len)
 
