@@ -84,7 +84,7 @@ struct xy_str key_fold(enum store_table table, struct xy_str key, struct key *ro
     if (layout->second_name && !(rest.len > 0 && rest.data[rest.len - 1] == 0))
         key_name(room, rest, STORE_PUBLISH_ID_KEY_MAX);
     else
-        add(room, rest.data, rest.len < STORE_PUBLISH_ID_KEY_MAX ? rest.len : STORE_PUBLISH_ID_KEY_MAX);
+        add(room, rest.data, rest.len <= STORE_PUBLISH_ID_KEY_MAX ? rest.len : STORE_PUBLISH_ID_KEY_MAX + 1);
     return key_view(room);
 }
 

@@ -120,7 +120,8 @@ static void test_newer_format(void **state)
     store_close(&store);
     struct files files = open_files(&options);
     be64_put(version, STORE_FORMAT + 1);
-    assert_int_equal(files.tables->ops->put(files.tables, STORE_META, XY_STR("format"), xy_str_n(version, 8)), 0);
+    assert_int_equal(files.tables->ops->put(files.tables, STORE_META, XY_STR("format"), xy_str_n(version, 8)),
+                     0);
     assert_int_equal(files.tables->ops->commit(files.tables), STORE_IO_OK);
     close_files(&files);
     must_refuse(&options, text, sizeof(text));
@@ -348,7 +349,7 @@ static void count_failure(void *ctx, const char *why)
 static void test_full_disk(void **state)
 {
     (void)state;
-    char directory[64], path[128], filler[128];
+    char directory[64], path[128];
     struct store_options options;
     make_options(directory, &options);
     if (mount("tmpfs", directory, "tmpfs", 0, "size=24m") != 0) {
@@ -356,7 +357,6 @@ static void test_full_disk(void **state)
         skip();
     }
     (void)snprintf(path, sizeof(path), "%s/data", directory);
-    (void)snprintf(filler, sizeof(filler), "%s/filler", directory);
     options = options_for(path, NULL, 1, true);
     options.failed = count_failure;
     options.reserve_bytes = 1 << 20;
@@ -380,11 +380,6 @@ static void test_full_disk(void **state)
     assert_int_equal(item_flag(shard, 1, seq), 'r');
     assert_int_equal(item_flag(shard, 1, 1), 0);
 
-    int fd = open(filler, O_CREAT | O_WRONLY, 0600);
-    assert_true(fd >= 0);
-    (void)!posix_fallocate(fd, 0, 4 << 20);
-    close(fd);
-    unlink(filler);
     assert_int_equal(mount("tmpfs", directory, "tmpfs", MS_REMOUNT, "size=64m"), 0);
     for (int i = 0; i < 3000 && !store_room(shard, 2000); i++)
         usleep(1000);
@@ -453,11 +448,16 @@ static void test_churn_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lock),          cmocka_unit_test(test_directory),
-        cmocka_unit_test(test_not_writable),  cmocka_unit_test(test_newer_format),
-        cmocka_unit_test(test_damage),        cmocka_unit_test(test_missing_entry),
-        cmocka_unit_test(test_numbers),       cmocka_unit_test(test_room),
-        cmocka_unit_test(test_full_tables),   cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_not_writable),
+        cmocka_unit_test(test_newer_format),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_missing_entry),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_full_tables),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_churn_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
