@@ -85,3 +85,12 @@ def test_manual_with_a_fault(tmp_path):
     assert ("docs/man/x.1", "manual") in [
         (path, rule) for path, _, rule in breaches(tmp_path, {os.path.join("docs", "man", "x.1"): ".Sh NAME\n.Xx\n"})
     ]
+
+
+@pytest.mark.parametrize("manual, expected", [(".It Ic log.level Pq word\n", []), ("", [("broker/config_keys.c", 3, "manual")])])
+def test_keys_are_in_the_manual(tmp_path, manual, expected):
+    files = {
+        "broker/config_keys.c": OPENING + '    WORD("log.level", "info", log.level, levels),\n',
+        "docs/man/xylemd.conf.5": manual,
+    }
+    assert [b for b in breaches(tmp_path, files) if b[0].startswith("broker")] == expected

@@ -236,6 +236,22 @@ def check_manuals(root):
             yield path, int(match.group(1)) if match else 1, "manual", match.group(2) if match else line
 
 
+def check_keys(root):
+    """Every key of the configuration is in the manual."""
+    table, manual = os.path.join(root, "broker/config_keys.c"), os.path.join(root, "docs/man/xylemd.conf.5")
+    if not os.path.exists(table):
+        return
+    text = ""
+    if os.path.exists(manual):
+        with open(manual, encoding="utf-8") as file:
+            text = file.read()
+    with open(table, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            match = re.match(r'\s*(?:[A-Z]+\(|\{ )"([a-z0-9_.]+)",', line)
+            if match and f".It Ic {match.group(1)} " not in text:
+                yield "broker/config_keys.c", number, "manual", f"{match.group(1)} is not in docs/man/xylemd.conf.5"
+
+
 # --- the trend ----------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +284,7 @@ def check(root):
     """Every breach as (path, line, rule, message), and the sources they were looked for in."""
     sources = [Source(root, path) for path in source_files(root, (".c", ".h"), C_FOLDERS)]
     breaches = [(s.path, *breach) for s in sources for rule in SOURCE_RULES for breach in rule(s)]
-    return breaches + list(check_protobuf(root)) + list(check_manuals(root)), sources
+    return breaches + list(check_protobuf(root)) + list(check_manuals(root)) + list(check_keys(root)), sources
 
 
 def main():
