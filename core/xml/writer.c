@@ -40,9 +40,9 @@ static const unsigned char in_attr[256] = {
 
 static void escape(struct xy_buf *out, struct xy_str text, const unsigned char *table)
 {
-    const char *run = text.data, *end = text.data + text.len;
     if (text.len == 0)
         return;
+    const char *run = text.data, *end = text.data + text.len;
     for (const char *p = run; p < end; p++) {
         unsigned char what = table[(unsigned char)*p];
         if (what == AS_IS)
