@@ -18,7 +18,9 @@ void login_on_opened(struct session *session, const struct xy_stream_event *even
     struct shard *shard = session->shard;
     const struct link *link = session->link;
     struct xy_stream_offer offer = { .sm = true };
-    if (!router_local_domain(shard, event->to, &session->domain)) {
+    if (link->kind == LINK_LOCAL && !xy_str_present(event->to)) {
+        session->domain = router_domain(shard); /* whoever comes through the door of the machine need not know it */
+    } else if (!router_local_domain(shard, event->to, &session->domain)) {
         xy_stream_fail(session->stream, XY_STREAM_HOST_UNKNOWN, "this broker does not serve that domain");
         outbox_flush(session);
         session_end(session);

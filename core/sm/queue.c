@@ -171,7 +171,8 @@ enum xy_sm_verdict xy_sm_queue_ack(struct xy_sm_queue *queue, struct xy_sm *sm, 
         queue->bytes_kept -= entry.bytes->len;
         head_advance(queue);
         newly--;
-        fn(&entry, true, ctx);
+        if (fn)
+            fn(&entry, true, ctx);
         xy_bytes_unref(&entry.bytes);
     }
     head_skip_holes(queue);

@@ -60,7 +60,7 @@ bool xy_sm_next_unsent(struct xy_sm_queue *queue, struct xy_sm *sm, struct xy_sm
 
 /* Called once per entry; the queue drops its reference afterwards unless the callback takes it by setting
  * bytes to NULL. `sent`: whether the entry had been sent on the current stream. The callback of
- * xy_sm_queue_ack may push. */
+ * xy_sm_queue_ack may push, and may be NULL. */
 typedef void xy_sm_entry_fn(struct xy_sm_entry *entry, bool sent, void *ctx);
 
 /* An h came: settles the entries it covers, oldest first. */

@@ -236,6 +236,8 @@ static bool start_bind(struct xy_stream *s)
 {
     xy_buf_lit(&s->output, "<iq type='set' id='" BIND_ID "'><bind xmlns='" NS_BIND "'>");
     struct xy_str resource = xy_jid_resource(s->negotiation->client.jid);
+    if (!xy_str_present(resource))
+        resource = s->negotiation->client.resource;
     if (xy_str_present(resource)) {
         xy_buf_lit(&s->output, "<resource>");
         xy_xml_escape(&s->output, resource);
@@ -456,6 +458,7 @@ struct xy_stream *xy_stream_client_new(const struct xy_stream_options *options,
     n->client.jid = xy_jid_canonical(xy_arena_str(n->arena, xy_jid_full(client->jid)));
     n->client.password = xy_arena_str(n->arena, client->password);
     n->client.authzid = xy_arena_str(n->arena, client->authzid);
+    n->client.resource = xy_arena_str(n->arena, client->resource);
     n->client.lang = xy_arena_str(n->arena, client->lang);
     n->client.previd = xy_arena_str(n->arena, client->previd);
     if (xy_arena_failed(n->arena))

@@ -221,7 +221,9 @@ enum xy_stream_tls_policy {
 
 struct xy_stream_client_options {
     struct xy_jid
-        jid; /* whose localpart (or none, with EXTERNAL) and domain; a resource here is the one wanted */
+        jid; /* whose localpart (or none, with EXTERNAL) and domain; a resource here is the one wanted. Absent:
+                the server knows who we are and where (Unix sockets) */
+    struct xy_str resource; /* the one wanted, when `jid` has none */
     struct xy_str password;
     struct xy_str authzid;  /* absent: none */
     unsigned mechanisms;    /* allowed; 0: all SCRAM, and PLAIN over TLS */
