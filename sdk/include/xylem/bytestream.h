@@ -30,18 +30,22 @@ struct xylem_bytestream_handlers {
 /* A peer wants to open a stream: fill in *handlers and *ctx and return NULL, or return the condition to refuse with, e.g.
  * "not-acceptable". */
 typedef const char *xylem_bytestream_accept_fn(struct xylem_bytestream *stream,
-                                               struct xylem_bytestream_handlers *handlers, void **stream_ctx, void *ctx);
+                                               struct xylem_bytestream_handlers *handlers, void **stream_ctx,
+                                               void *ctx);
 
-XYLEM_API enum xylem_status xylem_bytestream_listen(struct xylem_client *client, xylem_bytestream_accept_fn *fn,
-                                                    void *ctx);
+XYLEM_API enum xylem_status xylem_bytestream_listen(struct xylem_client *client,
+                                                    xylem_bytestream_accept_fn *fn, void *ctx);
 /* `sid` NULL: random; block_size 0: 4,096. Only while online. */
-XYLEM_API enum xylem_status xylem_bytestream_open(struct xylem_client *client, const char *to, const char *sid,
-                                                  uint32_t block_size, const struct xylem_bytestream_handlers *handlers,
-                                                  void *ctx, struct xylem_bytestream **out);
+XYLEM_API enum xylem_status xylem_bytestream_open(struct xylem_client *client, const char *to,
+                                                  const char *sid, uint32_t block_size,
+                                                  const struct xylem_bytestream_handlers *handlers, void *ctx,
+                                                  struct xylem_bytestream **out);
 XYLEM_API size_t xylem_bytestream_write(struct xylem_bytestream *stream, const void *data, size_t len);
 XYLEM_API void xylem_bytestream_release(struct xylem_bytestream *stream);
-XYLEM_API void xylem_bytestream_close(struct xylem_bytestream *stream); /* after everything was acknowledged */
-XYLEM_API void xylem_bytestream_abort(struct xylem_bytestream *stream); /* `closed` is called before it returns */
+XYLEM_API void
+xylem_bytestream_close(struct xylem_bytestream *stream); /* after everything was acknowledged */
+XYLEM_API void
+xylem_bytestream_abort(struct xylem_bytestream *stream); /* `closed` is called before it returns */
 XYLEM_API const char *xylem_bytestream_sid(struct xylem_bytestream *stream);
 XYLEM_API const char *xylem_bytestream_peer(struct xylem_bytestream *stream);
 XYLEM_API uint32_t xylem_bytestream_block_size(const struct xylem_bytestream *stream);

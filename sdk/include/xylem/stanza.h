@@ -17,13 +17,14 @@ XYLEM_API enum xylem_status xylem_stanza_send(struct xylem_client *client, const
 /* An IQ around `payload`, of type set or get, to `to` (NULL: the own account). The completion has the whole
  * answer in `xml`. timeout_ms 0: reply_timeout_ms. A request that is unanswered when its session is lost ends
  * with XYLEM_DISCONNECTED. */
-XYLEM_API enum xylem_status xylem_request(struct xylem_client *client, const char *to, bool set, const char *payload,
-                                          size_t len, uint32_t timeout_ms, xylem_done_fn *done, void *ctx);
+XYLEM_API enum xylem_status xylem_request(struct xylem_client *client, const char *to, bool set,
+                                          const char *payload, size_t len, uint32_t timeout_ms,
+                                          xylem_done_fn *done, void *ctx);
 
 /* A stanza that came in. Strings are borrowed until the callback returns. */
 struct xylem_stanza {
-    const char *kind; /* message, presence, iq */
-    const char *type; /* "": none */
+    const char *kind;      /* message, presence, iq */
+    const char *type;      /* "": none */
     const char *from, *id; /* "": none */
     const char *xml;
     size_t len;

@@ -62,6 +62,7 @@ enum xylem_status {
 
     XYLEM_INVALID = 0x400, /* an argument or option; see xylem_client_error */
     XYLEM_WRONG_STATE,     /* not now */
+    XYLEM_UNCLAIMED,       /* items of a durable subscription came that this client did not subscribe to */
 
     XYLEM_NO_MEMORY = 0x500,
     XYLEM_AUTH,      /* user or password, or no mechanism in common */
@@ -118,14 +119,15 @@ struct xylem_result {
 
 /* Completion of one operation: called exactly once, unless the client is freed before. */
 typedef void xylem_done_fn(struct xylem_client *client, const struct xylem_result *result, void *ctx);
-typedef void xylem_state_fn(struct xylem_client *client, enum xylem_state state, enum xylem_status why, void *ctx);
+typedef void xylem_state_fn(struct xylem_client *client, enum xylem_state state, enum xylem_status why,
+                            void *ctx);
 typedef void xylem_client_fn(struct xylem_client *client, void *ctx);
 
 /* Zero means the default everywhere. */
 struct xylem_options {
     size_t size; /* sizeof(struct xylem_options): XYLEM_OPTIONS fills it */
 
-    const char *jid;      /* user@domain[/resource]; may be NULL with socket_path. Without a resource: a random
+    const char *jid; /* user@domain[/resource]; may be NULL with socket_path. Without a resource: a random
                              one, the same for the client's life */
     const char *resource; /* instead of the one in jid */
     const char *password;
@@ -135,23 +137,24 @@ struct xylem_options {
     const char *socket_path; /* the broker's local socket: SASL EXTERNAL, no TLS */
 
     enum xylem_tls tls;
-    const char *ca_file; /* PEM; default: the system's */
-    bool insecure;       /* accept any certificate: tests only */
-    bool plain_allowed;  /* SASL PLAIN even without TLS: loopback only */
+    const char *ca_file;                     /* PEM; default: the system's */
+    bool insecure;                           /* accept any certificate: tests only */
+    bool plain_allowed;                      /* SASL PLAIN even without TLS: loopback only */
     const char *certificate_file, *key_file; /* the client's own (SASL EXTERNAL) */
 
-    const char *service;   /* publish-subscribe service; default pubsub.DOMAIN */
-    const char *state_dir; /* where positions of durable subscriptions are kept: a folder of this client alone */
+    const char *service; /* publish-subscribe service; default pubsub.DOMAIN */
+    const char
+        *state_dir; /* where positions of durable subscriptions are kept: a folder of this client alone */
 
     uint32_t queue_items_max; /* publishes not answered yet: 10,000 … */
     uint64_t queue_bytes_max; /* … and their payloads: 8 MiB */
     uint32_t publish_window;  /* publishes on the way: 256 */
-    uint32_t max_inflight;    /* messages shown and not acknowledged until reading stops: 256, at most 1,000 */
+    uint32_t max_inflight; /* messages shown and not acknowledged until reading stops: 256, at most 1,000 */
 
-    uint32_t connect_timeout_ms; /* 20 s, until logged in */
-    uint32_t reply_timeout_ms;   /* 30 s */
-    uint32_t keepalive_ms;       /* silence until a ping (XEP-0199): 30 s */
-    uint32_t ping_timeout_ms;    /* silence after it until the connection counts as dead: 10 s */
+    uint32_t connect_timeout_ms;             /* 20 s, until logged in */
+    uint32_t reply_timeout_ms;               /* 30 s */
+    uint32_t keepalive_ms;                   /* silence until a ping (XEP-0199): 30 s */
+    uint32_t ping_timeout_ms;                /* silence after it until the connection counts as dead: 10 s */
     uint32_t backoff_min_ms, backoff_max_ms; /* 250 ms, 60 s: decorrelated jitter */
     enum xylem_retry retry;
     bool no_presence; /* do not become available */
@@ -160,7 +163,10 @@ struct xylem_options {
     xylem_client_fn *on_room; /* the publish queue has room again (half empty), after XYLEM_FULL */
     void *ctx;                /* for both */
 };
-#define XYLEM_OPTIONS { .size = sizeof(struct xylem_options) }
+#define XYLEM_OPTIONS                                                                                        \
+    {                                                                                                        \
+        .size = sizeof(struct xylem_options)                                                                 \
+    }
 
 /* XYLEM_OK: *out is the caller's, to be freed with xylem_client_free. Otherwise *out is NULL, and `error`, if
  * not NULL, holds what is wrong in prose. */
@@ -174,19 +180,22 @@ XYLEM_API void xylem_client_free(struct xylem_client *client);
 
 XYLEM_API enum xylem_state xylem_client_state(const struct xylem_client *client);
 XYLEM_API const char *xylem_client_error(const struct xylem_client *client); /* last error; never NULL */
-XYLEM_API const char *xylem_client_jid(const struct xylem_client *client);   /* full; "" before the first login */
+XYLEM_API const char *
+xylem_client_jid(const struct xylem_client *client); /* full; "" before the first login */
 XYLEM_API const char *xylem_client_service(const struct xylem_client *client); /* as above */
 /* The one call for other threads: `fn` runs in the client's next turn. */
 XYLEM_API enum xylem_status xylem_client_post(struct xylem_client *client, xylem_client_fn *fn, void *ctx);
 
 struct xylem_stats {
     size_t size;
-    uint64_t published, acknowledged, refused; /* accepted from the application; answered OK; answered otherwise */
-    uint64_t queued, queued_bytes;             /* not answered yet, now */
-    uint64_t received, duplicates;             /* messages shown; recognised and not shown */
-    uint64_t connects, resumes;                /* sessions bound anew; sessions resumed */
+    uint64_t published, acknowledged,
+        refused;                   /* accepted from the application; answered OK; answered otherwise */
+    uint64_t queued, queued_bytes; /* not answered yet, now */
+    uint64_t received, duplicates; /* messages shown; recognised and not shown */
+    uint64_t connects, resumes;    /* sessions bound anew; sessions resumed */
 };
-XYLEM_API void xylem_client_stats(const struct xylem_client *client, struct xylem_stats *out); /* out->size set */
+XYLEM_API void xylem_client_stats(const struct xylem_client *client,
+                                  struct xylem_stats *out); /* out->size set */
 
 /* --- Plain descriptor: for poll, epoll and foreign loops --------------------------------------------------
  * One descriptor for the client's whole life (an epoll set inside): wait for what xylem_client_interest says
@@ -227,8 +236,8 @@ XYLEM_API enum xylem_status xylem_publish(struct xylem_client *client, const str
 XYLEM_API enum xylem_status xylem_retract(struct xylem_client *client, const char *node, const char *item_id,
                                           xylem_done_fn *done, void *ctx);
 /* XYLEM_CONFLICT in the completion: the node exists already. */
-XYLEM_API enum xylem_status xylem_node_create(struct xylem_client *client, const char *node, xylem_done_fn *done,
-                                              void *ctx);
+XYLEM_API enum xylem_status xylem_node_create(struct xylem_client *client, const char *node,
+                                              xylem_done_fn *done, void *ctx);
 
 /* --- Subscribe ---------------------------------------------------------------------------------------- */
 
@@ -259,21 +268,28 @@ typedef void xylem_msg_fn(struct xylem_sub *sub, struct xylem_msg *msg, void *ct
 
 struct xylem_sub_options {
     size_t size;
-    bool durable;       /* at least once: kept by the broker for this full JID until acknowledged */
-    bool manual_ack;    /* xylem_ack says when */
-    const char *start;  /* durable, when the subscription is made: new (default), all, last, seq:N, time:… */
+    bool durable;      /* at least once: kept by the broker for this full JID until acknowledged */
+    bool manual_ack;   /* xylem_ack says when */
+    const char *start; /* durable, when the subscription is made: new (default), all, last, seq:N, time:… */
     xylem_msg_fn *on_message;
     xylem_done_fn *on_subscribed; /* each time the broker answered; may be NULL */
     void *ctx;                    /* for both */
 };
-#define XYLEM_SUB_OPTIONS { .size = sizeof(struct xylem_sub_options) }
+#define XYLEM_SUB_OPTIONS                                                                                    \
+    {                                                                                                        \
+        .size = sizeof(struct xylem_sub_options)                                                             \
+    }
 
-/* *out (may be NULL) belongs to the client and lives until it is cancelled or the client freed. */
+/* *out (may be NULL) belongs to the client and lives until it is cancelled or the client freed.
+ *
+ * A resource must take everything the broker owes it: subscribe to all its durable nodes before the client is
+ * started. If items come that nobody takes, the client stops with XYLEM_UNCLAIMED instead of losing them. */
 XYLEM_API enum xylem_status xylem_subscribe(struct xylem_client *client, const char *node,
                                             const struct xylem_sub_options *options, struct xylem_sub **out);
 /* Ends the callbacks and nulls *sub. `forget`: also ends a durable subscription at the broker; `done` then says
  * how that went. A plain subscription always ends at the broker. */
-XYLEM_API enum xylem_status xylem_sub_cancel(struct xylem_sub **sub, bool forget, xylem_done_fn *done, void *ctx);
+XYLEM_API enum xylem_status xylem_sub_cancel(struct xylem_sub **sub, bool forget, xylem_done_fn *done,
+                                             void *ctx);
 
 XYLEM_API void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out);
 /* Handled: the broker may forget it. Nulls *msg. Only for subscriptions with manual_ack. */
@@ -282,7 +298,8 @@ XYLEM_API enum xylem_status xylem_ack(struct xylem_msg **msg);
 /* --- Other -------------------------------------------------------------------------------------------- */
 
 /* XEP-0199, to `to` (NULL: the server). */
-XYLEM_API enum xylem_status xylem_ping(struct xylem_client *client, const char *to, xylem_done_fn *done, void *ctx);
+XYLEM_API enum xylem_status xylem_ping(struct xylem_client *client, const char *to, xylem_done_fn *done,
+                                       void *ctx);
 
 #ifdef __cplusplus
 }
