@@ -63,7 +63,7 @@ bool xy_sm_next_unsent(struct xy_sm_queue *queue, struct xy_sm *sm, struct xy_sm
  * xy_sm_queue_ack may push, and may be NULL. */
 typedef void xy_sm_entry_fn(struct xy_sm_entry *entry, bool sent, void *ctx);
 
-/* An h came: settles the entries it covers, oldest first. */
+/* An h came: settles the entries it covers, oldest first. fn NULL: nobody wants to know. */
 enum xy_sm_verdict xy_sm_queue_ack(struct xy_sm_queue *queue, struct xy_sm *sm, uint32_t h,
                                    xy_sm_entry_fn *fn, void *ctx);
 /* The stream was resumed and its h acknowledged: what is kept is unsent again, before what never was sent. */

@@ -281,7 +281,8 @@ bool stream_sm_element(struct xy_stream *s, const struct xy_elem *elem, struct x
 
 struct xy_str xy_stream_output(const struct xy_stream *s)
 {
-    return xy_str_n(s->output.data + s->output_sent, s->output.len - s->output_sent);
+    size_t waiting = s->output.len - s->output_sent;
+    return waiting > 0 ? xy_str_n(s->output.data + s->output_sent, waiting) : XY_STR("");
 }
 
 void xy_stream_sent(struct xy_stream *s, size_t len)

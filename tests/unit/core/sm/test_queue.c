@@ -144,7 +144,11 @@ static void test_push_while_settling(void **state)
     send_one(&queue, &sm);
     xy_sm_queue_ack(&queue, &sm, 1, push_more, &queue);
     assert_int_equal(send_one(&queue, &sm), 101);
+    assert_int_equal(xy_sm_queue_ack(&queue, &sm, 2, NULL, NULL), XY_SM_ACK_NEW);
+    assert_true(xy_sm_queue_empty(&queue));
+    push(&queue, 3, 0);
     xy_sm_queue_drain(&queue, NULL, NULL);
+    assert_true(xy_sm_queue_empty(&queue));
 }
 
 static void take_bytes(struct xy_sm_entry *entry, bool sent, void *ctx)

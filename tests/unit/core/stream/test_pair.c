@@ -361,6 +361,31 @@ static void test_sleep(void **state)
     pair_end(&p);
 }
 
+/* Another thread's pool from the middle of a conversation on, as when a resumed session changes its shard. */
+static void test_adopt(void **state)
+{
+    (void)state;
+    struct xy_stream_options pooled[2] = { KIT_OPTIONS, KIT_OPTIONS };
+    struct kit_server server = { .offer = { .mechanisms = XY_SASL_PLAIN } };
+    struct xy_stream_event event;
+    pooled[0].arenas = xy_arena_pool_new(4);
+    pooled[1].arenas = xy_arena_pool_new(4);
+    kit_server_start(&server, &pooled[0]);
+    kit_server_feed(&server, XY_STR(KIT_HEADER KIT_AUTH KIT_HEADER KIT_BIND));
+    xy_stream_feed(server.stream, "<presence/><pres", 16);
+    assert_true(xy_stream_next(server.stream, &event));
+    xy_arena_pool_give(pooled[0].arenas, &event.stanza.arena);
+    assert_false(xy_stream_next(server.stream, &event));
+    xy_stream_adopt(server.stream, &pooled[1]);
+    xy_arena_pool_free(&pooled[0].arenas);
+    xy_stream_feed(server.stream, "ence/><iq", 9);
+    assert_true(xy_stream_next(server.stream, &event));
+    assert_int_equal(event.stanza.kind, XY_PRESENCE);
+    xy_arena_pool_give(pooled[1].arenas, &event.stanza.arena);
+    kit_server_end(&server);
+    xy_arena_pool_free(&pooled[1].arenas);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_stream_management),
         cmocka_unit_test(test_traffic),
         cmocka_unit_test(test_sleep),
+        cmocka_unit_test(test_adopt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
