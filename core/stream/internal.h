@@ -69,6 +69,7 @@ struct stream_negotiation {
     /* server */
     struct xy_stream_offer offer; /* domain in the arena */
     struct xy_str peer_from;      /* of the header, for `to` in ours */
+    bool host_named;              /* the header had a `to` */
     struct xy_sasl_server *sasl;
     enum xy_sasl_mechanism mechanism;
     struct xy_str authzid;

@@ -10,11 +10,12 @@
 static bool on_first_header(struct xy_stream *s, const struct xy_elem *header, struct xy_stream_event *event)
 {
     struct stream_negotiation *n = s->negotiation;
-    struct xy_str to = xy_elem_attr(header, "to"), domain;
+    struct xy_str to = xy_elem_attr(header, "to"), domain = XY_STR_NONE;
     struct xy_jid from;
     if (xy_jid_parse(s->scratch, xy_elem_attr(header, "from"), &from))
         n->peer_from = xy_arena_str(n->arena, xy_jid_full(from));
-    if (!xy_jid_prep_domain(s->scratch, to, &domain))
+    n->host_named = xy_str_present(to);
+    if (n->host_named && !xy_jid_prep_domain(s->scratch, to, &domain))
         return stream_fail(s, event, XY_STREAM_FAILED_PROTOCOL, XY_STREAM_HOST_UNKNOWN,
                            "The header must say in 'to' which domain it is for.");
     event->kind = XY_STREAM_EVENT_OPENED;
@@ -27,13 +28,21 @@ static bool on_first_header(struct xy_stream *s, const struct xy_elem *header, s
     return true;
 }
 
+/* The host of the first header again; left out only if it was left out there. */
+static bool is_same_host(struct xy_stream *s, struct xy_str to)
+{
+    struct stream_negotiation *n = s->negotiation;
+    struct xy_str domain;
+    if (!xy_str_present(to))
+        return !n->host_named;
+    return xy_jid_prep_domain(s->scratch, to, &domain) && xy_str_eq(domain, n->offer.domain);
+}
+
 /* Behind <success/>: nothing to ask the owner, but it must be the same host (hostile input 24). */
 static bool on_second_header(struct xy_stream *s, const struct xy_elem *header, struct xy_stream_event *event)
 {
     struct stream_negotiation *n = s->negotiation;
-    struct xy_str domain;
-    if (!xy_jid_prep_domain(s->scratch, xy_elem_attr(header, "to"), &domain) ||
-        !xy_str_eq(domain, n->offer.domain))
+    if (!is_same_host(s, xy_elem_attr(header, "to")))
         return stream_fail(s, event, XY_STREAM_FAILED_PROTOCOL, XY_STREAM_HOST_UNKNOWN,
                            "The stream was authenticated for another domain.");
     n->peer_from = xy_jid_full(n->jid);

@@ -79,7 +79,8 @@ struct xy_stream_event {
     enum xy_stanza_verdict verdict;
     bool answered; /* server: legacy <session/> or a second bind, answered here: only count it for XEP-0198 */
 
-    /* OPENED: as in the header. `secure`: TLS is on. */
+    /* OPENED: as in the header, `to` prepared; absent: the peer named no host, which most owners
+     * refuse as host-unknown. `secure`: TLS is on. */
     struct xy_str to, from, lang;
     bool secure;
 

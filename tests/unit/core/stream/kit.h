@@ -39,6 +39,7 @@ struct kit_server {
     bool refuse_bind;
     bool refuse_enable;
     bool no_accept;
+    bool any_host; /* a header without `to` is welcome */
     unsigned stanzas;
 };
 
@@ -139,7 +140,7 @@ static inline void kit_answer(struct kit_server *k, const struct xy_stream_event
     k->asked = false;
     switch (e->kind) {
     case XY_STREAM_EVENT_OPENED:
-        if (!k->no_accept && xy_str_is(e->to, "example.org"))
+        if (!k->no_accept && (xy_str_is(e->to, "example.org") || (k->any_host && !xy_str_present(e->to))))
             xy_stream_accept(k->stream, &k->offer);
         else
             xy_stream_fail(k->stream, XY_STREAM_HOST_UNKNOWN, NULL);

@@ -87,6 +87,7 @@ struct scenario {
     const char *resumable, *external;
     bool refuse_bind, refuse_enable, late;
     bool direct_tls;
+    bool any_host;
 };
 
 static void pair_start(struct pair *p, const struct scenario *scenario, enum split split)
@@ -99,9 +100,11 @@ static void pair_start(struct pair *p, const struct scenario *scenario, enum spl
                                      .external = scenario->external,
                                      .refuse_bind = scenario->refuse_bind,
                                      .refuse_enable = scenario->refuse_enable,
-                                     .late = scenario->late };
+                                     .late = scenario->late,
+                                     .any_host = scenario->any_host };
     kit_server_start(&p->server, &options);
-    client.jid = xy_jid_canonical(xy_str(scenario->jid ? scenario->jid : "juliet@example.org/balcony"));
+    if (!scenario->any_host)
+        client.jid = xy_jid_canonical(xy_str(scenario->jid ? scenario->jid : "juliet@example.org/balcony"));
     if (!xy_str_present(client.password))
         client.password = XY_STR("r0m30");
     p->client = xy_stream_client_new(&options, &client);
@@ -361,6 +364,28 @@ static void test_sleep(void **state)
     pair_end(&p);
 }
 
+/* The Unix socket: the server knows host and user, the client only what resource it wants. */
+static void test_unnamed_host(void **state)
+{
+    (void)state;
+    struct scenario s = { .offer = { .mechanisms = XY_SASL_EXTERNAL }, .external = "juliet@example.org" };
+    s.client = (struct xy_stream_client_options){ .tls = XY_STREAM_TLS_NONE,
+                                                  .mechanisms = XY_SASL_EXTERNAL,
+                                                  .resource = XY_STR("balcony") };
+    s.any_host = true;
+    check(&s, BIND_LINE, READY_LINE);
+    struct kit_server server = { .offer = { .mechanisms = XY_SASL_PLAIN } };
+    static const struct xy_stream_options options = KIT_OPTIONS;
+    struct xy_buf out = { 0 };
+    kit_server_start(&server, &options);
+    kit_server_feed(&server, XY_STR(KIT_HEADER KIT_AUTH "<stream:stream version='1.0' xmlns='jabber:client' "
+                                                        "xmlns:stream='http://etherx.jabber.org/streams'>"));
+    kit_take(server.stream, &out);
+    assert_non_null(strstr(out.data, "<host-unknown"));
+    kit_server_end(&server);
+    xy_buf_free(&out);
+}
+
 /* Another thread's pool from the middle of a conversation on, as when a resumed session changes its shard. */
 static void test_adopt(void **state)
 {
@@ -399,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_traffic),
         cmocka_unit_test(test_sleep),
         cmocka_unit_test(test_adopt),
+        cmocka_unit_test(test_unnamed_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
