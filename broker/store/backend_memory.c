@@ -35,7 +35,7 @@ struct memory_tables {
 struct memory_reader {
     struct store_reader reader;
     struct store_memory *memory;
-    const struct memtable_entry *at;
+    const struct tree_entry *at;
 };
 
 struct store_memory {
@@ -206,7 +206,7 @@ static enum store_io tables_del_range(struct store_tables *base, enum store_tabl
     struct memory_tables *tables = xy_container_of(base, struct memory_tables, tables);
     (void)count_max;
     *more = false;
-    const struct memtable_entry *entry = memtable_seek(tables->memory->tables, table, from);
+    const struct tree_entry *entry = memtable_seek(tables->memory->tables, table, from);
     for (; entry != NULL; entry = memtable_next(entry)) {
         if (to.len > 0 && xy_str_cmp(memtable_key(entry), to) >= 0)
             break;
@@ -219,7 +219,7 @@ static enum store_io tables_del_range(struct store_tables *base, enum store_tabl
 static bool copy_all(const struct memtable *from, struct memtable *to)
 {
     for (enum store_table table = 0; table < STORE_TABLE_COUNT; table++) {
-        const struct memtable_entry *entry = memtable_seek(from, table, XY_STR_NONE);
+        const struct tree_entry *entry = memtable_seek(from, table, XY_STR_NONE);
         for (; entry != NULL; entry = memtable_next(entry))
             if (!memtable_put(to, table, memtable_key(entry), XY_STR_NONE, memtable_value(entry), false))
                 return false;

@@ -60,7 +60,7 @@ static void writer_del_range(struct writer *w, enum store_table table, struct xy
 static void write_memtable(struct writer *w, const struct memtable *mem)
 {
     for (enum store_table table = 0; table < STORE_TABLE_COUNT; table++) {
-        const struct memtable_entry *entry = memtable_ranges(mem, table);
+        const struct tree_entry *entry = memtable_ranges(mem, table);
         for (; entry != NULL; entry = memtable_next(entry))
             writer_del_range(w, table, memtable_key(entry), memtable_value(entry));
         entry = memtable_seek(mem, table, XY_STR_NONE);

@@ -1,159 +1,39 @@
-/* Ordered maps as skip lists, one per table and one more for its deleted ranges; see memtable.h for what they are for.
- *
- * An entry keeps the first sixteen bytes of its key as two numbers beside the links, so nearly every comparison on the
- * way down touches one cache line and no key bytes: the keys of items, cursors and sequences fit in whole. */
+/* One ordered map per table and one more for its deleted ranges; see memtable.h for what they are for. The maps are
+ * B+ trees (tree.h) in one arena; here is what a value, a tombstone and a deleted range are. */
 #include "broker/store/memtable.h"
 
 #include <stdlib.h>
 
-#include "broker/store/bigendian.h"
+#include "broker/store/tree.h"
 #include "core/base/arena.h"
 #include "core/base/assert.h"
 
-enum { HEIGHT_MAX = 12, HEAD_BYTES = 16 }; /* one in four rises: 4^12 entries */
-
-struct memtable_entry {
-    uint64_t head[2]; /* of the key, padded with zeros */
-    char *value;      /* NULL: tombstone */
-    uint32_t value_len, value_cap;
-    uint16_t key_len;
-    uint8_t height;
-    bool fresh;
-    struct memtable_entry *next[]; /* `height` links, then the key */
-};
-
-struct skiplist {
-    struct memtable_entry *first[HEIGHT_MAX];
-};
-
 struct memtable {
-    struct skiplist entries[STORE_TABLE_COUNT];
-    struct skiplist ranges[STORE_TABLE_COUNT];
+    struct tree entries[STORE_TABLE_COUNT];
+    struct tree ranges[STORE_TABLE_COUNT];
     struct xy_arena *arena;
-    uint64_t random;
     size_t count;
 };
 
-/* A key taken apart for comparing. */
-struct probe {
-    uint64_t head[2];
-    struct xy_str key;
-};
-
-/* Links to follow and to change: where each level's search ended. */
-struct path {
-    struct memtable_entry **link[HEIGHT_MAX];
-};
-
-static struct probe probe_of(struct xy_str key)
+static struct tree_entry *entry_insert(struct memtable *mem, struct tree *tree,
+                                       const struct tree_probe *probe, struct tree_entry *at,
+                                       struct tree_path *path)
 {
-    char padded[HEAD_BYTES] = { 0 };
-    if (key.len > 0)
-        memcpy(padded, key.data, key.len < HEAD_BYTES ? key.len : HEAD_BYTES);
-    return (struct probe){ .head = { be64_get(padded), be64_get(padded + 8) }, .key = key };
-}
-
-static const char *entry_key(const struct memtable_entry *entry)
-{
-    return (const char *)(entry->next + entry->height);
-}
-
-/* Order of entry and probe. Padding makes a short key equal to one that goes on with zeros: then length decides, which
- * is right, because the shorter is a prefix of the longer. */
-static int entry_cmp(const struct memtable_entry *entry, const struct probe *probe)
-{
-    for (int i = 0; i < 2; i++)
-        if (entry->head[i] != probe->head[i])
-            return entry->head[i] < probe->head[i] ? -1 : 1;
-    if (entry->key_len > HEAD_BYTES && probe->key.len > HEAD_BYTES)
-        return xy_str_cmp(xy_str_n(entry_key(entry) + HEAD_BYTES, entry->key_len - HEAD_BYTES),
-                          xy_str_n(probe->key.data + HEAD_BYTES, probe->key.len - HEAD_BYTES));
-    return (entry->key_len > probe->key.len) - (entry->key_len < probe->key.len);
-}
-
-/* The first entry at or after the probe; *path says where it is linked. */
-static struct memtable_entry *find(struct skiplist *list, const struct probe *probe, struct path *path)
-{
-    struct memtable_entry **links = list->first, *known_after = NULL;
-    for (int level = HEIGHT_MAX - 1; level >= 0; level--) {
-        struct memtable_entry *entry;
-        while ((entry = links[level]) != NULL && entry != known_after && entry_cmp(entry, probe) < 0)
-            links = entry->next;
-        known_after = entry; /* met again one level lower, it needs no second comparison */
-        path->link[level] = &links[level];
-    }
-    return links[0];
-}
-
-/* The same for readers; *before is the last entry below the probe. */
-static const struct memtable_entry *lookup(const struct skiplist *list, const struct probe *probe,
-                                           const struct memtable_entry **before)
-{
-    struct memtable_entry *const *links = list->first;
-    const struct memtable_entry *known_after = NULL, *last = NULL;
-    for (int level = HEIGHT_MAX - 1; level >= 0; level--) {
-        const struct memtable_entry *entry;
-        while ((entry = links[level]) != NULL && entry != known_after && entry_cmp(entry, probe) < 0) {
-            links = entry->next;
-            last = entry;
-        }
-        known_after = entry;
-    }
-    if (before != NULL)
-        *before = last;
-    return links[0];
-}
-
-static bool entry_is(const struct memtable_entry *entry, const struct probe *probe)
-{
-    return entry != NULL && entry_cmp(entry, probe) == 0;
-}
-
-static unsigned random_height(struct memtable *mem)
-{
-    mem->random ^= mem->random << 13;
-    mem->random ^= mem->random >> 7;
-    mem->random ^= mem->random << 17;
-    unsigned height = 1;
-    for (uint64_t bits = mem->random; height < HEIGHT_MAX && (bits & 3) == 0; bits >>= 2)
-        height++;
-    return height;
-}
-
-static struct memtable_entry *entry_insert(struct memtable *mem, const struct probe *probe, struct path *path)
-{
-    xy_assert(probe->key.len <= UINT16_MAX);
-    unsigned height = random_height(mem);
-    size_t links = height * sizeof(struct memtable_entry *);
-    struct memtable_entry *entry = xy_arena_alloc(mem->arena, sizeof(*entry) + links + probe->key.len);
-    if (entry == NULL)
-        return NULL;
-    *entry = (struct memtable_entry){ .head = { probe->head[0], probe->head[1] },
-                                      .key_len = (uint16_t)probe->key.len,
-                                      .height = (uint8_t)height };
-    if (probe->key.len > 0)
-        memcpy((char *)(entry->next + height), probe->key.data, probe->key.len);
-    for (unsigned level = 0; level < height; level++) {
-        entry->next[level] = *path->link[level];
-        *path->link[level] = entry;
-    }
-    mem->count++;
+    struct tree_entry *entry = tree_insert(tree, mem->arena, probe, at, path);
+    mem->count += entry != NULL;
     return entry;
 }
 
-static void entry_unlink(struct memtable *mem, struct memtable_entry *entry, struct path *path)
+static void entry_remove(struct memtable *mem, struct tree *tree, struct tree_entry *entry,
+                         struct tree_path *path)
 {
-    for (unsigned level = 0; level < entry->height; level++) {
-        xy_assert(*path->link[level] == entry);
-        *path->link[level] = entry->next[level];
-    }
+    tree_remove(tree, entry, path);
     mem->count--;
 }
 
 /* Overwrites in place where the former value had the room: dense keys (cursors, sequences) cost nothing after their
  * first put. */
-static bool entry_set(struct memtable *mem, struct memtable_entry *entry, struct xy_str head,
-                      struct xy_str body)
+static bool entry_set(struct memtable *mem, struct tree_entry *entry, struct xy_str head, struct xy_str body)
 {
     size_t len = head.len + body.len;
     xy_assert(len <= UINT32_MAX);
@@ -177,7 +57,6 @@ struct memtable *memtable_new(void)
     struct memtable *mem = calloc(1, sizeof(*mem));
     if (mem == NULL)
         return NULL;
-    mem->random = 0x9e3779b97f4a7c15u;
     mem->arena = xy_arena_new();
     if (mem->arena == NULL) {
         free(mem);
@@ -198,42 +77,52 @@ void memtable_free(struct memtable **mem)
 bool memtable_put(struct memtable *mem, enum store_table table, struct xy_str key, struct xy_str head,
                   struct xy_str body, bool fresh)
 {
-    struct probe probe = probe_of(key);
-    struct path path;
-    struct memtable_entry *entry = find(&mem->entries[table], &probe, &path);
-    if (entry_is(entry, &probe))
+    struct tree *tree = &mem->entries[table];
+    struct tree_probe probe = tree_probe(key);
+    struct tree_path path;
+    struct tree_entry *entry = tree_find(tree, &probe, &path);
+    if (tree_is(entry, &probe))
         return entry_set(mem, entry, head, body); /* what it was before, known or fresh, it stays */
-    entry = entry_insert(mem, &probe, &path);
+    entry = entry_insert(mem, tree, &probe, entry, &path);
     if (entry == NULL)
         return false;
     entry->fresh = fresh;
     if (entry_set(mem, entry, head, body))
         return true;
-    entry_unlink(mem, entry, &path);
+    memtable_forget(mem, table, key);
     return false;
 }
 
 bool memtable_del(struct memtable *mem, enum store_table table, struct xy_str key)
 {
-    struct probe probe = probe_of(key);
-    struct path path;
-    struct memtable_entry *entry = find(&mem->entries[table], &probe, &path);
-    if (!entry_is(entry, &probe))
-        return entry_insert(mem, &probe, &path) != NULL;
+    struct tree *tree = &mem->entries[table];
+    struct tree_probe probe = tree_probe(key);
+    struct tree_path path;
+    struct tree_entry *entry = tree_find(tree, &probe, &path);
+    if (!tree_is(entry, &probe))
+        return entry_insert(mem, tree, &probe, entry, &path) != NULL;
     if (entry->fresh)
-        entry_unlink(mem, entry, &path);
+        entry_remove(mem, tree, entry, &path);
     entry->value = NULL;
     entry->value_len = entry->value_cap = 0;
     return true;
 }
 
+/* The entry is there. */
+static void remove_key(struct memtable *mem, struct tree *tree, struct xy_str key)
+{
+    struct tree_probe probe = tree_probe(key);
+    struct tree_path path;
+    struct tree_entry *entry = tree_find(tree, &probe, &path);
+    xy_assert(tree_is(entry, &probe));
+    entry_remove(mem, tree, entry, &path);
+}
+
 void memtable_forget(struct memtable *mem, enum store_table table, struct xy_str key)
 {
-    struct probe probe = probe_of(key);
-    struct path path;
-    struct memtable_entry *entry = find(&mem->entries[table], &probe, &path);
-    if (entry_is(entry, &probe))
-        entry_unlink(mem, entry, &path);
+    struct tree_probe probe = tree_probe(key);
+    if (tree_is(tree_find(&mem->entries[table], &probe, NULL), &probe))
+        remove_key(mem, &mem->entries[table], key);
 }
 
 /* Does the range that ends at `end` (empty: open) reach up to `key`? */
@@ -248,48 +137,47 @@ static bool ends_before(struct xy_str a, struct xy_str b)
     return a.len > 0 && (b.len == 0 || xy_str_cmp(a, b) < 0);
 }
 
-static void unlink_range(struct memtable *mem, enum store_table table, struct xy_str from, struct xy_str to)
+static const struct tree_entry *range_before(const struct tree *ranges, const struct tree_entry *at)
 {
-    struct probe probe = probe_of(from);
-    struct path path;
-    struct memtable_entry *entry = find(&mem->entries[table], &probe, &path);
-    while (entry != NULL && (to.len == 0 || xy_str_cmp(memtable_key(entry), to) < 0)) {
-        struct probe here = probe_of(memtable_key(entry));
-        find(&mem->entries[table], &here, &path);
-        struct memtable_entry *next = entry->next[0];
-        entry_unlink(mem, entry, &path);
+    return at != NULL ? at->prev : ranges->last;
+}
+
+static void remove_between(struct memtable *mem, struct tree *tree, struct xy_str from, struct xy_str to)
+{
+    struct tree_probe probe = tree_probe(from);
+    struct tree_entry *entry = tree_find(tree, &probe, NULL);
+    while (entry != NULL && (to.len == 0 || xy_str_cmp(tree_key(entry), to) < 0)) {
+        struct tree_entry *next = entry->next;
+        remove_key(mem, tree, tree_key(entry));
         entry = next;
     }
 }
 
 bool memtable_del_range(struct memtable *mem, enum store_table table, struct xy_str from, struct xy_str to)
 {
-    unlink_range(mem, table, from, to);
+    remove_between(mem, &mem->entries[table], from, to);
 
     /* Ranges stay disjoint: one that begins earlier and reaches us is extended, those that begin within us go. */
-    struct probe probe = probe_of(from);
-    struct path path;
-    struct skiplist *ranges = &mem->ranges[table];
-    const struct memtable_entry *before;
-    lookup(ranges, &probe, &before);
+    struct tree *ranges = &mem->ranges[table];
+    struct tree_probe probe = tree_probe(from);
+    struct tree_path path;
+    const struct tree_entry *before = range_before(ranges, tree_find(ranges, &probe, NULL));
     if (before != NULL && reaches(memtable_value(before), from)) {
-        from = memtable_key(before);
-        probe = probe_of(from);
+        from = tree_key(before);
+        probe = tree_probe(from);
         if (!ends_before(memtable_value(before), to))
             return true;
     }
-    struct memtable_entry *range = find(ranges, &probe, &path);
-    struct memtable_entry *ours = entry_is(range, &probe) ? range : entry_insert(mem, &probe, &path);
+    struct tree_entry *ours = tree_find(ranges, &probe, &path);
+    if (!tree_is(ours, &probe))
+        ours = entry_insert(mem, ranges, &probe, ours, &path);
     if (ours == NULL)
         return false;
-    struct memtable_entry *next;
-    while ((next = ours->next[0]) != NULL && reaches(to, memtable_key(next))) {
-        struct xy_str end = memtable_value(next);
-        if (ends_before(to, end))
-            to = end;
-        struct probe here = probe_of(memtable_key(next));
-        find(ranges, &here, &path);
-        entry_unlink(mem, next, &path);
+    struct tree_entry *next;
+    while ((next = ours->next) != NULL && reaches(to, tree_key(next))) {
+        if (ends_before(to, memtable_value(next)))
+            to = memtable_value(next);
+        remove_key(mem, ranges, tree_key(next));
     }
     if (ours->value != NULL && !ends_before(memtable_value(ours), to))
         return true;
@@ -299,11 +187,12 @@ bool memtable_del_range(struct memtable *mem, enum store_table table, struct xy_
 bool memtable_covered(const struct memtable *mem, enum store_table table, struct xy_str key,
                       struct xy_str *to)
 {
-    if (mem->ranges[table].first[0] == NULL)
+    const struct tree *ranges = &mem->ranges[table];
+    if (ranges->first == NULL)
         return false;
-    struct probe probe = probe_of(key);
-    const struct memtable_entry *before, *at = lookup(&mem->ranges[table], &probe, &before);
-    const struct memtable_entry *range = entry_is(at, &probe) ? at : before;
+    struct tree_probe probe = tree_probe(key);
+    const struct tree_entry *at = tree_find(ranges, &probe, NULL);
+    const struct tree_entry *range = tree_is(at, &probe) ? at : range_before(ranges, at);
     if (range == NULL)
         return false;
     *to = memtable_value(range);
@@ -313,9 +202,9 @@ bool memtable_covered(const struct memtable *mem, enum store_table table, struct
 enum memtable_hit memtable_get(const struct memtable *mem, enum store_table table, struct xy_str key,
                                struct xy_str *value)
 {
-    struct probe probe = probe_of(key);
-    const struct memtable_entry *entry = lookup(&mem->entries[table], &probe, NULL);
-    if (entry_is(entry, &probe)) {
+    struct tree_probe probe = tree_probe(key);
+    const struct tree_entry *entry = tree_find(&mem->entries[table], &probe, NULL);
+    if (tree_is(entry, &probe)) {
         *value = memtable_value(entry);
         return xy_str_present(*value) ? MEMTABLE_VALUE : MEMTABLE_GONE;
     }
@@ -325,40 +214,38 @@ enum memtable_hit memtable_get(const struct memtable *mem, enum store_table tabl
 
 bool memtable_set_head(struct memtable *mem, enum store_table table, struct xy_str key, char head)
 {
-    struct probe probe = probe_of(key);
-    struct path path;
-    struct memtable_entry *entry = find(&mem->entries[table], &probe, &path);
-    if (!entry_is(entry, &probe) || entry->value == NULL || entry->value_len == 0)
+    struct tree_probe probe = tree_probe(key);
+    struct tree_entry *entry = tree_find(&mem->entries[table], &probe, NULL);
+    if (!tree_is(entry, &probe) || entry->value == NULL || entry->value_len == 0)
         return false;
     entry->value[0] = head;
     return true;
 }
 
-const struct memtable_entry *memtable_seek(const struct memtable *mem, enum store_table table,
-                                           struct xy_str from)
+const struct tree_entry *memtable_seek(const struct memtable *mem, enum store_table table, struct xy_str from)
 {
-    struct probe probe = probe_of(from);
-    return lookup(&mem->entries[table], &probe, NULL);
+    struct tree_probe probe = tree_probe(from);
+    return tree_find(&mem->entries[table], &probe, NULL);
 }
 
-const struct memtable_entry *memtable_next(const struct memtable_entry *entry)
+const struct tree_entry *memtable_next(const struct tree_entry *entry)
 {
-    return entry->next[0];
+    return entry->next;
 }
 
-struct xy_str memtable_key(const struct memtable_entry *entry)
+struct xy_str memtable_key(const struct tree_entry *entry)
 {
-    return xy_str_n(entry_key(entry), entry->key_len);
+    return tree_key(entry);
 }
 
-struct xy_str memtable_value(const struct memtable_entry *entry)
+struct xy_str memtable_value(const struct tree_entry *entry)
 {
     return xy_str_n(entry->value, entry->value_len);
 }
 
-const struct memtable_entry *memtable_ranges(const struct memtable *mem, enum store_table table)
+const struct tree_entry *memtable_ranges(const struct memtable *mem, enum store_table table)
 {
-    return mem->ranges[table].first[0];
+    return mem->ranges[table].first;
 }
 
 size_t memtable_bytes(const struct memtable *mem)

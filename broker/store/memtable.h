@@ -12,7 +12,7 @@
 #include "broker/store/store.h"
 
 struct memtable;
-struct memtable_entry;
+struct tree_entry;
 
 enum memtable_hit { MEMTABLE_MISS, MEMTABLE_VALUE, MEMTABLE_GONE };
 
@@ -36,14 +36,14 @@ enum memtable_hit memtable_get(const struct memtable *mem, enum store_table tabl
 bool memtable_set_head(struct memtable *mem, enum store_table table, struct xy_str key, char head);
 
 /* Entries in key order, tombstones included. NULL: none left. */
-const struct memtable_entry *memtable_seek(const struct memtable *mem, enum store_table table,
-                                           struct xy_str from);
-const struct memtable_entry *memtable_next(const struct memtable_entry *entry);
-struct xy_str memtable_key(const struct memtable_entry *entry);
-struct xy_str memtable_value(const struct memtable_entry *entry); /* absent: a tombstone */
+const struct tree_entry *memtable_seek(const struct memtable *mem, enum store_table table,
+                                       struct xy_str from);
+const struct tree_entry *memtable_next(const struct tree_entry *entry);
+struct xy_str memtable_key(const struct tree_entry *entry);
+struct xy_str memtable_value(const struct tree_entry *entry); /* absent: a tombstone */
 
 /* Deleted ranges in order, disjoint: memtable_key is where one begins, memtable_value where it ends. */
-const struct memtable_entry *memtable_ranges(const struct memtable *mem, enum store_table table);
+const struct tree_entry *memtable_ranges(const struct memtable *mem, enum store_table table);
 /* Does a deleted range of this generation cover the key in older ones? *to is its end then (empty: open). */
 bool memtable_covered(const struct memtable *mem, enum store_table table, struct xy_str key,
                       struct xy_str *to);

@@ -57,7 +57,7 @@ struct merge {
     enum store_table table;
     struct xy_str prefix;
     const struct memtable *mem[GENERATIONS]; /* NULL: none */
-    const struct memtable_entry *at[GENERATIONS];
+    const struct tree_entry *at[GENERATIONS];
     struct store_reader *reader;
     bool stored; /* the tables still have an entry: */
     struct xy_str stored_key, stored_value;

@@ -22,9 +22,9 @@ static void del(void *ctx, enum store_table table, struct xy_str key)
 
 static void del_range(void *ctx, enum store_table table, struct xy_str from, struct xy_str to)
 {
-    const struct memtable_entry *entry = memtable_seek(ctx, table, from);
+    const struct tree_entry *entry = memtable_seek(ctx, table, from);
     while (entry != NULL && (to.len == 0 || xy_str_cmp(memtable_key(entry), to) < 0)) {
-        const struct memtable_entry *next = memtable_next(entry);
+        const struct tree_entry *next = memtable_next(entry);
         memtable_forget(ctx, table, memtable_key(entry));
         entry = next;
     }
@@ -53,8 +53,7 @@ static void apply(struct memtable *mem, enum store_record type, const ProtobufCM
 static size_t count(const struct memtable *mem, enum store_table table)
 {
     size_t n = 0;
-    for (const struct memtable_entry *e = memtable_seek(mem, table, XY_STR_NONE); e != NULL;
-         e = memtable_next(e))
+    for (const struct tree_entry *e = memtable_seek(mem, table, XY_STR_NONE); e != NULL; e = memtable_next(e))
         n++;
     return n;
 }
@@ -293,8 +292,8 @@ static void random_record(struct memtable *mem, unsigned step)
 static void check_same(const struct memtable *a, const struct memtable *b)
 {
     for (enum store_table table = 0; table < STORE_TABLE_COUNT; table++) {
-        const struct memtable_entry *left = memtable_seek(a, table, XY_STR_NONE);
-        const struct memtable_entry *right = memtable_seek(b, table, XY_STR_NONE);
+        const struct tree_entry *left = memtable_seek(a, table, XY_STR_NONE);
+        const struct tree_entry *right = memtable_seek(b, table, XY_STR_NONE);
         for (; left != NULL && right != NULL; left = memtable_next(left), right = memtable_next(right)) {
             assert_true(xy_str_eq(memtable_key(left), memtable_key(right)));
             assert_true(xy_str_eq(memtable_value(left), memtable_value(right)));

@@ -4,7 +4,7 @@
 
 #include "broker/store/memtable.h"
 
-enum { KEYS = 300, KEY_BYTES = 24 };
+enum { KEYS = 3000, KEY_BYTES = 24 };
 
 struct slot {
     enum memtable_hit hit;
@@ -41,7 +41,7 @@ static void check_key(const struct memtable *mem, const struct model *model, uns
 static void check_order(const struct memtable *mem, const struct model *model, unsigned from)
 {
     char room[KEY_BYTES];
-    const struct memtable_entry *entry = memtable_seek(mem, STORE_ITEMS, key_of(from, room));
+    const struct tree_entry *entry = memtable_seek(mem, STORE_ITEMS, key_of(from, room));
     for (unsigned i = from; i < KEYS; i++) {
         if (model->slots[i].hit != MEMTABLE_VALUE)
             continue;
@@ -58,7 +58,7 @@ static void check_order(const struct memtable *mem, const struct model *model, u
 /* Ranges are disjoint, ordered and not adjacent. */
 static void check_ranges(const struct memtable *mem)
 {
-    const struct memtable_entry *range = memtable_ranges(mem, STORE_ITEMS), *next;
+    const struct tree_entry *range = memtable_ranges(mem, STORE_ITEMS), *next;
     for (; range != NULL; range = next) {
         struct xy_str end = memtable_value(range);
         next = memtable_next(range);
@@ -117,8 +117,9 @@ static void run(uint64_t seed, unsigned steps)
         else if (what < 990)
             del(mem, model, number);
         else if (what < 999)
-            del_range(mem, model, number, number + 1 + (unsigned)(next_random(&seed) % 20) % (KEYS - number));
-        else if (number > KEYS - 20)
+            del_range(mem, model, number,
+                      number + 1 + (unsigned)(next_random(&seed) % 200) % (KEYS - number));
+        else if (number > KEYS - 100)
             del_range(mem, model, number, KEYS);
         check_key(mem, model, number);
         check_key(mem, model, (unsigned)(next_random(&seed) % KEYS));
