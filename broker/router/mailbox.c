@@ -67,37 +67,43 @@ static size_t scan(struct address *address, struct xy_arena *arena, uint64_t fro
 
 /* --- loading ------------------------------------------------------------------------------------------------------ */
 
-/* Counts what is there, a page per turn. */
+/* Counts one page of what is there. false: that was the last. */
+static bool count_page(struct address *address, struct xy_arena *arena)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct store_entry entries[MAILBOX_PAGE];
+    bool more;
+    size_t count = scan(address, arena, mailbox->counted + 1, entries, MAILBOX_PAGE, &more);
+    for (size_t i = 0; i < count; i++) {
+        Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
+        if (!entry)
+            continue;
+        if (mailbox->count == 0 && mailbox->counted == 0)
+            mailbox->cursor = entry->seq - 1;
+        mailbox->counted = entry->seq;
+        mailbox->count++;
+        mailbox->bytes += entry->stanza.len;
+        entry_free(entry);
+    }
+    return more && count > 0;
+}
+
 static void count_step(struct shard *shard, void *payload)
 {
     struct address *address = *(struct address **)payload;
-    struct mailbox *mailbox = &address->mailbox;
     struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
-    struct store_entry entries[MAILBOX_PAGE];
-    bool more = false;
-    if (arena && mailbox->loaded) {
-        size_t count = scan(address, arena, mailbox->counted + 1, entries, MAILBOX_PAGE, &more);
-        for (size_t i = 0; i < count; i++) {
-            Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
-            if (!entry)
-                continue;
-            mailbox->counted = entry->seq;
-            mailbox->count++;
-            mailbox->bytes += entry->stanza.len;
-            entry_free(entry);
-        }
-        more = more && count > 0;
-    }
+    bool more = arena && address->mailbox.loaded && count_page(address, arena);
     if (arena)
         xy_arena_pool_give(shard->arenas, &arena);
     if (more) {
         shard_mail(shard, shard->index, count_step, &address, sizeof(struct address *));
         return;
     }
-    mailbox->counting = false;
+    address->mailbox.counting = false;
     address_unpin(address);
 }
 
+/* The first page at once, which for most mailboxes is all; long ones go on in later turns. */
 bool mailbox_load(struct address *address)
 {
     struct mailbox *mailbox = &address->mailbox;
@@ -109,18 +115,12 @@ bool mailbox_load(struct address *address)
     if (store_get(shard->store, STORE_MAILBOX_SEQ, address->bare, arena, &value))
         mailbox->last_seq = big_endian(value);
     mailbox->cursor = mailbox->durable_seq = mailbox->last_seq;
-    struct store_entry first;
-    bool more;
-    size_t found = scan(address, arena, 0, &first, 1, &more);
-    Xylem__Store__V1__MailboxAdd *entry = found ? entry_unpack(first.value) : NULL;
-    if (entry) {
-        mailbox->cursor = mailbox->counted = entry->seq - 1;
+    mailbox->loaded = true;
+    if (count_page(address, arena)) {
         mailbox->counting = true;
         address_pin(address);
         shard_mail(shard, shard->index, count_step, &address, sizeof(struct address *));
     }
-    entry_free(entry);
-    mailbox->loaded = true;
     xy_arena_pool_give(shard->arenas, &arena);
     return true;
 }
