@@ -59,7 +59,7 @@ static bool claim_deliver(struct session *session, uint32_t index, uint16_t run,
 
 static bool deliver_live(struct session *session, const struct route *route, struct event *event)
 {
-    if (route->claim != DELIVERY_NO_CLAIM)
+    if (route->claim != DELIVERY_NO_CLAIM && event->seq != 0) /* notices without an item are owed to nobody */
         return claim_deliver(session, route->claim, route->run, event, 1);
     if (!outbox_full(session) && event_push(session, event, DELIVERY_NO_CLAIM, 1))
         return true;

@@ -1,0 +1,310 @@
+/* At-least-once subscriptions: one cursor each, at most one session at a time, pages from the store until caught up, then
+ * live. broker/delivery/delivery.h shows the conversation with the session; docs/protocol.md what users see.
+ *
+ * A subscription that has not acknowledged an item still has it (DESIGN: claims): the cursor moves only by
+ * acknowledgement, and sending always starts behind the cursor when the session changes. */
+#include "broker/pubsub/node.h"
+
+#include "broker/log.h"
+#include "core/base/assert.h"
+
+static struct node *node_of(const struct subscription *subscription)
+{
+    return subscription->subscriber->node;
+}
+
+static struct claim_key key_of(const struct subscription *subscription)
+{
+    const struct node *node = node_of(subscription);
+    return (struct claim_key){ node->number, subscription->number, node->pubsub->shard->index };
+}
+
+static void set_state(struct subscription *subscription, enum claim_state state)
+{
+    struct claim *claim = &subscription->claim;
+    if (claim->state == CLAIM_LIVE || state == CLAIM_LIVE)
+        routes_changed(node_of(subscription), &claim->session);
+    claim->state = state;
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------------- */
+
+static void new_run(struct claim *claim)
+{
+    claim->run++;
+    if (claim->run == 0)
+        claim->run = 1;
+}
+
+static struct item *owed(const struct node *node, uint64_t after)
+{
+    struct item *item = index_after(&node->items, after);
+    return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
+}
+
+static void send_one(struct subscription *subscription, struct item *item, bool page_end)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    uint32_t attempt = item->seq <= claim->sent_max ? claim->attempts : 1;
+    struct event *event = event_of_entry(node, item, attempt > 1 || item->event == NULL);
+    claim->sent = item->seq;
+    if (event == NULL) {
+        log_error(node->pubsub->shard->log, "owed item unreadable", LOG_STR("node", node->name),
+                  LOG_NUM("seq", item->seq));
+        return;
+    }
+    node->pubsub->stats.redelivered += attempt > 1;
+    delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, attempt, page_end);
+    if (item->seq > claim->sent_max)
+        claim->sent_max = item->seq;
+}
+
+/* Sends the next page. Having sent all there is, the subscription is live: mail keeps its order, so what is published
+ * next arrives behind this page. */
+static void pump(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    size_t bytes = 0;
+    struct item *item = owed(node, claim->sent);
+    for (size_t count = 1; item != NULL; count++) {
+        struct item *next = owed(node, item->seq);
+        bytes += item->bytes;
+        bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
+        send_one(subscription, item, page_end);
+        if (page_end) {
+            set_state(subscription, CLAIM_WAITING);
+            return;
+        }
+        item = next;
+    }
+    claim->sent = node->delivered_seq > claim->sent ? node->delivered_seq : claim->sent;
+    set_state(subscription, CLAIM_LIVE);
+}
+
+/* --- which session ------------------------------------------------------------------------------------------------- */
+
+static const struct reached *current(const struct subscription *subscription)
+{
+    const struct subscriber *subscriber = subscription->subscriber;
+    for (size_t i = 0; i < subscriber->reached_count; i++)
+        if (session_ref_eq(subscriber->reached[i].session, subscription->claim.session))
+            return &subscriber->reached[i];
+    return NULL;
+}
+
+static bool may_hold(const struct subscription *subscription, const struct reached *reached)
+{
+    return reached->sm && subscription_reaches(subscription, reached);
+}
+
+/* They come most suitable first. */
+static const struct reached *best(const struct subscription *subscription)
+{
+    const struct subscriber *subscriber = subscription->subscriber;
+    for (size_t i = 0; i < subscriber->reached_count; i++) {
+        const struct reached *reached = &subscriber->reached[i];
+        if (may_hold(subscription, reached) && !session_ref_eq(reached->session, subscription->claim.refused))
+            return reached;
+    }
+    return NULL;
+}
+
+static void attach(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    xy_assert(claim->state == CLAIM_DETACHED);
+    const struct reached *chosen = best(subscription);
+    if (chosen == NULL || !subscription->active || !subscription->options.deliver)
+        return;
+    claim->session = chosen->session;
+    claim->state = CLAIM_ATTACHING;
+    delivery_attach(node_of(subscription)->pubsub->shard, claim->session, key_of(subscription),
+                    xy_str(subscription->subid));
+}
+
+/* The session holds the claim no longer. What it was sent and did not acknowledge is owed again. */
+static void lose(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
+    set_state(subscription, CLAIM_DETACHED);
+    if (sent > claim->sent_max)
+        claim->sent_max = sent;
+    if (claim->sent_max > claim->cursor && claim->attempts < UINT32_MAX)
+        claim->attempts++;
+    claim->session = SESSION_NONE;
+    claim->sent = claim->cursor;
+}
+
+void durable_sessions_changed(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    if (!subscription_durable(subscription))
+        return;
+    claim->refused = SESSION_NONE;
+    if (claim->state != CLAIM_DETACHED) {
+        const struct reached *holder = current(subscription);
+        if (holder != NULL && may_hold(subscription, holder) && subscription->options.deliver)
+            return;
+        /* A session that ended has given its claims back before we hear of it here; this one is still there but no
+         * longer takes events: unavailable, of negative priority, or without XEP-0198. */
+        if (claim->state != CLAIM_ATTACHING)
+            delivery_detach(node_of(subscription)->pubsub->shard, claim->session, claim->index);
+        lose(subscription);
+    }
+    attach(subscription);
+}
+
+/* --- beginning and end --------------------------------------------------------------------------------------------- */
+
+uint64_t durable_start_seq(const struct node *node, const struct start *start)
+{
+    uint64_t newest = node->next_seq - 1;
+    const struct item *item = NULL;
+    switch (start->kind) {
+    case START_ALL:
+        return 0;
+    case START_LAST:
+        item = index_newest(&node->items);
+        return item != NULL ? item->seq - 1 : newest;
+    case START_SEQ:
+        return start->value - 1 < newest ? start->value - 1 : newest;
+    case START_TIME:
+        for (item = index_after(&node->items, 0); item != NULL; item = index_after(&node->items, item->seq))
+            if (item->time_us >= start->value)
+                return item->seq - 1;
+        return newest;
+    case START_NEW:
+        break;
+    }
+    return newest;
+}
+
+void durable_begin(struct subscription *subscription, uint64_t cursor)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    xy_assert(claim->state == CLAIM_DETACHED);
+    xy_assert(cursor < node->next_seq);
+    *claim = (struct claim){ .cursor = cursor, .sent = cursor, .sent_max = cursor, .attempts = 1 };
+    index_owe(&node->items, cursor);
+    node->durable_count++;
+}
+
+void durable_end(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_DETACHED) {
+        if (claim->state != CLAIM_ATTACHING)
+            delivery_detach(node->pubsub->shard, claim->session, claim->index);
+        lose(subscription);
+    }
+    index_pass(&node->items, claim->cursor, UINT64_MAX, record_item_freed, node);
+    xy_assert(node->durable_count > 0);
+    node->durable_count--;
+}
+
+/* --- what sessions say --------------------------------------------------------------------------------------------- */
+
+static struct subscription *find(struct shard *shard, struct claim_key key)
+{
+    struct node *node = shard->pubsub != NULL ? node_by_number(shard->pubsub, key.node) : NULL;
+    struct subscription *subscription = node != NULL ? node_subscription(node, key.subscription) : NULL;
+    return subscription != NULL && subscription_durable(subscription) ? subscription : NULL;
+}
+
+static bool holds(const struct subscription *subscription, struct session_ref session)
+{
+    return subscription->claim.state != CLAIM_DETACHED &&
+           session_ref_eq(subscription->claim.session, session);
+}
+
+static void on_attached(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t index)
+{
+    struct subscription *subscription = find(shard, key);
+    if (subscription == NULL || !holds(subscription, session) ||
+        subscription->claim.state != CLAIM_ATTACHING) {
+        delivery_detach(shard, session, index); /* it changed its mind, or ended, while we asked */
+        return;
+    }
+    struct claim *claim = &subscription->claim;
+    claim->index = index;
+    claim->sent = claim->cursor;
+    new_run(claim);
+    pump(subscription);
+}
+
+static void settle(struct subscription *subscription, uint64_t seq)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    if (seq <= claim->cursor || seq > node->delivered_seq)
+        return; /* old news; the sessions are ours, but a wrong number must not end what is owed */
+    index_pass(&node->items, claim->cursor, seq, record_item_freed, node);
+    claim->cursor = seq;
+    if (claim->sent < seq)
+        claim->sent = seq;
+    record_cursor_moved(node, subscription);
+}
+
+static void on_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
+{
+    (void)session; /* whoever says so: it was received */
+    struct subscription *subscription = find(shard, key);
+    if (subscription != NULL)
+        settle(subscription, seq);
+}
+
+static void on_stalled(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run,
+                       uint64_t unsent)
+{
+    struct subscription *subscription = find(shard, key);
+    if (subscription == NULL || !holds(subscription, session) || subscription->claim.run != run)
+        return;
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_LIVE && claim->state != CLAIM_WAITING)
+        return;
+    uint64_t taken = unsent > 0 ? unsent - 1 : claim->cursor;
+    set_state(subscription, CLAIM_STALLED);
+    claim->sent = taken > claim->cursor ? taken : claim->cursor;
+    if (claim->attempts == 1 || claim->sent_max < claim->sent)
+        claim->sent_max =
+            claim->sent; /* at the first attempt nothing behind it was ever taken: no redelivery */
+}
+
+static void on_ready(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run)
+{
+    struct subscription *subscription = find(shard, key);
+    if (subscription == NULL || !holds(subscription, session) || subscription->claim.run != run)
+        return;
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_WAITING && claim->state != CLAIM_STALLED)
+        return;
+    if (claim->state == CLAIM_STALLED)
+        new_run(claim);
+    pump(subscription);
+}
+
+static void on_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
+{
+    struct subscription *subscription = find(shard, key);
+    if (subscription == NULL)
+        return;
+    settle(subscription, acked);
+    if (!holds(subscription, session))
+        return;
+    lose(subscription);
+    subscription->claim.refused = session; /* news of its end may be behind this */
+    attach(subscription);
+}
+
+const struct delivery_owner durable_owner = {
+    .attached = on_attached,
+    .acked = on_acked,
+    .stalled = on_stalled,
+    .ready = on_ready,
+    .released = on_released,
+};

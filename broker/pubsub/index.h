@@ -1,0 +1,71 @@
+/* The items of one node in memory: what is retained, what is still owed to durable subscriptions, by sequence and by id.
+ *
+ * An entry lives while it is retained or somebody is owed it. `pending` counts those who are owed: it is set when the
+ * item is added and falls as their cursors pass, so nothing ever walks over subscribers. Bodies are in the store; the
+ * event of a recent item may hang on its entry. Sequence numbers may have holes once entries went. Memory only; the
+ * caller writes the records. */
+#pragma once
+
+#include "core/base/list.h"
+#include "core/base/str.h"
+#include "core/base/table.h"
+
+struct event;
+
+struct item {
+    struct xy_list retained_link; /* in order of seq */
+    struct xy_list recent_link;   /* those with an event, of the whole shard */
+    uint64_t seq;
+    uint64_t time_us;
+    uint32_t bytes;
+    uint32_t pending;
+    bool retained;
+    uint8_t class_;          /* which free list it came from; ITEM_ODD: none */
+    struct event *event;     /* NULL: read it from the store */
+    struct xy_str id;        /* NUL-terminated */
+    struct xy_str publisher; /* bare JID, NUL-terminated */
+    char text[];
+};
+
+struct item_slot {
+    uint64_t seq;
+    struct item *item; /* NULL: gone */
+};
+
+struct item_index {
+    struct item_slot *slots; /* by seq; [head, head + count) are in use */
+    size_t head, count, cap, live;
+    struct xy_table *ids; /* retained items by id */
+    struct xy_list retained;
+    size_t retained_count;
+    uint64_t retained_bytes;
+    struct item *spare; /* freed entries of the usual size, linked by retained_link.next */
+    void (*released)(void *ctx, struct item *item); /* about to be freed: let go of its event */
+    void *ctx;
+};
+
+#define ITEM_TEXT_USUAL 96u /* bytes of id and publisher in an entry that is reused */
+
+bool index_init(struct item_index *index, uint64_t hash_seed);
+void index_free(struct item_index *index);
+
+/* seq above all that are there. A retained item of the same id must have been unretained before. NULL: no memory. */
+struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id, struct xy_str publisher,
+                       uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending);
+struct item *index_find(const struct item_index *index, uint64_t seq);        /* NULL: none */
+struct item *index_find_id(const struct item_index *index, struct xy_str id); /* retained ones */
+struct item *index_after(const struct item_index *index, uint64_t seq);       /* the first above seq */
+struct item *index_oldest(const struct item_index *index);                    /* retained; NULL: none */
+struct item *index_newest(const struct item_index *index);
+
+/* No longer returned by <items/>. true: nobody is owed it either, so the entry is freed. */
+bool index_unretain(struct item_index *index, struct item *item);
+/* Gone for all. */
+void index_remove(struct item_index *index, struct item *item);
+
+/* Somebody's cursor moved from `from` to `to`: everything in (from, to] is owed to one less. Entries that nobody is owed
+ * and that are not retained are freed after `freed` was told their seq. */
+void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*freed)(void *ctx, uint64_t seq),
+                void *ctx);
+/* Everything above `from` is owed to one more. */
+void index_owe(struct item_index *index, uint64_t from);

@@ -1,0 +1,271 @@
+/* Nodes from the store: a node is read when it is first asked for, with its affiliations, subscriptions, cursors and the
+ * index of its items; bodies stay in the store. Called by node_get. */
+#include "broker/pubsub/node.h"
+
+#include <stdlib.h>
+
+#include "broker/log.h"
+#include "core/base/assert.h"
+
+#define PAGE_MAX 256u
+
+/* Pages through everything under a prefix. The value's memory lives until `each` returns. */
+static void scan(struct pubsub *pubsub, enum store_table table, struct xy_str prefix,
+                 void (*each)(void *ctx, struct xy_str key, struct xy_str value), void *ctx)
+{
+    struct store_entry entries[PAGE_MAX];
+    struct xy_arena *arena = xy_arena_pool_take(pubsub->shard->arenas);
+    struct xy_buf from = { 0 };
+    bool more = arena != NULL;
+    xy_buf_str(&from, prefix);
+    while (more && !xy_buf_failed(&from)) {
+        size_t count = store_scan(pubsub->shard->store, table, prefix, xy_buf_view(&from), arena, entries,
+                                  PAGE_MAX, &more);
+        for (size_t i = 0; i < count; i++)
+            each(ctx, entries[i].key, entries[i].value);
+        if (count == 0)
+            break;
+        xy_buf_reset(&from);
+        xy_buf_str(&from, entries[count - 1].key);
+        xy_buf_char(&from, '\0');
+        xy_arena_reset(arena);
+    }
+    xy_buf_free(&from);
+    if (arena != NULL)
+        xy_arena_pool_give(pubsub->shard->arenas, &arena);
+}
+
+static uint64_t integer(struct xy_str bytes)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < bytes.len; i++)
+        value = value << 8 | (unsigned char)bytes.data[i];
+    return value;
+}
+
+static struct xy_str node_key(const struct node *node)
+{
+    return xy_str_n((const char *)node->key, sizeof(node->key));
+}
+
+/* --- parts --------------------------------------------------------------------------------------------------------- */
+
+static void load_affiliation(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct node *node = ctx;
+    enum affiliation affiliation;
+    if (key.len > sizeof(node->key) && affiliation_parse(value, &affiliation))
+        (void)node_set_affiliation(node, xy_str_n(key.data + sizeof(node->key), key.len - sizeof(node->key)),
+                                   affiliation);
+}
+
+static void load_subscription(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct node *node = ctx;
+    (void)key;
+    Xylem__Store__V1__SubscriptionPut *put =
+        xylem__store__v1__subscription_put__unpack(NULL, value.len, (const uint8_t *)value.data);
+    if (put == NULL)
+        return;
+    struct subscription_options options;
+    struct xy_jid jid = xy_jid_canonical(xy_str(put->jid));
+    if (xy_jid_present(jid) && options_init(subscription_options, &options)) {
+        options_unpack(subscription_options, &options, put->options, put->n_options);
+        struct subscription *subscription = node_add_subscription(node, jid, put->number, &options);
+        if (subscription != NULL) {
+            subscription->active = true;
+            subscription->start_seq = put->start_seq;
+            subscription->claim.cursor = put->start_seq;
+            size_t len = strlen(put->subid);
+            len = len < SUBID_LEN ? len : SUBID_LEN;
+            memcpy(subscription->subid, put->subid, len);
+            node->durable_count += subscription_durable(subscription);
+        } else {
+            options_free(subscription_options, &options);
+        }
+    }
+    xylem__store__v1__subscription_put__free_unpacked(put, NULL);
+}
+
+static void load_cursor(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct node *node = ctx;
+    if (key.len != sizeof(node->key) + 4 || value.len != 8)
+        return;
+    struct subscription *subscription = node_subscription(node, (uint32_t)integer(xy_str_n(key.data + 8, 4)));
+    if (subscription != NULL)
+        subscription->claim.cursor = integer(value);
+}
+
+struct cursors {
+    struct node *node;
+    uint64_t *cursor; /* of durable subscriptions, ascending */
+    size_t count;
+    size_t passed; /* those below the item at hand */
+    struct xy_buf lost;
+};
+
+static void load_item(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct cursors *cursors = ctx;
+    struct node *node = cursors->node;
+    (void)key;
+    if (value.len < 2)
+        return;
+    bool retained = value.data[0] == 'r';
+    Xylem__Store__V1__ItemPut *put =
+        xylem__store__v1__item_put__unpack(NULL, value.len - 1, (const uint8_t *)value.data + 1);
+    if (put == NULL)
+        return;
+    while (cursors->passed < cursors->count && cursors->cursor[cursors->passed] < put->seq)
+        cursors->passed++;
+    uint32_t pending = (uint32_t)cursors->passed;
+    if (retained) { /* an overwritten item cannot still be retained; be safe against a store that says so */
+        struct item *same = index_find_id(&node->items, xy_str(put->id));
+        if (same != NULL)
+            (void)index_unretain(&node->items, same);
+    }
+    if (!retained && pending == 0)
+        xy_buf_add(&cursors->lost, &put->seq,
+                   sizeof(put->seq)); /* its last acknowledgement beat its removal */
+    else
+        (void)index_add(&node->items, put->seq, xy_str(put->id), xy_str(put->publisher),
+                        (uint32_t)put->item.len, put->time_us, retained, pending);
+    if (put->seq >= node->next_seq)
+        node->next_seq = put->seq + 1;
+    xylem__store__v1__item_put__free_unpacked(put, NULL);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Items after subscriptions: how many are owed an item follows from the cursors, counted in one pass over both. */
+static void load_items(struct node *node)
+{
+    struct cursors cursors = { .node = node };
+    cursors.cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
+    if (cursors.cursor == NULL)
+        return;
+    for (uint32_t i = 0; i < node->by_number_cap; i++) {
+        const struct subscription *subscription = node->by_number[i];
+        if (subscription != NULL && subscription_durable(subscription))
+            cursors.cursor[cursors.count++] = subscription->claim.cursor;
+    }
+    xy_assert(cursors.count == node->durable_count);
+    qsort(cursors.cursor, cursors.count, sizeof(uint64_t), by_value);
+    scan(node->pubsub, STORE_ITEMS, node_key(node), load_item, &cursors);
+    for (size_t i = 0; i < cursors.lost.len; i += sizeof(uint64_t)) {
+        uint64_t seq;
+        memcpy(&seq, cursors.lost.data + i, sizeof(seq));
+        record_item_freed(node, seq);
+    }
+    xy_buf_free(&cursors.lost);
+    free(cursors.cursor);
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------ */
+
+static void load_last_seq(struct node *node)
+{
+    struct xy_str value;
+    xy_arena_reset(node->pubsub->arena);
+    if (store_get(node->pubsub->shard->store, STORE_NODE_SEQ, node_key(node), node->pubsub->arena, &value))
+        node->next_seq = integer(value) + 1;
+}
+
+/* Whoever was sent something before the restart may have got it: it counts as a redelivery. */
+static void settle(struct node *node)
+{
+    node->delivered_seq = node->next_seq - 1;
+    node->ticket = store_ticket(node->pubsub->shard->store);
+    for (uint32_t i = 0; i < node->by_number_cap; i++) {
+        struct subscription *subscription = node->by_number[i];
+        if (subscription == NULL)
+            continue;
+        struct claim *claim = &subscription->claim;
+        if (claim->cursor > node->delivered_seq)
+            claim->cursor = node->delivered_seq;
+        claim->sent = claim->cursor;
+        claim->sent_max = node->delivered_seq;
+        claim->attempts = 2;
+    }
+    if (node_owners(node) == 0 && node->creator.len > 0)
+        (void)node_set_affiliation(node, node->creator, AFFILIATION_OWNER);
+    size_t position = 0;
+    for (struct subscriber *s; (s = xy_table_next(node->subscribers, &position, NULL)) != NULL;)
+        routes_watch(s);
+}
+
+struct node *node_load(struct pubsub *pubsub, struct xy_str name)
+{
+    struct xy_str value;
+    if (name.len == 0 || name.len > NODE_NAME_MAX)
+        return NULL;
+    xy_arena_reset(pubsub->arena);
+    if (!store_get(pubsub->shard->store, STORE_NODES, name, pubsub->arena, &value))
+        return NULL;
+    Xylem__Store__V1__NodePut *put =
+        xylem__store__v1__node_put__unpack(NULL, value.len, (const uint8_t *)value.data);
+    if (put == NULL || !xy_str_eq(xy_str(put->name), name)) {
+        log_error(pubsub->shard->log, "stored node unreadable", LOG_STR("node", name));
+        if (put != NULL)
+            xylem__store__v1__node_put__free_unpacked(put, NULL);
+        return NULL;
+    }
+    struct node *node = node_new(pubsub, name, put->node, xy_str(put->creator));
+    if (node != NULL) {
+        node->epoch = put->epoch;
+        node->created_us = put->created_us;
+        options_unpack(node_options, &node->config, put->config, put->n_config);
+        load_last_seq(node);
+        scan(pubsub, STORE_AFFILIATIONS, node_key(node), load_affiliation, node);
+        scan(pubsub, STORE_SUBSCRIPTIONS, node_key(node), load_subscription, node);
+        scan(pubsub, STORE_CURSORS, node_key(node), load_cursor, node);
+        load_items(node);
+        settle(node);
+    }
+    xylem__store__v1__node_put__free_unpacked(put, NULL);
+    return node;
+}
+
+/* --- single values ------------------------------------------------------------------------------------------------- */
+
+bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item)
+{
+    char key[16];
+    struct xy_str value;
+    memcpy(key, node->key, sizeof(node->key));
+    for (size_t i = 0; i < 8; i++)
+        key[8 + i] = (char)(unsigned char)(seq >> (8 * (7 - i)));
+    if (!store_get(node->pubsub->shard->store, STORE_ITEMS, xy_str_n(key, sizeof(key)), arena, &value) ||
+        value.len < 2)
+        return false;
+    Xylem__Store__V1__ItemPut *put =
+        xylem__store__v1__item_put__unpack(NULL, value.len - 1, (const uint8_t *)value.data + 1);
+    if (put == NULL)
+        return false;
+    *item = xy_arena_str(arena, xy_str_n((const char *)put->item.data, put->item.len));
+    xylem__store__v1__item_put__free_unpacked(put, NULL);
+    return item->data != NULL;
+}
+
+bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest)
+{
+    struct xy_buf key = { 0 };
+    struct xy_str value;
+    uint64_t time_us;
+    xy_arena_reset(node->pubsub->arena);
+    xy_buf_str(&key, node_key(node));
+    xy_buf_str(&key, publisher);
+    xy_buf_char(&key, '\0');
+    xy_buf_str(&key, prefix);
+    bool found =
+        !xy_buf_failed(&key) &&
+        store_get(node->pubsub->shard->store, STORE_DEDUP, xy_buf_view(&key), node->pubsub->arena, &value) &&
+        store_dedup_value(value, newest, &time_us);
+    xy_buf_free(&key);
+    return found;
+}

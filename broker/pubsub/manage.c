@@ -1,0 +1,270 @@
+/* Nodes for their owners: create, configure, delete, purge. XEP-0060 8.1 - 8.5; called through the table of pubsub.c. */
+#include "broker/pubsub/call.h"
+#include "core/base/assert.h"
+
+#define NODE_CONFIG_FORM NS_PUBSUB_NODE_CONFIG
+#define RECORD_OVERHEAD  512u /* bytes of a record besides its texts, generously */
+
+/* --- create -------------------------------------------------------------------------------------------------------- */
+
+struct node *create_with(struct call *call, struct node_config *config)
+{
+    struct pubsub *pubsub = call->pubsub;
+    struct node *node = node_new(pubsub, call->name, store_new_number(call->shard->store), call->who);
+    if (node == NULL || !node_set_affiliation(node, call->who, AFFILIATION_OWNER)) {
+        options_free(node_options, config);
+        if (node != NULL) {
+            node_unlist(node);
+            node_free(&node);
+        }
+        call_no_room(call);
+        return NULL;
+    }
+    options_free(node_options, &node->config);
+    node->config = *config;
+    memset(config, 0, sizeof(*config));
+    xy_random(call->shard->env, &node->epoch, sizeof(node->epoch));
+    node->created_us = xy_wall_us(call->shard->env);
+    node->born_here = true;
+    record_node(node);
+    record_affiliation(node, call->who, AFFILIATION_OWNER);
+    call->node = node;
+    return node;
+}
+
+/* The <configure/> beside <create/>: 8.1.3. */
+static bool creation_config(struct call *call, struct node_config *config)
+{
+    const struct xy_elem *configure = xy_elem_next_is(call->action, "configure", NS_PUBSUB);
+    struct xy_form form = { 0 };
+    bool cancelled = true;
+    if (configure != NULL && xy_str_present(xy_elem_attr(configure, "node"))) {
+        call_fail(call, XY_BAD_REQUEST, NULL, "<configure/> beside <create/> must not name a node");
+        return false;
+    }
+    if (configure != NULL && !call_form(call, configure, NODE_CONFIG_FORM, &form, &cancelled))
+        return false;
+    if (!options_init(node_options, config)) {
+        call_no_room(call);
+        return false;
+    }
+    if (cancelled || call_read_config(call, config, &form))
+        return true;
+    options_free(node_options, config);
+    return false;
+}
+
+static bool name_is_good(struct call *call)
+{
+    if (call->name.len <= NODE_NAME_MAX)
+        return true;
+    call_fail(call, XY_NOT_ACCEPTABLE, NULL, "the name of a node may have 1023 bytes at most");
+    return false;
+}
+
+static bool creation_checks(struct call *call, struct node_config *config)
+{
+    if (!name_is_good(call))
+        return false;
+    if (call->node != NULL) {
+        call_fail(call, XY_CONFLICT, NULL, "there is a node of that name already");
+        return false;
+    }
+    return creation_config(call, config);
+}
+
+void create_node(struct call *call)
+{
+    struct node_config config;
+    if (!creation_checks(call, &config))
+        return;
+    if (!call->granted) {
+        options_free(node_options, &config);
+        quota_ask(call);
+        return;
+    }
+    if (!call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes)) {
+        options_free(node_options, &config);
+        return;
+    }
+    if (create_with(call, &config) == NULL)
+        return;
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
+    struct xy_elem *created = xy_elem_add(call->arena, pubsub, "create", NS_PUBSUB);
+    xy_elem_set(call->arena, created, "node", call->name);
+    call_reply(call, result);
+}
+
+/* --- configure ----------------------------------------------------------------------------------------------------- */
+
+void configure_get(struct call *call)
+{
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB_OWNER, &pubsub);
+    struct xy_elem *configure = xy_elem_add(call->arena, pubsub, "configure", NS_PUBSUB_OWNER);
+    xy_elem_set(call->arena, configure, "node", call->name);
+    xy_elem_append(configure,
+                   options_form(call->arena, node_options, &call->node->config, "form", NODE_CONFIG_FORM));
+    call_reply(call, result);
+}
+
+void default_get(struct call *call)
+{
+    struct node_config config;
+    if (!options_init(node_options, &config)) {
+        call_no_room(call);
+        return;
+    }
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB_OWNER, &pubsub);
+    struct xy_elem *defaults = xy_elem_add(call->arena, pubsub, "default", NS_PUBSUB_OWNER);
+    xy_elem_append(defaults, options_form(call->arena, node_options, &config, "form", NODE_CONFIG_FORM));
+    options_free(node_options, &config);
+    call_reply(call, result);
+}
+
+/* A configuration with fewer items, or none, lets go of the oldest. */
+static void apply_retention(struct call *call)
+{
+    uint64_t *removed, *unretained;
+    size_t removed_count, unretained_count;
+    node_retention(call->node, &removed, &removed_count, &unretained, &unretained_count, call->arena);
+    record_items_removed(call->node, removed, removed_count);
+    record_items_unretained(call->node, unretained, unretained_count);
+}
+
+static void notify_configured(struct call *call)
+{
+    struct node *node = call->node;
+    struct xy_elem *configuration =
+        xy_elem_new(call->arena, XY_STR("configuration"), XY_STR(NS_PUBSUB_EVENT));
+    xy_elem_set(call->arena, configuration, "node", node->name);
+    if (node->config.deliver_payloads)
+        xy_elem_append(configuration,
+                       options_form(call->arena, node_options, &node->config, "result", NODE_CONFIG_FORM));
+    struct event *event = event_for_elem(node, configuration);
+    if (event != NULL)
+        routes_deliver_after(node, &event, 0);
+}
+
+void configure_set(struct call *call)
+{
+    struct node *node = call->node;
+    struct node_config config;
+    struct xy_form form;
+    bool cancelled;
+    if (!call_form(call, call->action, NODE_CONFIG_FORM, &form, &cancelled))
+        return;
+    if (cancelled) {
+        call_reply(call, NULL);
+        return;
+    }
+    if (!call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes))
+        return;
+    if (!options_copy(node_options, &config, &node->config)) {
+        call_no_room(call);
+        return;
+    }
+    if (!call_read_config(call, &config, &form)) {
+        options_free(node_options, &config);
+        return;
+    }
+    options_free(node_options, &node->config);
+    node->config = config;
+    node->routes_stale = UINT64_MAX;
+    record_node(node);
+    apply_retention(call);
+    subscriptions_recheck(node);
+    if (node->config.notify_config)
+        notify_configured(call);
+    call_reply(call, NULL);
+}
+
+/* --- delete -------------------------------------------------------------------------------------------------------- */
+
+struct ending {
+    struct node *node;
+};
+
+/* Runs behind every event of the node that waited for its commit: nobody points at it any more. Sessions that held
+ * claims got the notice as well; now they may forget them. */
+static void on_deleted(struct shard *shard, void *payload)
+{
+    struct ending *ending = payload;
+    struct node *node = ending->node;
+    xy_assert(node->waiting == 0);
+    for (uint32_t i = 0; i < node->by_number_cap; i++) {
+        const struct subscription *subscription = node->by_number[i];
+        if (subscription == NULL)
+            continue;
+        const struct claim *claim = &subscription->claim;
+        if (claim->state != CLAIM_DETACHED && claim->state != CLAIM_ATTACHING)
+            delivery_detach(shard, claim->session, claim->index);
+        node->pubsub->stats.subscriptions--;
+    }
+    node_free(&ending->node);
+}
+
+static void notify_deleted(struct call *call)
+{
+    struct node *node = call->node;
+    struct xy_elem *deleted = xy_elem_new(call->arena, XY_STR("delete"), XY_STR(NS_PUBSUB_EVENT));
+    xy_elem_set(call->arena, deleted, "node", node->name);
+    const struct xy_elem *redirect = xy_elem_child(call->action, "redirect", NS_PUBSUB_OWNER);
+    struct xy_str uri = redirect != NULL ? xy_elem_attr(redirect, "uri") : XY_STR_NONE;
+    if (uri.len > 0)
+        xy_elem_set(call->arena, xy_elem_add(call->arena, deleted, "redirect", NS_PUBSUB_EVENT), "uri", uri);
+    struct event *event = event_for_elem(node, deleted);
+    if (event != NULL)
+        routes_deliver_after(node, &event, 0);
+}
+
+/* Routes and claims stay until the notice is out. */
+static void end_all(struct node *node)
+{
+    for (uint32_t i = 0; i < node->by_number_cap; i++)
+        if (node->by_number[i] != NULL)
+            record_subscription_remove(node, node->by_number[i]);
+    size_t position = 0;
+    for (struct subscriber *s; (s = xy_table_next(node->subscribers, &position, NULL)) != NULL;)
+        address_unwatch(node->pubsub->shard, s->bare, node->name);
+}
+
+void delete_node(struct call *call)
+{
+    struct node *node = call->node;
+    struct pubsub *pubsub = call->pubsub;
+    end_all(node);
+    record_node_remove(node);
+    pubsub->deleted_ticket = node->ticket;
+    if (node->config.notify_delete)
+        notify_deleted(call);
+    node_unlist(node);
+    quota_return(call->shard, node->creator);
+    call_reply(call, NULL);
+    struct ending ending = { node };
+    shard_when_committed(call->shard, node->ticket, on_deleted, &ending, sizeof(ending));
+}
+
+/* --- purge --------------------------------------------------------------------------------------------------------- */
+
+void purge_node(struct call *call)
+{
+    struct node *node = call->node;
+    if (!node->config.persist_items) {
+        call_unsupported(call, "persistent-items", "this node keeps no items (pubsub#persist_items)");
+        return;
+    }
+    for (struct item *item; (item = index_after(&node->items, 0)) != NULL;)
+        index_remove(&node->items, item);
+    record_purge(node, node->next_seq - 1);
+    if (node->config.notify_retract) {
+        struct xy_elem *purge = xy_elem_new(call->arena, XY_STR("purge"), XY_STR(NS_PUBSUB_EVENT));
+        xy_elem_set(call->arena, purge, "node", node->name);
+        struct event *event = event_for_elem(node, purge);
+        if (event != NULL)
+            routes_deliver_after(node, &event, 0);
+    }
+    call_reply(call, NULL);
+}

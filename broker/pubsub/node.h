@@ -1,0 +1,234 @@
+/* What the files of broker/pubsub share: the shard's nodes, their subscribers and subscriptions. Private to this folder.
+ *
+ * A node belongs to the shard that owns its name; nothing here is touched by another thread. Nodes are loaded from the
+ * store when first asked for. A subscriber is a bare JID with at least one subscription; it is watched (address.h), so
+ * its available sessions are known here and a publish looks nothing up:
+ *
+ *     pubsub -> node -> subscriber (bare JID, sessions) -> subscription (JID, options, claim)
+ *                    -> item_index (index.h)
+ *                    -> routes per shard (routes.c), rebuilt at the next publish after a change
+ */
+#pragma once
+
+#include "broker/delivery/delivery.h"
+#include "broker/pubsub/config.h"
+#include "broker/pubsub/dedup.h"
+#include "broker/pubsub/index.h"
+#include "broker/pubsub/pubsub.h"
+#include "broker/router/address.h"
+#include "broker/router/request.h"
+#include "broker/store/store.h"
+
+#define NODE_NAME_MAX     1023u /* bytes */
+#define ITEM_ID_MAX       1023u
+#define PUBLISH_ID_MAX    1023u
+#define PUBLISH_ITEMS_MAX 256u /* items of one publish */
+#define SUBID_LEN         16u
+#define RECENT_BYTES_MAX  (16u << 20) /* event bodies kept in memory per shard */
+#define PAGE_ITEMS_MAX    64u         /* of a durable subscription catching up */
+#define PAGE_BYTES_MAX    (1u << 20)
+
+struct node;
+struct subscription;
+
+/* What an account may do at a node (XEP-0060 4.1). */
+enum affiliation {
+    AFFILIATION_NONE,
+    AFFILIATION_OUTCAST,
+    AFFILIATION_MEMBER,
+    AFFILIATION_PUBLISH_ONLY,
+    AFFILIATION_PUBLISHER,
+    AFFILIATION_OWNER,
+};
+
+struct affiliated {
+    enum affiliation affiliation;
+    struct xy_str jid; /* NUL-terminated */
+    char text[];
+};
+
+/* An available session of a subscriber, most suitable first. */
+struct reached {
+    struct session_ref session;
+    int8_t priority;
+    bool sm;
+    struct xy_str resource; /* owned */
+};
+
+struct subscriber {
+    struct node *node;
+    struct subscription *subscriptions;
+    uint32_t subscriptions_count;
+    struct reached *reached;
+    size_t reached_count;
+    bool heard;         /* the address owner has answered the watch */
+    struct xy_str bare; /* NUL-terminated */
+    char text[];
+};
+
+/* Where an at-least-once subscription stands (delivery.h shows the conversation). */
+enum claim_state {
+    CLAIM_DETACHED,  /* no session */
+    CLAIM_ATTACHING, /* asked a session to hold it */
+    CLAIM_WAITING,   /* a page is out; goes on when the session says ready */
+    CLAIM_LIVE,      /* caught up: part of the routes */
+    CLAIM_STALLED,   /* the session had no room; goes on when it says ready */
+};
+
+struct claim {
+    enum claim_state state;
+    struct session_ref session;
+    struct session_ref refused; /* ended, but possibly still among the sessions we know */
+    uint32_t index;             /* in the session's table */
+    uint16_t run;
+    uint32_t attempts; /* of what may have been sent before: 2 or more then */
+    uint64_t cursor;   /* acknowledged up to here */
+    uint64_t sent;     /* of the current run */
+    uint64_t sent_max; /* ever, as far as is known: up to here it is a redelivery */
+    bool moved;        /* cursor not recorded yet */
+};
+
+struct subscription {
+    struct subscriber *subscriber;
+    struct subscription *next; /* of the same subscriber */
+    struct subscription *moved_next;
+    uint32_t number;
+    bool active;      /* its record is committed: it gets events */
+    bool last_wanted; /* the last published item is to be sent once sessions are known */
+    bool removed;     /* memory is held by a pending commit only */
+    struct subscription_options options;
+    struct claim claim;
+    uint64_t start_seq;
+    char subid[SUBID_LEN + 1];
+    struct xy_str jid; /* NUL-terminated, bare or full */
+    char text[];
+};
+
+struct node {
+    struct pubsub *pubsub;
+    uint64_t number;
+    uint64_t epoch;
+    uint64_t created_us;
+    uint64_t ticket; /* of the newest record about this node */
+    uint64_t next_seq;
+    uint64_t delivered_seq; /* committed, and handed to live routes */
+    uint32_t waiting;       /* events that wait for their commit */
+    bool born_here;         /* created by this process: the store knows no more than we do */
+    bool gone;              /* deleted: only pending commits still point here */
+    struct xy_str name;     /* NUL-terminated, as all strings here */
+    struct xy_str creator;
+    struct node_config config;
+    struct xy_table *affiliations; /* bare JID -> struct affiliated */
+    struct xy_table *subscribers;  /* bare JID -> struct subscriber */
+    struct subscription **by_number;
+    uint32_t by_number_cap;
+    uint32_t next_number;
+    uint32_t subscriptions_count;
+    uint32_t durable_count;
+    struct item_index items;
+    struct dedup *dedup;    /* NULL until a publish-id was seen */
+    struct routes **routes; /* per shard; NULL: none there */
+    uint64_t routes_stale;  /* bit per shard */
+    struct xy_list dirty_link;
+    struct subscription *moved; /* cursors to record */
+    struct xy_buf freed;        /* seqs (uint64_t) that nobody needs any more, to record */
+    unsigned char key[8];       /* number, big-endian */
+    char text[];
+};
+
+struct pubsub {
+    struct shard *shard;
+    struct xy_table *nodes;        /* by name */
+    struct xy_table *by_number;    /* by node.key */
+    struct xy_str service;         /* the service's JID */
+    struct xy_str service_escaped; /* for an attribute */
+    struct xy_arena *names;        /* holds both */
+    uint64_t hash_seed;
+    uint64_t deleted_ticket;    /* of the newest deletion of a node here */
+    struct xy_table *creations; /* names that wait for their creator's quota (quota.c) */
+    struct xy_table *quotas;    /* of accounts this shard owns: nodes they created; NULL until asked for */
+    struct xy_list dirty;       /* nodes with cursors or freed items to record */
+    bool flush_queued;
+    struct xy_list recent; /* items with an event, oldest first */
+    size_t recent_bytes;
+    struct xy_buf scratch;  /* serialising one item or event */
+    struct xy_arena *arena; /* for reading the store and building records; reset by each user */
+    struct xy_xml_parser *parser;
+    struct route *gathered; /* while routes are rebuilt */
+    size_t gathered_cap;
+    struct pubsub_stats stats;
+};
+
+/* --- node.c: in memory --------------------------------------------------------------------------------------------- */
+struct node *node_get(struct pubsub *pubsub,
+                      struct xy_str name); /* loads; NULL: there is none (or memory is short) */
+struct node *node_by_number(struct pubsub *pubsub, uint64_t number);
+/* Registered under its name and number. NULL: memory is short. */
+struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator);
+void node_unlist(struct node *node); /* no longer found; stays until node_free */
+void node_free(struct node **node);
+enum affiliation node_affiliation(const struct node *node, struct xy_str bare);
+bool node_set_affiliation(struct node *node, struct xy_str bare, enum affiliation affiliation);
+const char *affiliation_name(enum affiliation affiliation);
+bool affiliation_parse(struct xy_str text, enum affiliation *out);
+size_t node_owners(const struct node *node);
+/* Number 0: the next one. NULL: memory is short. Takes over `options`. Not yet active. */
+struct subscription *node_add_subscription(struct node *node, struct xy_jid jid, uint32_t number,
+                                           struct subscription_options *options);
+void node_drop_subscription(struct node *node,
+                            struct subscription *subscription); /* from all tables; freed */
+struct subscriber *node_subscriber(const struct node *node, struct xy_str bare);
+struct subscription *node_subscription(const struct node *node, uint32_t number);
+bool subscription_durable(const struct subscription *subscription);
+bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
+bool node_may_read(const struct node *node, enum affiliation affiliation);
+void node_remember_event(struct node *node, struct item *item,
+                         struct event *event); /* takes a reference of its own */
+
+/* --- load.c: from the store ---------------------------------------------------------------------------------------- */
+struct node *node_load(struct pubsub *pubsub, struct xy_str name);
+/* The stored <item/> of an entry, in `arena`; false: it is not there. */
+bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item);
+/* false: nothing stored */
+bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest);
+
+/* --- record.c: to the store; every function notes the ticket in the node -------------------------------------------- */
+void record_node(struct node *node);
+void record_node_remove(struct node *node);
+void record_purge(struct node *node, uint64_t seq);
+void record_affiliation(struct node *node, struct xy_str bare, enum affiliation affiliation);
+void record_subscription(struct node *node, const struct subscription *subscription);
+void record_subscription_remove(struct node *node, const struct subscription *subscription);
+void record_cursor(struct node *node, const struct subscription *subscription);
+void record_items_removed(struct node *node, uint64_t *seqs, size_t count);
+void record_items_unretained(struct node *node, uint64_t *seqs, size_t count);
+/* Lazily, once for all nodes that have something: */
+void record_item_freed(void *node, uint64_t seq);
+void record_cursor_moved(struct node *node, struct subscription *subscription);
+
+/* --- routes.c ------------------------------------------------------------------------------------------------------ */
+void routes_changed(struct node *node, const struct session_ref *session);
+void routes_changed_for(struct node *node, const struct subscriber *subscriber);
+/* To every live route. Takes the event. */
+void routes_deliver(struct node *node, struct event **event, uint64_t seq);
+/* The same once the node's newest record is on disk, and after what waits already. Takes the event. */
+void routes_deliver_after(struct node *node, struct event **event, uint64_t seq);
+void routes_watch(struct subscriber *subscriber);
+void routes_on_watch(struct shard *shard, struct xy_str node, const struct address_routes *routes);
+void routes_send_last(struct node *node, const struct reached *reached);
+
+/* --- durable.c ----------------------------------------------------------------------------------------------------- */
+uint64_t durable_start_seq(const struct node *node, const struct start *start); /* the cursor to begin with */
+void durable_begin(struct subscription *subscription, uint64_t cursor); /* it is at-least-once from now on */
+void durable_end(struct subscription *subscription);                    /* no longer, or going away */
+void durable_sessions_changed(struct subscription *subscription);       /* also when it became active */
+extern const struct delivery_owner durable_owner;
+
+/* --- event.c: what subscribers see --------------------------------------------------------------------------------- */
+/* `item` is the serialised <item/>, not in pubsub->scratch. */
+struct event *event_for_item(struct node *node, uint64_t seq, struct xy_str item);
+struct event *event_for_id(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher);
+struct event *event_for_retract(struct node *node, struct xy_str id);
+struct event *event_for_elem(struct node *node, const struct xy_elem *child); /* <event>child</event> */
+/* An event of an entry, for redelivery or as last item: shared if recent, else read. `delay`: stamp it. NULL: gone. */
+struct event *event_of_entry(struct node *node, struct item *item, bool delay);

@@ -1,0 +1,429 @@
+/* Subscribing and unsubscribing, options in the same request or later. XEP-0060 6.1 - 6.4; called through the table of
+ * pubsub.c. A JID holds one subscription unless the node allows several; subscribing again returns it, with new options
+ * if some are given. */
+#include "broker/pubsub/call.h"
+
+#include "broker/config.h"
+#include "core/base/assert.h"
+#include "core/base/encoding.h"
+
+#define OPTIONS_FORM    NS_PUBSUB_SUBSCRIBE_OPTIONS
+#define RECORD_OVERHEAD 512u
+
+/* --- what is said about a subscription ------------------------------------------------------------------------------- */
+
+struct xy_elem *subscription_elem(struct xy_arena *arena, struct xy_elem *parent,
+                                  const struct subscription *subscription, bool with_node)
+{
+    struct xy_str ns = parent->ns;
+    struct xy_elem *elem = xy_elem_new(arena, XY_STR("subscription"), ns);
+    if (with_node)
+        xy_elem_set(arena, elem, "node", xy_arena_str(arena, subscription->subscriber->node->name));
+    xy_elem_set(arena, elem, "jid", xy_arena_str(arena, subscription->jid));
+    xy_elem_set(arena, elem, "subid", xy_arena_str(arena, xy_str(subscription->subid)));
+    xy_elem_set(arena, elem, "subscription", XY_STR("subscribed"));
+    xy_elem_append(parent, elem);
+    return elem;
+}
+
+void subscription_notify(struct node *node, const struct subscriber *subscriber, struct xy_str jid,
+                         struct xy_str subid, const char *state)
+{
+    struct xy_arena *arena = xy_arena_pool_take(node->pubsub->shard->arenas);
+    if (arena == NULL)
+        return;
+    struct xy_elem *elem = xy_elem_new(arena, XY_STR("subscription"), XY_STR(NS_PUBSUB_EVENT));
+    xy_elem_set(arena, elem, "node", node->name);
+    xy_elem_set(arena, elem, "jid", jid);
+    xy_elem_set(arena, elem, "subscription", xy_str(state));
+    if (subid.len > 0)
+        xy_elem_set(arena, elem, "subid", subid);
+    struct event *event = event_for_elem(node, elem);
+    for (size_t i = 0; event != NULL && i < subscriber->reached_count; i++)
+        delivery_notify(node->pubsub->shard, subscriber->reached[i].session, event_ref(event));
+    event_unref(&event);
+    xy_arena_pool_give(node->pubsub->shard->arenas, &arena);
+}
+
+/* pubsub#notify_sub: owners learn of subscribers who come and go (12.14). */
+static void notify_owners(struct node *node, struct xy_str jid, const char *state)
+{
+    struct pubsub *pubsub = node->pubsub;
+    struct xy_arena *arena = xy_arena_pool_take(pubsub->shard->arenas);
+    size_t position = 0;
+    if (!node->config.notify_sub || arena == NULL) {
+        if (arena != NULL)
+            xy_arena_pool_give(pubsub->shard->arenas, &arena);
+        return;
+    }
+    struct xy_elem *message = xy_stanza_new(arena, XY_MESSAGE, XY_HEADLINE);
+    xy_elem_set(arena, message, "from", pubsub->service);
+    struct xy_elem *container = xy_elem_add(arena, message, "pubsub", NS_PUBSUB);
+    struct xy_elem *elem = xy_elem_add(arena, container, "subscription", NS_PUBSUB);
+    xy_elem_set(arena, elem, "node", node->name);
+    xy_elem_set(arena, elem, "jid", jid);
+    xy_elem_set(arena, elem, "subscription", xy_str(state));
+    for (const struct affiliated *a; (a = xy_table_next(node->affiliations, &position, NULL)) != NULL;)
+        if (a->affiliation == AFFILIATION_OWNER)
+            router_send(pubsub->shard, xy_jid_canonical(a->jid), message, node->ticket);
+    xy_arena_pool_give(pubsub->shard->arenas, &arena);
+}
+
+/* --- options --------------------------------------------------------------------------------------------------------- */
+
+static bool fail_options(struct call *call, struct xy_str field, const char *what)
+{
+    struct xy_str shown = xy_str_n(field.data, field.len < 128 ? field.len : 128);
+    struct xy_str text = xy_arena_printf(call->arena, "%.*s: %s", XY_ARG(shown), what);
+    call_fail(call, XY_BAD_REQUEST, "invalid-options",
+              text.data != NULL && xy_str_utf8(text) ? text.data : what);
+    return false;
+}
+
+/* Applies `form` to options; false: refused. */
+static bool read_options(struct call *call, struct subscription_options *options, const struct xy_form *form)
+{
+    struct xy_str field = XY_STR_NONE;
+    struct start start;
+    switch (options_read(subscription_options, options, form, &field)) {
+    case OPTION_UNKNOWN:
+        return fail_options(call, field, "this service has no such option");
+    case OPTION_INVALID:
+        if (xy_str_is(field, "{" NS_XYLEM_DELIVERY "}ack"))
+            return fail_options(call, field, "only `stream` (XEP-0198) is supported");
+        return fail_options(call, field, "not a value this service supports");
+    case OPTION_NO_MEMORY:
+        call_no_room(call);
+        return false;
+    case OPTION_ACCEPTED:
+        break;
+    }
+    if (!start_parse(options->start, &start))
+        return fail_options(call, XY_STR("{" NS_XYLEM_DELIVERY "}start"),
+                            "use new, all, last, seq:N or time:ISO8601");
+    return true;
+}
+
+/* The <options/> beside <subscribe/> (6.3.7). *given: there is a form. */
+static bool read_companion(struct call *call, struct xy_form *form, bool *given)
+{
+    const struct xy_elem *options = xy_elem_next_is(call->action, "options", NS_PUBSUB);
+    bool cancelled = true;
+    *form = (struct xy_form){ 0 };
+    if (options != NULL &&
+        (xy_str_present(xy_elem_attr(options, "node")) || xy_str_present(xy_elem_attr(options, "jid")))) {
+        call_fail(call, XY_BAD_REQUEST, NULL, "<options/> beside <subscribe/> must not have node or jid");
+        return false;
+    }
+    if (options != NULL && !call_form(call, options, OPTIONS_FORM, form, &cancelled))
+        return false;
+    *given = !cancelled;
+    return true;
+}
+
+/* --- subscribe ------------------------------------------------------------------------------------------------------- */
+
+static bool may_subscribe(struct call *call, struct xy_jid *jid)
+{
+    enum affiliation affiliation = call_affiliation(call);
+    if (!call_jid(call, call->action, jid)) {
+        call_fail(call, XY_BAD_REQUEST, "invalid-jid",
+                  "say who subscribes: jid='user@domain' or with a resource");
+    } else if (!xy_str_eq(xy_jid_bare(*jid), call->who) && !call->admin) {
+        call_fail(call, XY_BAD_REQUEST, "invalid-jid", "you may subscribe your own JID only");
+    } else if (affiliation == AFFILIATION_OUTCAST || affiliation == AFFILIATION_PUBLISH_ONLY) {
+        call_fail(call, XY_FORBIDDEN, NULL, "you may not subscribe to this node");
+    } else if (!node_may_read(call->node, affiliation)) {
+        call_fail(call, XY_NOT_ALLOWED, "closed-node", "this node is open to those on its whitelist only");
+    } else if (!call->node->config.subscribe) {
+        call_unsupported(call, "subscribe", "this node takes no subscriptions (pubsub#subscribe)");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static struct subscription *existing(const struct node *node, struct xy_jid jid)
+{
+    const struct subscriber *subscriber = node_subscriber(node, xy_jid_bare(jid));
+    for (struct subscription *s = subscriber != NULL ? subscriber->subscriptions : NULL; s != NULL;
+         s = s->next)
+        if (xy_str_eq(s->jid, xy_jid_full(jid)))
+            return s;
+    return NULL;
+}
+
+/* Its record is on disk: from here on it gets events. */
+struct activation {
+    uint64_t node;
+    uint32_t number;
+};
+
+static void on_active(struct shard *shard, void *payload)
+{
+    const struct activation *activation = payload;
+    struct node *node = node_by_number(shard->pubsub, activation->node);
+    struct subscription *subscription = node != NULL ? node_subscription(node, activation->number) : NULL;
+    if (subscription == NULL || subscription->active)
+        return;
+    struct subscriber *subscriber = subscription->subscriber;
+    subscription->active = true;
+    routes_changed_for(node, subscriber);
+    for (size_t i = 0;
+         subscription->last_wanted && !subscription_durable(subscription) && i < subscriber->reached_count;
+         i++)
+        if (subscription_reaches(subscription, &subscriber->reached[i]))
+            routes_send_last(node, &subscriber->reached[i]);
+    if (subscriber->heard)
+        subscription->last_wanted = false;
+    durable_sessions_changed(subscription);
+}
+
+static void make_subid(struct shard *shard, char subid[SUBID_LEN + 1])
+{
+    unsigned char random[SUBID_LEN / 2];
+    xy_random(shard->env, random, sizeof(random));
+    xy_hex_encode(subid, random, sizeof(random));
+    subid[SUBID_LEN] = '\0';
+}
+
+static void begin(struct subscription *subscription)
+{
+    struct node *node = subscription->subscriber->node;
+    struct start start;
+    if (!start_parse(subscription->options.start, &start))
+        start.kind = START_NEW;
+    subscription->start_seq = durable_start_seq(node, &start);
+    durable_begin(subscription, subscription->start_seq);
+}
+
+struct subscription *subscription_add(struct call *call, struct xy_jid jid,
+                                      struct subscription_options *options)
+{
+    struct node *node = call->node;
+    struct subscription *subscription = node_add_subscription(node, jid, 0, options);
+    if (subscription == NULL)
+        return NULL;
+    make_subid(call->shard, subscription->subid);
+    subscription->last_wanted = node->config.send_last != SEND_LAST_NEVER;
+    if (subscription_durable(subscription))
+        begin(subscription);
+    record_subscription(node, subscription);
+    if (!subscription->subscriber->heard && subscription->next == NULL)
+        routes_watch(subscription->subscriber);
+    struct activation activation = { node->number, subscription->number };
+    shard_when_committed(call->shard, node->ticket, on_active, &activation, sizeof(activation));
+    notify_owners(node, subscription->jid, "subscribed");
+    return subscription;
+}
+
+/* New options for one that is there. Its mode may change: then it starts anew, or its claims end. */
+static bool change(struct call *call, struct subscription *subscription, const struct xy_form *form)
+{
+    struct node *node = call->node;
+    struct subscription_options options;
+    if (!options_copy(subscription_options, &options, &subscription->options)) {
+        call_no_room(call);
+        return false;
+    }
+    if (!read_options(call, &options, form)) {
+        options_free(subscription_options, &options);
+        return false;
+    }
+    bool was = subscription_durable(subscription);
+    if (was && options.mode != MODE_AT_LEAST_ONCE)
+        durable_end(subscription);
+    options_free(subscription_options, &subscription->options);
+    subscription->options = options;
+    if (!was && subscription_durable(subscription)) {
+        begin(subscription);
+        record_cursor(node, subscription);
+    }
+    record_subscription(node, subscription);
+    routes_changed_for(node, subscription->subscriber);
+    durable_sessions_changed(subscription);
+    return true;
+}
+
+bool subscription_room(const struct call *call, struct xy_str bare)
+{
+    const struct config_limits *limits = &call->shard->config->limits;
+    const struct subscriber *subscriber = node_subscriber(call->node, bare);
+    return call->node->subscriptions_count < limits->subscriptions_per_node &&
+           (subscriber == NULL || subscriber->subscriptions_count < limits->subscriptions_per_account);
+}
+
+static void answer(struct call *call, const struct subscription *subscription, bool with_options)
+{
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
+    (void)subscription_elem(call->arena, pubsub, subscription, true);
+    if (with_options) {
+        struct xy_elem *options = xy_elem_add(call->arena, pubsub, "options", NS_PUBSUB);
+        xy_elem_append(options, options_form(call->arena, subscription_options, &subscription->options,
+                                             "result", OPTIONS_FORM));
+    }
+    call_reply(call, result);
+}
+
+void subscribe(struct call *call)
+{
+    struct xy_jid jid;
+    struct xy_form form;
+    struct subscription_options options;
+    bool given;
+    if (!may_subscribe(call, &jid) || !read_companion(call, &form, &given) ||
+        !call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes))
+        return;
+    struct subscription *subscription = call->node->config.multi_subscribe ? NULL : existing(call->node, jid);
+    if (subscription != NULL) {
+        if (!given || change(call, subscription, &form))
+            answer(call, subscription, given);
+        return;
+    }
+    if (!subscription_room(call, xy_jid_bare(jid))) {
+        call_fail_type(call, XY_POLICY_VIOLATION, XY_ERROR_WAIT, "too-many-subscriptions",
+                       "this node or account has as many subscriptions as it may");
+        return;
+    }
+    if (!options_init(subscription_options, &options)) {
+        call_no_room(call);
+        return;
+    }
+    if (given && !read_options(call, &options, &form)) {
+        options_free(subscription_options, &options);
+        return;
+    }
+    subscription = subscription_add(call, jid, &options);
+    if (subscription == NULL) {
+        options_free(subscription_options, &options);
+        call_no_room(call);
+        return;
+    }
+    answer(call, subscription, given);
+}
+
+/* --- the subscription a request means -------------------------------------------------------------------------------- */
+
+static struct subscription *meant(struct call *call, enum xy_error_type no_subscriber)
+{
+    struct xy_jid jid;
+    struct subscription *found = NULL;
+    struct xy_str subid = xy_elem_attr(call->action, "subid");
+    if (!xy_str_present(xy_elem_attr(call->action, "jid"))) {
+        call_fail(call, XY_BAD_REQUEST, "jid-required", "say whose subscription: jid='…'");
+        return NULL;
+    }
+    if (!call_jid(call, call->action, &jid)) {
+        call_fail(call, XY_BAD_REQUEST, "invalid-jid", "that is not a JID");
+        return NULL;
+    }
+    if (!xy_str_eq(xy_jid_bare(jid), call->who) && !call->admin) {
+        call_fail(call, XY_FORBIDDEN, NULL, "that is somebody else's subscription");
+        return NULL;
+    }
+    size_t count = 0;
+    const struct subscriber *subscriber = node_subscriber(call->node, xy_jid_bare(jid));
+    for (struct subscription *s = subscriber != NULL ? subscriber->subscriptions : NULL; s != NULL;
+         s = s->next) {
+        if (!xy_str_eq(s->jid, xy_jid_full(jid)))
+            continue;
+        count++;
+        if (found == NULL || xy_str_is(subid, s->subid))
+            found = s;
+    }
+    if (count == 0)
+        call_fail_type(call, XY_UNEXPECTED_REQUEST, no_subscriber, "not-subscribed",
+                       "there is no such subscription");
+    else if (subid.len == 0 && count > 1)
+        call_fail(call, XY_BAD_REQUEST, "subid-required", "there are several: say which by subid='…'");
+    else if (subid.len > 0 && !xy_str_is(subid, found->subid))
+        call_fail(call, XY_NOT_ACCEPTABLE, "invalid-subid", "there is no subscription of that subid");
+    else
+        return found;
+    return NULL;
+}
+
+void subscription_end(struct node *node, struct subscription *subscription, bool notify)
+{
+    record_subscription_remove(node, subscription);
+    if (notify)
+        subscription_notify(node, subscription->subscriber, subscription->jid, xy_str(subscription->subid),
+                            "none");
+    notify_owners(node, subscription->jid, "none");
+    routes_changed_for(node, subscription->subscriber);
+    if (subscription_durable(subscription))
+        durable_end(subscription);
+    node_drop_subscription(node, subscription);
+}
+
+void subscriptions_recheck(struct node *node)
+{
+    for (uint32_t i = 0; i < node->by_number_cap; i++) {
+        struct subscription *subscription = node->by_number[i];
+        if (subscription != NULL &&
+            !node_may_read(node, node_affiliation(node, subscription->subscriber->bare)))
+            subscription_end(node, subscription, true);
+    }
+}
+
+void unsubscribe(struct call *call)
+{
+    struct subscription *subscription = meant(call, XY_ERROR_CANCEL);
+    if (subscription == NULL)
+        return;
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
+    xy_elem_set(call->arena, subscription_elem(call->arena, pubsub, subscription, true), "subscription",
+                XY_STR("none"));
+    subscription_end(call->node, subscription, false);
+    call_reply(call, result);
+}
+
+/* --- options of a subscription ----------------------------------------------------------------------------------------- */
+
+static void answer_options(struct call *call, const char *name, const struct subscription_options *options,
+                           const struct subscription *subscription)
+{
+    struct xy_elem *pubsub;
+    struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
+    struct xy_elem *elem = xy_elem_add(call->arena, pubsub, name, NS_PUBSUB);
+    if (call->name.len > 0)
+        xy_elem_set(call->arena, elem, "node", call->name);
+    if (subscription != NULL) {
+        xy_elem_set(call->arena, elem, "jid", subscription->jid);
+        xy_elem_set(call->arena, elem, "subid", xy_str(subscription->subid));
+    }
+    xy_elem_append(elem, options_form(call->arena, subscription_options, options, "form", OPTIONS_FORM));
+    call_reply(call, result);
+}
+
+void options_get(struct call *call)
+{
+    const struct subscription *subscription = meant(call, XY_ERROR_MODIFY);
+    if (subscription != NULL)
+        answer_options(call, "options", &subscription->options, subscription);
+}
+
+void options_set(struct call *call)
+{
+    struct subscription *subscription = meant(call, XY_ERROR_MODIFY);
+    struct xy_form form;
+    bool cancelled;
+    if (subscription == NULL || !call_form(call, call->action, OPTIONS_FORM, &form, &cancelled) ||
+        !call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes))
+        return;
+    if (cancelled || change(call, subscription, &form))
+        call_reply(call, NULL);
+}
+
+void default_options_get(struct call *call)
+{
+    struct subscription_options options;
+    if (!options_init(subscription_options, &options)) {
+        call_no_room(call);
+        return;
+    }
+    answer_options(call, "default", &options, NULL);
+    options_free(subscription_options, &options);
+}
