@@ -7,6 +7,7 @@
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/namespaces.h"
+#include "core/xml/writer.h"
 
 _Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous within the window");
 
@@ -56,11 +57,16 @@ static void stanza_refuse(struct session *session, struct request *request, enum
                           "an IQ needs an id, a type, and exactly one child for get and set");
 }
 
-/* Answered by the stream (legacy session): XEP-0198 counts it all the same. */
-static void on_answered(struct session *session, struct xy_stanza *stanza)
+/* Answered by the stream (legacy session): XEP-0198 counts it all the same, and the answer too. */
+static void on_answered(struct session *session, const struct xy_stream_event *event)
 {
+    struct xy_stanza stanza = event->stanza;
     uint32_t inbound = count_in(session);
-    xy_arena_pool_give(session->shard->arenas, &stanza->arena);
+    struct xy_bytes *reply = event->reply ? xy_xml_bytes(event->reply, XY_STR(NS_CLIENT)) : NULL;
+    if (reply)
+        outbox_push(session, &reply, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
+    xy_bytes_unref(&reply);
+    xy_arena_pool_give(session->shard->arenas, &stanza.arena);
     session_handled(session->shard, session->ref, inbound);
 }
 
@@ -70,12 +76,13 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
     struct xy_stanza stanza = event->stanza;
     stat_add(shard, stanzas_in, 1);
     if (event->answered) {
-        on_answered(session, &stanza);
+        on_answered(session, event);
         return;
     }
     if (event->verdict == XY_STANZA_BAD_FROM || !from_is_own(session, &stanza)) {
         xy_arena_pool_give(shard->arenas, &stanza.arena);
-        session_fail(session, XY_STREAM_INVALID_FROM, "'from' must be this session's own address, or left out");
+        session_fail(session, XY_STREAM_INVALID_FROM,
+                     "'from' must be this session's own address, or left out");
         return;
     }
     strip_server_owned(session, &stanza);
@@ -140,8 +147,8 @@ static void on_failed(struct session *session, const struct xy_stream_event *eve
     struct shard *shard = session->shard;
     stat_add(shard, streams_failed, 1);
     log_info(shard->log, "stream failed", LOG_STR("jid", xy_jid_full(session->jid)),
-             LOG_Z("peer", session->link ? session->link->peer : ""), LOG_Z("error", xy_stream_error_name(event->error)),
-             LOG_STR("why", event->text));
+             LOG_Z("peer", session->link ? session->link->peer : ""),
+             LOG_Z("error", xy_stream_error_name(event->error)), LOG_STR("why", event->text));
     outbox_flush(session);
     session_end(session);
 }

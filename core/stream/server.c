@@ -233,21 +233,28 @@ static bool on_enable(struct xy_stream *s, const struct xy_elem *elem, struct xy
 }
 
 /* RFC 3921's <session/> is granted and means nothing; a second resource on one stream is refused (hostile input 40).
- * The owner still gets the stanza, because XEP-0198 counts it. */
-static bool answer_here(struct xy_stream *s, const struct xy_stanza *iq)
+ * NULL: an ordinary stanza. The owner gets these too, because XEP-0198 counts them. */
+static struct xy_elem *reply_here(const struct xy_stanza *iq)
 {
     if (iq->kind != XY_IQ || iq->type != XY_SET)
-        return false;
+        return NULL;
     const struct xy_elem *child = xy_elem_first(iq->elem);
-    if (xy_elem_is(child, "session", NS_SESSION)) {
-        write_reply(s, xy_stanza_result(iq->arena, iq));
-        return true;
-    }
+    if (xy_elem_is(child, "session", NS_SESSION))
+        return xy_stanza_result(iq->arena, iq);
     if (!xy_elem_is(child, "bind", NS_BIND))
-        return false;
+        return NULL;
     struct xy_error error = xy_error_make(XY_NOT_ALLOWED, "A resource is bound already.");
-    write_iq_error(s, iq, &error);
-    return true;
+    return xy_error_reply(iq->arena, iq, &error);
+}
+
+static void answer_here(struct xy_stream *s, struct xy_stream_event *event)
+{
+    struct xy_elem *reply = event->verdict == XY_STANZA_OK ? reply_here(&event->stanza) : NULL;
+    event->answered = reply != NULL;
+    if (s->sm)
+        event->reply = reply;
+    else
+        write_reply(s, reply);
 }
 
 static bool on_bound(struct xy_stream *s, struct xy_xml_event *xml, struct xy_stream_event *event)
@@ -261,7 +268,7 @@ static bool on_bound(struct xy_stream *s, struct xy_xml_event *xml, struct xy_st
     }
     if (!stream_stanza(s, xml, event) || event->kind != XY_STREAM_EVENT_STANZA)
         return true;
-    event->answered = event->verdict == XY_STANZA_OK && answer_here(s, &event->stanza);
+    answer_here(s, event);
     s->stanza_seen = s->stanza_seen || !event->answered;
     return true;
 }

@@ -77,7 +77,10 @@ struct xy_stream_event {
      * answers with the matching stanza error, see xy_stanza_read. Stanzas of unknown kind never come here. */
     struct xy_stanza stanza;
     enum xy_stanza_verdict verdict;
-    bool answered; /* server: legacy <session/> or a second bind, answered here: only count it for XEP-0198 */
+    /* Server: legacy <session/> or a second bind, answered here: only count it for XEP-0198. With stream management on
+     * the answer counts as well, so it is left to the owner to send: `reply`, in the stanza's arena. */
+    bool answered;
+    struct xy_elem *reply;
 
     /* OPENED: as in the header, `to` prepared; absent: the peer named no host, which most owners
      * refuse as host-unknown. `secure`: TLS is on. */

@@ -196,6 +196,8 @@ static void test_before_binding(void **state)
     check(LOGIN "<resume xmlns='urn:xmpp:sm:3' previd='x' h='0'/>", SM_FAILED("feature-not-implemented"),
           false);
     check(LOGIN KIT_AUTH, STREAM_ERROR("unsupported-stanza-type"), true);
+    /* an error behind a restart has a header of its own in front */
+    check(KIT_HEADER KIT_AUTH "<bogus>", "</success><?xml version='1.0'?><stream:stream", true);
     check(KIT_HEADER KIT_AUTH "<stream:stream to='other.org' version='1.0' xmlns='jabber:client' "
                               "xmlns:stream='http://etherx.jabber.org/streams'>",
           STREAM_ERROR("host-unknown"), true); /* case 24 */
@@ -435,6 +437,27 @@ static void test_stream_management(void **state)
     check_with(&base, LOGIN SM("resume", "previd='mine'"), SM_FAILED("bad-request"), false);
 }
 
+/* With stream management on every stanza out counts, so the stream must not slip one past the owner. */
+static void test_answer_is_counted(void **state)
+{
+    (void)state;
+    struct run r = { .server.offer = { .sm = true } };
+    struct xy_stream_event event;
+    struct xy_buf reply = { 0 };
+    const char *iq = "<iq type='set' id='s'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>";
+    run_start(&r);
+    feed(&r, XY_STR(BOUND SM("enable", "")), false);
+    xy_stream_feed(r.server.stream, iq, strlen(iq));
+    assert_true(xy_stream_next(r.server.stream, &event));
+    assert_true(event.answered);
+    assert_int_equal(xy_stream_output(r.server.stream).len, 0);
+    xy_xml_write(&reply, event.reply, XY_STR(NS_CLIENT));
+    assert_str(xy_buf_view(&reply), "<iq type='result' id='s'/>");
+    xy_arena_free(&event.stanza.arena);
+    xy_buf_free(&reply);
+    run_end(&r);
+}
+
 static void test_fail_ack(void **state)
 {
     (void)state;
@@ -517,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_stanza_size),
         cmocka_unit_test(test_stream_management),
+        cmocka_unit_test(test_answer_is_counted),
         cmocka_unit_test(test_fail_ack),
         cmocka_unit_test(test_fail_by_owner),
         cmocka_unit_test(test_output_pieces_and_ids),
