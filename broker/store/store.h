@@ -92,6 +92,7 @@ struct store_options {
     uint64_t reserve_bytes;      /* free disk that is never used */
     /* Wake that shard: something was committed, or a checkpoint wants it to turn (store_flush does its part). Called on
      * the commit thread, the checkpoint thread, or within the step functions; it must not call the store. */
+    void (*committed)(void *ctx, unsigned shard);
     /* A commit failed for good: nothing further will be acknowledged. Log and exit. Called once, on any thread. */
     void (*failed)(void *ctx, const char *why);
     void *ctx;

@@ -152,7 +152,7 @@ static bool reserve(struct tree *tree, struct xy_arena *arena, const struct tree
 
 static bool slots_insert(struct tree *tree, struct xy_arena *arena, struct tree_path *path, struct slot slot)
 {
-    struct tree_node *fresh[TREE_HEIGHT_MAX + 1];
+    struct tree_node *fresh[TREE_HEIGHT_MAX + 1] = { NULL };
     unsigned count, used = 0, level = tree->height;
     if (tree->height + 2 > TREE_HEIGHT_MAX || !reserve(tree, arena, path, fresh, &count))
         return false;
@@ -164,6 +164,7 @@ static bool slots_insert(struct tree *tree, struct xy_arena *arena, struct tree_
             break;
         }
         struct tree_node *right = fresh[used++];
+        xy_assert(used <= count && right != NULL);
         split(node, right, at, slot);
         slot = slot_of_child(right);
         if (level == 0) {
