@@ -246,19 +246,27 @@ static void tls_read(struct conn *conn)
     }
 }
 
+static size_t binding_add(struct xy_sasl_binding *binding, const char *type, const unsigned char *data, size_t len)
+{
+    *binding = (struct xy_sasl_binding){ .type = type, .data = xy_str_n((const char *)data, len) };
+    return len > 0 ? 1 : 0;
+}
+
 static void tls_secured(struct conn *conn)
 {
     struct shard *shard = conn->link.shard;
     struct net *net = shard->net;
-    unsigned char end_point[XY_TLS_BINDING_MAX];
-    struct xy_sasl_binding binding = { .type = "tls-server-end-point" };
-    binding.data = xy_str_n((const char *)end_point, xy_tls_server_end_point(conn->tls, end_point));
+    unsigned char end_point[XY_TLS_BINDING_MAX], unique[XY_TLS_BINDING_MAX];
+    struct xy_sasl_binding bindings[XY_SASL_BINDINGS_MAX];
+    size_t count = 0;
+    count += binding_add(&bindings[count], "tls-server-end-point", end_point, xy_tls_server_end_point(conn->tls, end_point));
+    count += binding_add(&bindings[count], "tls-unique", unique, xy_tls_unique(conn->tls, unique));
     handshake_forget(conn);
     conn->tls_state = CONN_SECURE;
     conn->link.secure = true;
     stat_add(shard, tls_handshakes, 1);
     stat_add(shard, tls_resumed, xy_tls_resumed(conn->tls) ? 1 : 0);
-    shard->link_events->secured(&conn->link, &binding, binding.data.len > 0 ? 1 : 0);
+    shard->link_events->secured(&conn->link, bindings, count);
     if (conn_is_ours(conn, net))
         tls_read(conn);
 }

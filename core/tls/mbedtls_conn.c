@@ -442,6 +442,22 @@ size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TL
     return mbedtls_md_get_size(digest);
 }
 
+/* In a full handshake the client finishes first. */
+size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+{
+#if MBEDTLS_VERSION_MAJOR < 3 && defined(MBEDTLS_SSL_RENEGOTIATION)
+    size_t len = tls->ssl.verify_data_len;
+    if (!tls->established || !tls->full_handshake || len == 0 || len > XY_TLS_BINDING_MAX)
+        return 0;
+    memcpy(out, tls->config->server ? tls->ssl.peer_verify_data : tls->ssl.own_verify_data, len);
+    return len;
+#else
+    (void)tls;
+    (void)out;
+    return 0;
+#endif
+}
+
 bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out)
 {
     mbedtls_ssl_session session;

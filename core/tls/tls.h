@@ -140,6 +140,10 @@ const char *xy_tls_peer_problem(const struct xy_tls *tls);
  * out, or 0 when this certificate's signature defines none. */
 size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
 
+/* tls-unique (RFC 5929 3): the first Finished message, which some clients know as the only binding. 0 after a resumption,
+ * where it would not be unique (RFC 7627 1), and where the library does not tell (mbedTLS 3). */
+size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
+
 /* What a client keeps to reconnect cheaply (a ticket and its secret: never log or show it), after the handshake and at
  * least one read. false: the server gave none. Set it on a new connection to the same host before its handshake; a
  * ticket that does not fit any more costs nothing but a full handshake. */
