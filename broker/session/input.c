@@ -104,24 +104,10 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
 
 /* --- XEP-0198 ----------------------------------------------------------------------------------------------------- */
 
-/* <r/> or <a/> without <enable/> */
-static void sm_unexpected(struct session *session)
-{
-    struct xy_bytes *failed = xy_bytes_new(
-        XY_STR("<failed xmlns='" NS_SM "'><unexpected-request xmlns='" NS_STANZA_ERRORS "'/></failed>"));
-    if (failed)
-        outbox_push(session, &failed, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
-    xy_bytes_unref(&failed);
-}
-
 static void on_request(struct session *session, const struct xy_stream_event *event)
 {
     struct session_sm *sm = session->sm;
     (void)event;
-    if (sm == NULL) {
-        sm_unexpected(session);
-        return;
-    }
     if (sm->counters.in_h == sm->counters.in_tail) {
         sm->ack_due = true;
         outbox_touch(session);
@@ -137,10 +123,7 @@ static void on_request(struct session *session, const struct xy_stream_event *ev
 
 static void on_ack(struct session *session, const struct xy_stream_event *event)
 {
-    if (session->sm)
-        outbox_acked(session, event->h);
-    else
-        sm_unexpected(session);
+    outbox_acked(session, event->h);
 }
 
 /* --- the end of a stream ------------------------------------------------------------------------------------------ */

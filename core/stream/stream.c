@@ -259,14 +259,16 @@ void stream_write_sm_failed(struct xy_stream *s, enum xy_condition condition, co
 /* <a/> and <r/>. Before stream management is on they mean nothing and are ignored. */
 bool stream_sm_element(struct xy_stream *s, const struct xy_elem *elem, struct xy_stream_event *event)
 {
-    if (xy_str_is(elem->name, "r")) {
-        event->kind = XY_STREAM_EVENT_SM_REQUEST;
-        return s->sm;
-    }
-    if (!xy_str_is(elem->name, "a"))
+    bool request = xy_str_is(elem->name, "r");
+    if (!request && !xy_str_is(elem->name, "a"))
         return stream_fail_misplaced(s, event, elem);
-    event->kind = XY_STREAM_EVENT_SM_ACK;
-    if (s->sm && !xy_str_u32(xy_elem_attr(elem, "h"), &event->h)) {
+    if (!s->sm) {
+        if (s->is_server)
+            stream_write_sm_failed(s, XY_UNEXPECTED_REQUEST, NULL);
+        return false;
+    }
+    event->kind = request ? XY_STREAM_EVENT_SM_REQUEST : XY_STREAM_EVENT_SM_ACK;
+    if (!request && !xy_str_u32(xy_elem_attr(elem, "h"), &event->h)) {
         event->kind = XY_STREAM_EVENT_FAILED;
         event->failure = XY_STREAM_FAILED_PROTOCOL;
         event->error = XY_STREAM_UNDEFINED_CONDITION;
@@ -274,7 +276,7 @@ bool stream_sm_element(struct xy_stream *s, const struct xy_elem *elem, struct x
         stream_fail_ack_unreadable(s);
         return true;
     }
-    return s->sm;
+    return true;
 }
 
 /* --- Output --- */

@@ -36,8 +36,9 @@ def test_resource_in_use_replaces_the_old_session(broker, connect):
 
 def test_half_open_session_is_replaced_at_once(broker, connect):
     """An agent that rebooted must not wait for its own ghost."""
-    ghost = connect(broker, "alice", "desk", presence=0)
+    ghost = connect(broker, "alice", "desk")
     ghost.enable_sm()
+    ghost.available()
     new = connect(broker, "alice", "desk", presence=0)
     bob = connect(broker, "bob", "x")
     bob.message(ALICE + "/desk", "for the new one")
@@ -45,8 +46,9 @@ def test_half_open_session_is_replaced_at_once(broker, connect):
 
 
 def test_detached_session_is_replaced_and_its_messages_move(broker, connect):
-    ghost = connect(broker, "alice", "desk", presence=0)
+    ghost = connect(broker, "alice", "desk")
     ghost.enable_sm()
+    ghost.available()
     bob = connect(broker, "bob", "x")
     bob.enable_sm()
     ghost.reset()

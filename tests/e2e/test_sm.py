@@ -377,8 +377,9 @@ def test_graceful_stop_acknowledges_first(broker, connect, alice):
 def test_client_that_never_acknowledges_does_not_stop_others(broker, connect, alice):
     alice.enable_sm()
     alice.available()
-    deaf = connect(broker, "carol", "x", presence=0)
+    deaf = connect(broker, "carol", "x")
     deaf.enable_sm()
+    deaf.available()
     bob = connect(broker, "bob", "x")
     for number in range(2000):
         bob.message(f"carol@{DOMAIN}/x", "x" * 500)
