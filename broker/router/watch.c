@@ -144,41 +144,43 @@ void watch_free(struct address *address)
 }
 
 /* Travels from the node's shard to the account's. */
-struct watch_job {
+struct watch_mail {
     bool on;
-    struct xy_str bare, node;
-    char text[];
+    uint32_t bare_len;
+    struct mail_str names; /* the account's, then the node's */
 };
+
+static void watch_start(struct shard *shard, struct xy_str bare, struct xy_str node)
+{
+    struct address *address = address_touch(shard, bare);
+    if (address)
+        watch_add(address, node);
+    struct news *news = news_new(address, bare);
+    if (!news)
+        return;
+    news_send(shard, news, node);
+    news_unref(news);
+}
 
 static void watch_at_owner(struct shard *shard, void *payload)
 {
-    struct watch_job *job = *(struct watch_job **)payload;
-    struct address *address = job->on ? address_touch(shard, job->bare) : address_find(shard, job->bare);
-    if (job->on) {
-        if (address)
-            watch_add(address, job->node);
-        struct news *news = news_new(address, job->bare);
-        if (news) {
-            news_send(shard, news, job->node);
-            news_unref(news);
-        }
-    } else if (address) {
-        watch_remove(address, job->node);
-    }
-    free(job);
+    struct watch_mail *mail = payload;
+    struct xy_str names = mail_str_view(&mail->names);
+    struct xy_str bare = xy_str_n(names.data, mail->bare_len);
+    struct xy_str node = xy_str_n(names.data + mail->bare_len, names.len - mail->bare_len);
+    struct address *address = mail->on ? NULL : address_find(shard, bare);
+    if (mail->on)
+        watch_start(shard, bare, node);
+    else if (address)
+        watch_remove(address, node);
+    mail_str_free(&mail->names);
 }
 
 static void watch_mail(struct shard *shard, struct xy_str bare, struct xy_str node, bool on)
 {
-    struct watch_job *job = calloc(1, sizeof(*job) + bare.len + node.len);
-    if (!job)
-        return;
-    job->on = on;
-    memcpy(job->text, bare.data, bare.len);
-    memcpy(job->text + bare.len, node.data, node.len);
-    job->bare = xy_str_n(job->text, bare.len);
-    job->node = xy_str_n(job->text + bare.len, node.len);
-    shard_mail(shard, shard_owner(shard, bare), watch_at_owner, &job, sizeof(struct watch_job *));
+    struct watch_mail mail = { .on = on, .bare_len = (uint32_t)bare.len };
+    if (mail_str_join(&mail.names, bare, node))
+        shard_mail(shard, shard_owner(shard, bare), watch_at_owner, &mail, mail_str_size(&mail, &mail.names));
 }
 
 void address_watch(struct shard *shard, struct xy_str bare, struct xy_str node)

@@ -16,21 +16,25 @@ struct mail_str {
     char near[MAIL_STR_NEAR];
 };
 
-/* false: no memory; nothing is held then. */
+/* Two strings, one after the other; absent ones are empty. false: no memory; nothing is held then. */
+static inline bool mail_str_join(struct mail_str *m, struct xy_str a, struct xy_str b)
+{
+    size_t len = a.len + b.len;
+    m->len = (uint32_t)len;
+    m->far = len > MAIL_STR_NEAR ? malloc(len) : NULL;
+    if (len > MAIL_STR_NEAR && !m->far)
+        return false;
+    char *to = m->far ? m->far : m->near;
+    if (a.len)
+        memcpy(to, a.data, a.len);
+    if (b.len)
+        memcpy(to + a.len, b.data, b.len);
+    return true;
+}
+
 static inline bool mail_str_set(struct mail_str *m, struct xy_str s)
 {
-    m->far = NULL;
-    m->len = (uint32_t)s.len;
-    if (s.len <= MAIL_STR_NEAR) {
-        if (s.len)
-            memcpy(m->near, s.data, s.len);
-        return true;
-    }
-    m->far = malloc(s.len);
-    if (!m->far)
-        return false;
-    memcpy(m->far, s.data, s.len);
-    return true;
+    return mail_str_join(m, s, XY_STR_NONE);
 }
 
 static inline struct xy_str mail_str_view(const struct mail_str *m)
