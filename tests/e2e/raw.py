@@ -287,6 +287,30 @@ class Client:
         self.send(f"<presence><priority>{priority}</priority></presence>")
         return self.read_until(lambda e: local_name(e) == "presence" and e.get("from") == self.jid)
 
+    def login_local(self, resource=None):
+        """Over the local socket, as whom the kernel says we are."""
+        self.open()
+        assert local_name(self.sasl("EXTERNAL", b"")) == "success"
+        self.open()
+        self.bind(resource)
+        return self
+
+    def add_user(self, name, password):
+        """XEP-0133 4.1, in one step."""
+        fields = {
+            "FORM_TYPE": "http://jabber.org/protocol/admin",
+            "accountjid": f"{name}@{DOMAIN}",
+            "password": password,
+            "password-verify": password,
+        }
+        values = "".join(f"<field var='{k}'><value>{escape(v)}</value></field>" for k, v in fields.items())
+        command = (
+            "<command xmlns='http://jabber.org/protocol/commands' action='complete' "
+            "node='http://jabber.org/protocol/admin#add-user'>"
+            f"<x xmlns='jabber:x:data' type='submit'>{values}</x></command>"
+        )
+        return self.ok("set", command, DOMAIN)
+
     # --- stanzas ------------------------------------------------------------------------------------------------
 
     def new_id(self):

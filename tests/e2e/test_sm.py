@@ -76,6 +76,13 @@ def test_enable_before_login_is_refused(broker, connect):
     assert element.tag == f"{{{SM}}}failed" or condition(element)[1] == "not-authorized"
 
 
+def test_enable_after_stanzas_is_refused(alice):
+    """Their count would be anybody's guess (53)."""
+    alice.send("<presence/>")
+    alice.send(f"<enable xmlns='{SM}'/>")
+    failed(alice, "unexpected-request")
+
+
 def test_enable_twice_is_refused(alice):
     alice.enable_sm()
     alice.send(f"<enable xmlns='{SM}' resume='true'/>")
@@ -157,9 +164,13 @@ def test_h_that_goes_back_does_no_harm(broker, connect, alice):
 
 
 def test_elements_of_stream_management_without_enabling(alice):
-    alice.send(f"<r xmlns='{SM}'/>")
-    element = alice.read()
-    assert element.tag == f"{{{SM}}}failed" or local_name(element) == "error"
+    """Answered with an error, or ignored; never with a count."""
+    alice.send(f"<r xmlns='{SM}'/><a xmlns='{SM}' h='5'/>")
+    try:
+        assert alice.ping().get("type") == "result"
+    except raw.Closed:
+        pass
+    assert not [e for e in alice.inbox if e.tag == f"{{{SM}}}a"]
 
 
 # --- resumption ---------------------------------------------------------------------------------------------------
