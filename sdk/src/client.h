@@ -18,6 +18,7 @@
 #include "sdk/src/backoff.h"
 #include "sdk/src/config.h"
 #include "sdk/src/driver.h"
+#include "sdk/src/fragment.h"
 #include "sdk/src/link.h"
 
 #define XY_CLIENT_ARENAS       16u
@@ -264,5 +265,3 @@ void xy_bytestreams_tick(struct xylem_client *c);
 uint64_t xy_bytestreams_deadline_us(const struct xylem_client *c);
 void xy_bytestreams_free(struct xylem_client *c);
 
-/* fragment.c: one element of XML text, in jabber:client. NULL: it is not one. */
-struct xy_elem *xy_fragment_parse(struct xy_str text, struct xy_arena **arena);
