@@ -1,16 +1,14 @@
 /* xylem ping and xylem admin: is it there, and how does it do. */
 #include <stdio.h>
-#include <time.h>
 
 #include "agents/cli/cli.h"
 #include "agents/cli/form.h"
 #include "core/namespaces.h"
+#include "sdk/drivers/system.h"
 
 static double milliseconds(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+    return (double)xy_now_us(xy_env_system()) / 1e3;
 }
 
 int cli_ping(struct cli *cli)

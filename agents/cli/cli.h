@@ -18,11 +18,37 @@ enum cli_exit { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_TIMED_OUT = 3 }
 
 /* Every option of every command, once. Global ones are taken anywhere. */
 enum cli_option_id {
-    OPT_HELP, OPT_VERSION, OPT_AS, OPT_SOCKET, OPT_HOST, OPT_PORT, OPT_JID, OPT_PASSWORD_FILE, OPT_CA, OPT_INSECURE,
-    OPT_DIRECT_TLS, OPT_NO_TLS, OPT_CONFIG,
+    OPT_HELP,
+    OPT_VERSION,
+    OPT_AS,
+    OPT_SOCKET,
+    OPT_HOST,
+    OPT_PORT,
+    OPT_JID,
+    OPT_PASSWORD_FILE,
+    OPT_CA,
+    OPT_INSECURE,
+    OPT_DIRECT_TLS,
+    OPT_NO_TLS,
+    OPT_CONFIG,
     OPT_GLOBAL_COUNT,
-    OPT_ID = OPT_GLOBAL_COUNT, OPT_TYPE, OPT_CREATE, OPT_DURABLE, OPT_FORGET, OPT_JSON, OPT_COUNT, OPT_TIMEOUT, OPT_STATE,
-    OPT_START, OPT_OFFLINE, OPT_PASSWORD_STDIN, OPT_SET, OPT_INTO, OPT_ONCE, OPT_RESOURCE, OPT_BLOCK,
+    OPT_ID = OPT_GLOBAL_COUNT,
+    OPT_TYPE,
+    OPT_CREATE,
+    OPT_DURABLE,
+    OPT_FORGET,
+    OPT_JSON,
+    OPT_COUNT,
+    OPT_TIMEOUT,
+    OPT_STATE,
+    OPT_START,
+    OPT_OFFLINE,
+    OPT_PASSWORD_STDIN,
+    OPT_SET,
+    OPT_INTO,
+    OPT_ONCE,
+    OPT_RESOURCE,
+    OPT_BLOCK,
     OPT_COUNT_ALL,
 };
 #define CLI_BIT(id) (1ull << (id))
@@ -40,10 +66,10 @@ struct cli {
 };
 
 struct cli_command {
-    const char *name, *sub;  /* sub NULL: none */
-    const char *arguments;   /* for the usage line */
-    const char *help;        /* one line */
-    const char *more;        /* NULL, or further lines for --help */
+    const char *name, *sub;           /* sub NULL: none */
+    const char *arguments;            /* for the usage line */
+    const char *help;                 /* one line */
+    const char *more;                 /* NULL, or further lines for --help */
     int arguments_min, arguments_max; /* -1: any number */
     unsigned long long options;       /* bits of those it takes besides the global ones */
     int (*run)(struct cli *cli);
@@ -52,7 +78,8 @@ extern const struct cli_command cli_commands[]; /* ended by name NULL */
 
 /* options.c */
 int cli_parse(struct cli *cli, int argc, char **argv); /* -1: go on; otherwise the exit status */
-bool cli_number(struct cli *cli, enum cli_option_id id, uint64_t max, uint64_t *out); /* false: not one, said so */
+bool cli_number(struct cli *cli, enum cli_option_id id, uint64_t max,
+                uint64_t *out); /* false: not one, said so */
 
 /* connect.c */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

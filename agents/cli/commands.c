@@ -7,37 +7,45 @@
 
 const struct cli_command cli_commands[] = {
     { "pub", NULL, "NODE [FILE|-]", "publish a file, or standard input, as one item",
-      "Text travels as it is; one well-formed XML element becomes the payload itself. Returns when the broker has the\n"
+      "Text travels as it is; one well-formed XML element becomes the payload itself. Returns when the "
+      "broker has the\n"
       "item on disk.",
       1, 2, CLI_BIT(OPT_ID) | CLI_BIT(OPT_TYPE) | CLI_BIT(OPT_CREATE), cli_pub },
     { "sub", NULL, "NODE ...", "print the items of nodes as they come",
-      "With --durable nothing is missed, also while this command does not run: the broker keeps what was not printed,\n"
-      "for the resource NAME of this account (default: this machine's name), until --forget ends it. One NAME, one set\n"
+      "With --durable nothing is missed, also while this command does not run: the broker keeps what was not "
+      "printed,\n"
+      "for the resource NAME of this account (default: this machine's name), until --forget ends it. One "
+      "NAME, one set\n"
       "of nodes: another set needs another NAME.",
       1, -1,
-      CLI_BIT(OPT_DURABLE) | CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) | CLI_BIT(OPT_TIMEOUT) |
-          CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
+      CLI_BIT(OPT_DURABLE) | CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) |
+          CLI_BIT(OPT_TIMEOUT) | CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
       cli_sub },
-    { "node", "create", "NODE", "create a node", "--set NAME=VALUE gives it options, as in `xylem node config`.", 1, 1,
-      CLI_BIT(OPT_SET), cli_node_create },
+    { "node", "create", "NODE", "create a node",
+      "--set NAME=VALUE gives it options, as in `xylem node config`.", 1, 1, CLI_BIT(OPT_SET),
+      cli_node_create },
     { "node", "delete", "NODE", "delete a node and all its items", NULL, 1, 1, 0, cli_node_delete },
     { "node", "list", "", "list the nodes of the service", NULL, 0, 0, CLI_BIT(OPT_JSON), cli_node_list },
     { "node", "info", "NODE", "describe a node", NULL, 1, 1, CLI_BIT(OPT_JSON), cli_node_info },
     { "node", "config", "NODE [NAME=VALUE ...]", "show or change a node's configuration",
-      "NAME is a field as shown, e.g. pubsub#max_items, or {urn:xylem:node:0}durability.", 1, -1, CLI_BIT(OPT_JSON),
-      cli_node_config },
-    { "user", "add", "JID", "create an account", "Asks for the password, or reads one line with --password-stdin.", 1, 1,
+      "NAME is a field as shown, e.g. pubsub#max_items, or {urn:xylem:node:0}durability.", 1, -1,
+      CLI_BIT(OPT_JSON), cli_node_config },
+    { "user", "add", "JID", "create an account",
+      "Asks for the password, or reads one line with --password-stdin.", 1, 1,
       OFFLINE | CLI_BIT(OPT_PASSWORD_STDIN), cli_user_add },
     { "user", "import", "FILE", "create accounts from lines of name:password",
       "The password is everything after the first colon.", 1, 1, OFFLINE, cli_user_import },
     { "user", "list", "", "list the accounts", NULL, 0, 0, OFFLINE | CLI_BIT(OPT_JSON), cli_user_list },
-    { "user", "passwd", "JID", "change a password", NULL, 1, 1, OFFLINE | CLI_BIT(OPT_PASSWORD_STDIN), cli_user_passwd },
-    { "user", "remove", "JID ...", "remove accounts and all they own", NULL, 1, -1, OFFLINE, cli_user_remove },
+    { "user", "passwd", "JID", "change a password", NULL, 1, 1, OFFLINE | CLI_BIT(OPT_PASSWORD_STDIN),
+      cli_user_passwd },
+    { "user", "remove", "JID ...", "remove accounts and all they own", NULL, 1, -1, OFFLINE,
+      cli_user_remove },
     { "send", NULL, "FILE JID", "send a file to a client that runs `xylem recv`", NULL, 2, 2,
       CLI_BIT(OPT_BLOCK), cli_send },
     { "recv", NULL, "", "receive files, check their hashes, and put them into a folder", NULL, 0, 0,
       CLI_BIT(OPT_INTO) | CLI_BIT(OPT_ONCE) | CLI_BIT(OPT_RESOURCE) | CLI_BIT(OPT_TIMEOUT), cli_recv },
-    { "ping", NULL, "[JID]", "measure the way to the broker, or to an address", NULL, 0, 1, CLI_BIT(OPT_COUNT), cli_ping },
+    { "ping", NULL, "[JID]", "measure the way to the broker, or to an address", NULL, 0, 1,
+      CLI_BIT(OPT_COUNT), cli_ping },
     { "admin", "stats", "", "print the broker's figures", NULL, 0, 0, CLI_BIT(OPT_JSON), cli_admin_stats },
     { NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL },
 };

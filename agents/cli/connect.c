@@ -11,9 +11,9 @@
 #include "agents/cli/cli.h"
 #include "sdk/src/fragment.h"
 
-#define PASSWORD_MAX     1024
-#define STOP_DRAIN_MS    5000u
-#define STOP_TIMEOUT_MS  7000
+#define PASSWORD_MAX    1024
+#define STOP_DRAIN_MS   5000u
+#define STOP_TIMEOUT_MS 7000
 
 static volatile sig_atomic_t signalled;
 
@@ -147,7 +147,8 @@ static void say_over(const struct cli *cli)
     if (cli->why == XYLEM_UNREACHABLE && !cli->option[OPT_JID])
         cli_error("is xylemd running, and is this its socket? --socket PATH or XYLEM_SOCKET names another");
     if (cli->why == XYLEM_AUTH && !cli->option[OPT_JID])
-        cli_error("the local socket is for root, the broker's own user and auth.local_users of its configuration");
+        cli_error(
+            "the local socket is for root, the broker's own user and auth.local_users of its configuration");
     if (cli->why == XYLEM_UNTRUSTED)
         cli_error("--ca FILE names the certificates to trust");
 }
@@ -217,7 +218,8 @@ enum xylem_status cli_ask(struct cli *cli, const char *to, bool set, const struc
         *answer = NULL;
         *arena = NULL;
     }
-    enum xylem_status status = xylem_request(cli->client, to, set, payload->data, payload->len, 0, on_answer, &call);
+    enum xylem_status status =
+        xylem_request(cli->client, to, set, payload->data, payload->len, 0, on_answer, &call);
     if (status != XYLEM_OK) {
         cli_error("%s", xylem_client_error(cli->client));
         return status;

@@ -26,7 +26,8 @@ static int ask_service(struct cli *cli, bool set, struct xy_buf *payload)
 {
     int status = cli_connect(cli, NULL);
     if (status == CLI_DONE)
-        status = cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), set, payload, NULL, NULL, false));
+        status =
+            cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), set, payload, NULL, NULL, false));
     xy_buf_free(payload);
     return status;
 }
@@ -79,7 +80,8 @@ static void print_item(const struct xy_elem *item, bool json)
 static bool list_page(struct cli *cli, struct xy_buf *after, int *status)
 {
     struct xy_buf payload = { 0 };
-    xy_buf_lit(&payload, "<query xmlns='" NS_DISCO_ITEMS "'><set xmlns='" NS_RSM "'><max>" LIST_PAGE "</max>");
+    xy_buf_lit(&payload,
+               "<query xmlns='" NS_DISCO_ITEMS "'><set xmlns='" NS_RSM "'><max>" LIST_PAGE "</max>");
     if (after->len > 0) {
         xy_buf_lit(&payload, "<after>");
         xy_xml_escape(&payload, xy_buf_view(after));
@@ -88,7 +90,8 @@ static bool list_page(struct cli *cli, struct xy_buf *after, int *status)
     xy_buf_lit(&payload, "</set></query>");
     struct xy_arena *arena;
     struct xy_elem *answer;
-    *status = cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
+    *status =
+        cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
     xy_buf_free(&payload);
     const struct xy_elem *query = answer ? xy_elem_child(answer, "query", NS_DISCO_ITEMS) : NULL;
     size_t count = 0;
@@ -129,7 +132,8 @@ int cli_node_info(struct cli *cli)
     struct xy_arena *arena;
     struct xy_elem *answer;
     struct xy_form form;
-    status = cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
+    status =
+        cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
     xy_buf_free(&payload);
     if (status == CLI_DONE && cli_form_find(arena, answer, &form))
         cli_form_print(&form, cli->option[OPT_JSON] != NULL);
@@ -148,7 +152,8 @@ static int show_config(struct cli *cli)
     struct xy_arena *arena;
     struct xy_elem *answer;
     struct xy_form form;
-    int status = cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
+    int status =
+        cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false));
     xy_buf_free(&payload);
     if (status == CLI_DONE && cli_form_find(arena, answer, &form))
         cli_form_print(&form, cli->option[OPT_JSON] != NULL);

@@ -14,11 +14,13 @@ static const struct {
     [OPT_HELP] = { "help", FLAG, NULL, "say what a command does and takes" },
     [OPT_VERSION] = { "version", FLAG, NULL, "print the version" },
     [OPT_AS] = { "as", VALUE, "JID", "act as this account (local socket)" },
-    [OPT_SOCKET] = { "socket", VALUE, "PATH", "the broker's local socket; also XYLEM_SOCKET; default " CLI_SOCKET },
+    [OPT_SOCKET] = { "socket", VALUE, "PATH",
+                     "the broker's local socket; also XYLEM_SOCKET; default " CLI_SOCKET },
     [OPT_HOST] = { "host", VALUE, "NAME", "connect here instead of asking DNS for the domain of --jid" },
     [OPT_PORT] = { "port", VALUE, "NUMBER", "default 5222; 5223 with --direct-tls" },
     [OPT_JID] = { "jid", VALUE, "JID", "log in over the network as this account" },
-    [OPT_PASSWORD_FILE] = { "password-file", VALUE, "FILE", "its first line is the password; also XYLEM_PASSWORD" },
+    [OPT_PASSWORD_FILE] = { "password-file", VALUE, "FILE",
+                            "its first line is the password; also XYLEM_PASSWORD" },
     [OPT_CA] = { "ca", VALUE, "FILE", "trust these certificates (PEM) instead of the system's" },
     [OPT_INSECURE] = { "insecure", FLAG, NULL, "accept any certificate: for tests only" },
     [OPT_DIRECT_TLS] = { "direct-tls", FLAG, NULL, "TLS from the first byte" },
@@ -31,9 +33,11 @@ static const struct {
     [OPT_FORGET] = { "forget", FLAG, NULL, "end the durable subscription, print nothing" },
     [OPT_JSON] = { "json", FLAG, NULL, "one JSON object per line" },
     [OPT_COUNT] = { "count", VALUE, "N", "end after so many" },
-    [OPT_TIMEOUT] = { "timeout", VALUE, "SECONDS", "end after this time; exit status 3 if --count was not reached" },
+    [OPT_TIMEOUT] = { "timeout", VALUE, "SECONDS",
+                      "end after this time; exit status 3 if --count was not reached" },
     [OPT_STATE] = { "state", VALUE, "DIR", "remember here what was printed: nothing is printed twice" },
-    [OPT_START] = { "start", VALUE, "WHERE", "where a new durable subscription begins: new, all, last, seq:N" },
+    [OPT_START] = { "start", VALUE, "WHERE",
+                    "where a new durable subscription begins: new, all, last, seq:N" },
     [OPT_OFFLINE] = { "offline", FLAG, NULL, "work on the store of a stopped broker; needs --config" },
     [OPT_PASSWORD_STDIN] = { "password-stdin", FLAG, NULL, "read the password from standard input" },
     [OPT_SET] = { "set", VALUE, "NAME=VALUE", "an option of the node" },
@@ -47,7 +51,9 @@ static void print_option(int id)
 {
     char left[60];
     snprintf(left, sizeof left, "--%s%s%s%s", options[id].name,
-             options[id].kind == OPTIONAL ? "[=" : options[id].kind == VALUE ? " " : "",
+             options[id].kind == OPTIONAL ? "[="
+             : options[id].kind == VALUE  ? " "
+                                          : "",
              options[id].argument ? options[id].argument : "", options[id].kind == OPTIONAL ? "]" : "");
     printf("  %-28s %s\n", left, options[id].help);
 }
@@ -77,13 +83,15 @@ static void help_all(void)
     printf("usage: xylem COMMAND [ARGUMENT ...] [OPTION ...]\n\n");
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         char left[60];
-        snprintf(left, sizeof left, "%s%s%s %s", c->name, c->sub ? " " : "", c->sub ? c->sub : "", c->arguments);
+        snprintf(left, sizeof left, "%s%s%s %s", c->name, c->sub ? " " : "", c->sub ? c->sub : "",
+                 c->arguments);
         printf("  %-36s %s\n", left, c->help);
     }
     printf("\nOptions of all commands:\n");
     for (int id = 0; id < OPT_GLOBAL_COUNT; id++)
         print_option(id);
-    printf("\nWithout --jid the broker of this machine is used, over its local socket. xylem COMMAND --help says more.\n");
+    printf("\nWithout --jid the broker of this machine is used, over its local socket. xylem COMMAND --help "
+           "says more.\n");
 }
 
 static bool take_option(struct cli *cli, int argc, char **argv, int *at)
@@ -99,7 +107,8 @@ static bool take_option(struct cli *cli, int argc, char **argv, int *at)
             return false;
         }
         if (options[id].kind == VALUE && !value && *at + 1 >= argc) {
-            cli_error("--%s needs a value: --%s %s", options[id].name, options[id].name, options[id].argument);
+            cli_error("--%s needs a value: --%s %s", options[id].name, options[id].name,
+                      options[id].argument);
             return false;
         }
         cli->option[id] = value ? value + 1 : options[id].kind == VALUE ? argv[++*at] : "";
@@ -134,7 +143,8 @@ static int no_command(const struct cli *cli, bool known)
         help_all();
     for (const struct cli_command *c = cli_commands; known && c->name; c++)
         if (strcmp(c->name, cli->argument[0]) == 0)
-            fprintf(cli->option[OPT_HELP] ? stdout : stderr, "usage: xylem %s %s %s\n", c->name, c->sub, c->arguments);
+            fprintf(cli->option[OPT_HELP] ? stdout : stderr, "usage: xylem %s %s %s\n", c->name, c->sub,
+                    c->arguments);
     return cli->option[OPT_HELP] ? CLI_DONE : CLI_USAGE;
 }
 
@@ -143,7 +153,8 @@ static int check(const struct cli *cli)
     const struct cli_command *c = cli->command;
     for (int id = OPT_GLOBAL_COUNT; id < OPT_COUNT_ALL; id++) {
         if (cli->option[id] && !(c->options & CLI_BIT(id))) {
-            cli_error("%s%s%s does not take --%s", c->name, c->sub ? " " : "", c->sub ? c->sub : "", options[id].name);
+            cli_error("%s%s%s does not take --%s", c->name, c->sub ? " " : "", c->sub ? c->sub : "",
+                      options[id].name);
             return CLI_USAGE;
         }
     }

@@ -32,7 +32,8 @@ void cli_json_string(struct xy_buf *out, struct xy_str text)
 static void write_message(struct xy_buf *out, const ProtobufCMessage *message, bool json, unsigned depth);
 
 /* One value of a field; `at` points at it in the message's struct. */
-static void write_value(struct xy_buf *out, const ProtobufCFieldDescriptor *field, const void *at, bool json, unsigned depth)
+static void write_value(struct xy_buf *out, const ProtobufCFieldDescriptor *field, const void *at, bool json,
+                        unsigned depth)
 {
     switch (field->type) {
     case PROTOBUF_C_TYPE_INT32:
@@ -103,7 +104,8 @@ static size_t value_size(const ProtobufCFieldDescriptor *field)
     }
 }
 
-static void write_field(struct xy_buf *out, const ProtobufCFieldDescriptor *field, const char *base, bool json, unsigned depth)
+static void write_field(struct xy_buf *out, const ProtobufCFieldDescriptor *field, const char *base,
+                        bool json, unsigned depth)
 {
     if (json)
         xy_buf_printf(out, "\"%s\":", field->name);
@@ -187,7 +189,8 @@ static void write_json(struct xy_buf *out, const struct xylem_msg_view *view)
         cli_json_string(out, xy_str(view->id));
     }
     if (view->seq) {
-        xy_buf_printf(out, ",\"seq\":%" PRIu64 ",\"attempt\":%" PRIu32 ",\"epoch\":", view->seq, view->attempt);
+        xy_buf_printf(out, ",\"seq\":%" PRIu64 ",\"attempt\":%" PRIu32 ",\"epoch\":", view->seq,
+                      view->attempt);
         cli_json_string(out, xy_str(view->epoch));
     }
     if (view->delay_us)

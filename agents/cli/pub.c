@@ -22,11 +22,14 @@ static bool read_all(const char *name, struct xy_buf *out)
     }
     char *room;
     size_t n = 0;
-    while (out->len <= ITEM_BYTES_MAX && (room = xy_buf_reserve(out, 65536)) && (n = fread(room, 1, 65536, in)) > 0)
+    while (out->len <= ITEM_BYTES_MAX && (room = xy_buf_reserve(out, 65536)) &&
+           (n = fread(room, 1, 65536, in)) > 0)
         out->len += n;
     bool ok = !ferror(in) && !xy_buf_failed(out) && out->len <= ITEM_BYTES_MAX;
     if (!ok)
-        cli_error("%s: %s", name, out->len > ITEM_BYTES_MAX ? "too big for an item: `xylem send` moves files" : "cannot be read");
+        cli_error("%s: %s", name,
+                  out->len > ITEM_BYTES_MAX ? "too big for an item: `xylem send` moves files"
+                                            : "cannot be read");
     if (in != stdin)
         fclose(in);
     return ok;
@@ -66,7 +69,9 @@ static int publish(struct cli *cli, const struct xy_buf *data)
 {
     struct publishing p = { 0 };
     const char *node = cli->argument[0], *type = cli->option[OPT_TYPE];
-    struct xylem_item item = { .node = node, .id = cli->option[OPT_ID], .data = data->data ? data->data : "", .len = data->len };
+    struct xylem_item item = {
+        .node = node, .id = cli->option[OPT_ID], .data = data->data ? data->data : "", .len = data->len
+    };
     item.payload = payload_kind(type, xy_buf_view(data));
     item.type = item.payload == XYLEM_TEXT ? type : NULL;
     if (cli->option[OPT_CREATE])

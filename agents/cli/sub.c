@@ -2,11 +2,11 @@
  * a pipe that breaks or a --count that is reached loses nothing. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "agents/cli/cli.h"
 #include "core/namespaces.h"
 #include "core/xml/writer.h"
+#include "sdk/drivers/system.h"
 
 struct watching {
     struct cli *cli;
@@ -46,9 +46,7 @@ static void on_subscribed(struct xylem_client *client, const struct xylem_result
 
 static uint64_t seconds(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec;
+    return xy_now_us(xy_env_system()) / 1000000;
 }
 
 static int watch(struct watching *w, uint64_t timeout_s)
@@ -80,7 +78,8 @@ static int forget(struct cli *cli)
         xy_xml_attr(&payload, "node", xy_str(cli->argument[i]));
         xy_xml_attr(&payload, "jid", xy_str(xylem_client_jid(cli->client)));
         xy_buf_lit(&payload, "/></pubsub>");
-        status = cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), true, &payload, NULL, NULL, false));
+        status =
+            cli_exit_of(cli_ask(cli, xylem_client_service(cli->client), true, &payload, NULL, NULL, false));
         xy_buf_free(&payload);
     }
     return status;
@@ -91,11 +90,13 @@ int cli_sub(struct cli *cli)
     struct watching w = { .cli = cli };
     uint64_t timeout_s = 0;
     bool durable = cli->option[OPT_DURABLE] != NULL;
-    if (!cli_number(cli, OPT_COUNT, UINT64_MAX, &w.wanted) || !cli_number(cli, OPT_TIMEOUT, 1u << 30, &timeout_s))
+    if (!cli_number(cli, OPT_COUNT, UINT64_MAX, &w.wanted) ||
+        !cli_number(cli, OPT_TIMEOUT, 1u << 30, &timeout_s))
         return CLI_USAGE;
     if (cli->option[OPT_FORGET])
         return forget(cli);
-    int status = cli_client(cli, durable ? durable_name(cli) : NULL, XYLEM_RETRY_ONCE_ONLINE, cli->option[OPT_STATE]);
+    int status =
+        cli_client(cli, durable ? durable_name(cli) : NULL, XYLEM_RETRY_ONCE_ONLINE, cli->option[OPT_STATE]);
     if (status != CLI_DONE)
         return status;
     struct xylem_sub_options o = XYLEM_SUB_OPTIONS;

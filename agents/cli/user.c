@@ -20,7 +20,8 @@
 /* Beside this program first, then in PATH. */
 static int run_broker(struct cli *cli, const char *verb)
 {
-    const char *arguments[CLI_ARGUMENTS_MAX + 8] = { "xylemd", "--config", cli->option[OPT_CONFIG], "--users", verb };
+    const char *arguments[CLI_ARGUMENTS_MAX + 8] = { "xylemd", "--config", cli->option[OPT_CONFIG], "--users",
+                                                     verb };
     int count = 5;
     for (int i = 0; i < cli->argument_count; i++)
         arguments[count++] = cli->argument[i];
@@ -108,7 +109,8 @@ static void command_begin(struct xy_buf *out, const char *node)
     cli_form_begin(out, NS_ADMIN_COMMANDS);
 }
 
-static enum xylem_status command_run(struct cli *cli, struct xy_buf *payload, struct xy_arena **arena, struct xy_elem **answer)
+static enum xylem_status command_run(struct cli *cli, struct xy_buf *payload, struct xy_arena **arena,
+                                     struct xy_elem **answer)
 {
     cli_form_end(payload);
     xy_buf_lit(payload, "</command>");
@@ -117,7 +119,8 @@ static enum xylem_status command_run(struct cli *cli, struct xy_buf *payload, st
     return status;
 }
 
-static enum xylem_status set_account(struct cli *cli, const char *node, struct xy_str jid, const char *password)
+static enum xylem_status set_account(struct cli *cli, const char *node, struct xy_str jid,
+                                     const char *password)
 {
     struct xy_buf payload = { 0 };
     command_begin(&payload, node);
@@ -226,7 +229,8 @@ static bool list_page(struct cli *cli, struct xy_buf *after, int *status)
             xy_buf_str(after, jids->values[i]);
         }
         bool flag = false;
-        more = xy_str_bool(xy_form_value(&form, "{" NS_XYLEM_ADMIN "}more"), &flag) && flag && jids && jids->values_count;
+        more = xy_str_bool(xy_form_value(&form, "{" NS_XYLEM_ADMIN "}more"), &flag) && flag && jids &&
+               jids->values_count;
     }
     xy_arena_free(&arena);
     return more;
