@@ -7,80 +7,89 @@
 #include "core/base/assert.h"
 #include "xylem/store/v1/records.pb-c.h"
 
-static struct key key_of_name(const char *name)
+/* Each key is built in the caller's room and seen through the result. */
+static struct xy_str key_of_name(struct key *key, const char *name)
 {
-    struct key key = { 0 };
-    key_name(&key, xy_str(name), STORE_NAME_KEY_MAX);
-    return key;
+    key->len = 0;
+    key_name(key, xy_str(name), STORE_NAME_KEY_MAX);
+    return key_view(key);
 }
 
-static struct key key_of_node(uint64_t node)
+static struct xy_str key_of_node(struct key *key, uint64_t node)
 {
-    struct key key = { 0 };
-    key_u64(&key, node);
-    return key;
+    key->len = 0;
+    key_u64(key, node);
+    return key_view(key);
 }
 
-static struct key key_of_item(uint64_t node, uint64_t seq)
+static struct xy_str key_of_item(struct key *key, uint64_t node, uint64_t seq)
 {
-    struct key key = key_of_node(node);
-    key_u64(&key, seq);
-    return key;
+    key_of_node(key, node);
+    key_u64(key, seq);
+    return key_view(key);
 }
 
-static struct key key_of_subscription(uint64_t node, uint32_t number)
+static struct xy_str key_of_subscription(struct key *key, uint64_t node, uint32_t number)
 {
-    struct key key = key_of_node(node);
-    key_u32(&key, number);
-    return key;
+    key_of_node(key, node);
+    key_u32(key, number);
+    return key_view(key);
 }
 
-static struct key key_of_mail(const char *jid, uint64_t seq)
+static struct xy_str key_of_mail(struct key *key, const char *jid, uint64_t seq)
 {
-    struct key key = key_of_name(jid);
-    key_byte(&key, 0);
-    key_u64(&key, seq);
-    return key;
+    key_of_name(key, jid);
+    key_byte(key, 0);
+    key_u64(key, seq);
+    return key_view(key);
 }
 
 /* Subscriptions are found by bare JID, whether the bare or a full one was subscribed. */
-static struct key key_of_subscriber(const char *jid, uint64_t node, uint32_t number)
+static struct xy_str key_of_subscriber(struct key *key, const char *jid, uint64_t node, uint32_t number)
 {
-    struct key key = { 0 };
-    key_name(&key, xy_str_n(jid, strcspn(jid, "/")), STORE_NAME_KEY_MAX);
-    key_byte(&key, 0);
-    key_u64(&key, node);
-    key_u32(&key, number);
-    return key;
+    key->len = 0;
+    key_name(key, xy_str_n(jid, strcspn(jid, "/")), STORE_NAME_KEY_MAX);
+    key_byte(key, 0);
+    key_u64(key, node);
+    key_u32(key, number);
+    return key_view(key);
 }
 
-static void put(const struct apply_sink *sink, enum store_table table, struct key key, struct xy_str value)
+static struct xy_str key_of_affiliation(struct key *key, uint64_t node, const char *jid)
 {
-    sink->put(sink->ctx, table, key_view(&key), XY_STR_NONE, value, false);
+    key_of_node(key, node);
+    key_name(key, xy_str(jid), STORE_NAME_KEY_MAX);
+    return key_view(key);
 }
 
-static void put_u64(const struct apply_sink *sink, enum store_table table, struct key key, uint64_t value)
+static void put(const struct apply_sink *sink, enum store_table table, struct xy_str key, struct xy_str value)
+{
+    sink->put(sink->ctx, table, key, XY_STR_NONE, value, false);
+}
+
+static void put_u64(const struct apply_sink *sink, enum store_table table, struct xy_str key, uint64_t value)
 {
     char bytes[8];
     be64_put(bytes, value);
     put(sink, table, key, xy_str_n(bytes, sizeof(bytes)));
 }
 
-static void del(const struct apply_sink *sink, enum store_table table, struct key key)
+static void del(const struct apply_sink *sink, enum store_table table, struct xy_str key)
 {
-    sink->del(sink->ctx, table, key_view(&key));
+    sink->del(sink->ctx, table, key);
 }
 
-static void del_prefix(const struct apply_sink *sink, enum store_table table, struct key prefix)
+static void del_prefix(const struct apply_sink *sink, enum store_table table, struct xy_str prefix)
 {
     struct key end;
-    sink->del_range(sink->ctx, table, key_view(&prefix), key_after_prefix(key_view(&prefix), &end));
+    sink->del_range(sink->ctx, table, prefix, key_after_prefix(prefix, &end));
 }
 
 static void account_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     const Xylem__Store__V1__AccountPut *account = (const void *)message;
-    put(sink, STORE_ACCOUNTS, key_of_name(account->jid), packed);
+    struct key key;
+    put(sink, STORE_ACCOUNTS, key_of_name(&key, account->jid), packed);
 }
 
 static void account_remove(const ProtobufCMessage *message, struct xy_str packed,
@@ -88,19 +97,20 @@ static void account_remove(const ProtobufCMessage *message, struct xy_str packed
 {
     (void)packed;
     const Xylem__Store__V1__AccountRemove *account = (const void *)message;
-    struct key mail = key_of_name(account->jid);
-    del(sink, STORE_ACCOUNTS, mail);
-    del(sink, STORE_MAILBOX_SEQ, mail);
-    key_byte(&mail, 0);
-    del_prefix(sink, STORE_MAILBOX, mail);
+    struct key key;
+    struct xy_str name = key_of_name(&key, account->jid);
+    del(sink, STORE_ACCOUNTS, name);
+    del(sink, STORE_MAILBOX_SEQ, name);
+    key_byte(&key, 0);
+    del_prefix(sink, STORE_MAILBOX, key_view(&key));
 }
 
 static void mailbox_add(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     const Xylem__Store__V1__MailboxAdd *mail = (const void *)message;
-    struct key key = key_of_mail(mail->jid, mail->seq);
-    sink->put(sink->ctx, STORE_MAILBOX, key_view(&key), XY_STR_NONE, packed, true);
-    put_u64(sink, STORE_MAILBOX_SEQ, key_of_name(mail->jid), mail->seq);
+    struct key key;
+    sink->put(sink->ctx, STORE_MAILBOX, key_of_mail(&key, mail->jid, mail->seq), XY_STR_NONE, packed, true);
+    put_u64(sink, STORE_MAILBOX_SEQ, key_of_name(&key, mail->jid), mail->seq);
 }
 
 static void mailbox_remove(const ProtobufCMessage *message, struct xy_str packed,
@@ -108,14 +118,16 @@ static void mailbox_remove(const ProtobufCMessage *message, struct xy_str packed
 {
     (void)packed;
     const Xylem__Store__V1__MailboxRemove *mail = (const void *)message;
+    struct key key;
     for (size_t i = 0; i < mail->n_seq; i++)
-        del(sink, STORE_MAILBOX, key_of_mail(mail->jid, mail->seq[i]));
+        del(sink, STORE_MAILBOX, key_of_mail(&key, mail->jid, mail->seq[i]));
 }
 
 static void node_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     const Xylem__Store__V1__NodePut *node = (const void *)message;
-    put(sink, STORE_NODES, key_of_name(node->name), packed);
+    struct key key;
+    put(sink, STORE_NODES, key_of_name(&key, node->name), packed);
 }
 
 static void node_remove(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
@@ -124,57 +136,59 @@ static void node_remove(const ProtobufCMessage *message, struct xy_str packed, c
     const Xylem__Store__V1__NodeRemove *node = (const void *)message;
     static const enum store_table ranges[] = { STORE_ITEMS, STORE_SUBSCRIPTIONS, STORE_CURSORS,
                                                STORE_AFFILIATIONS, STORE_DEDUP };
-    del(sink, STORE_NODES, key_of_name(node->name));
-    del(sink, STORE_NODE_SEQ, key_of_node(node->node));
+    struct key key;
+    del(sink, STORE_NODES, key_of_name(&key, node->name));
+    del(sink, STORE_NODE_SEQ, key_of_node(&key, node->node));
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
-        del_prefix(sink, ranges[i], key_of_node(node->node));
+        del_prefix(sink, ranges[i], key_of_node(&key, node->node));
 }
 
 static void node_purge(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     (void)packed;
     const Xylem__Store__V1__NodePurge *node = (const void *)message;
-    struct key from = key_of_node(node->node), to;
-    if (node->seq == UINT64_MAX) {
-        del_prefix(sink, STORE_ITEMS, from);
-        return;
-    }
-    to = key_of_item(node->node, node->seq + 1);
-    sink->del_range(sink->ctx, STORE_ITEMS, key_view(&from), key_view(&to));
+    struct key from, to;
+    key_of_node(&from, node->node);
+    if (node->seq == UINT64_MAX)
+        del_prefix(sink, STORE_ITEMS, key_view(&from));
+    else
+        sink->del_range(sink->ctx, STORE_ITEMS, key_view(&from), key_of_item(&to, node->node, node->seq + 1));
 }
 
 static void dedup_put(const Xylem__Store__V1__ItemPut *item, const struct apply_sink *sink)
 {
     struct store_dedup id = store_dedup_parse(xy_str(item->publish_id));
-    struct key key = key_of_node(item->node);
+    struct key key;
     char value[16];
+    key_of_node(&key, item->node);
     key_name(&key, xy_str(item->publisher), STORE_NAME_KEY_MAX);
     key_byte(&key, 0);
     key_name(&key, id.prefix, STORE_PUBLISH_ID_KEY_MAX);
     be64_put(value, id.number);
     be64_put(value + 8, item->time_us);
-    put(sink, STORE_DEDUP, key, xy_str_n(value, sizeof(value)));
+    put(sink, STORE_DEDUP, key_view(&key), xy_str_n(value, sizeof(value)));
 }
 
 static void item_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     const Xylem__Store__V1__ItemPut *item = (const void *)message;
-    struct key key = key_of_item(item->node, item->seq);
-    sink->put(sink->ctx, STORE_ITEMS, key_view(&key), item->retained ? XY_STR("r") : XY_STR("o"), packed,
-              true);
-    put_u64(sink, STORE_NODE_SEQ, key_of_node(item->node), item->seq);
+    struct key key;
+    sink->put(sink->ctx, STORE_ITEMS, key_of_item(&key, item->node, item->seq),
+              item->retained ? XY_STR("r") : XY_STR("o"), packed, true);
+    put_u64(sink, STORE_NODE_SEQ, key_of_node(&key, item->node), item->seq);
     if (item->publish_id[0] != '\0')
         dedup_put(item, sink);
     for (size_t i = 0; i < item->n_removed; i++)
-        del(sink, STORE_ITEMS, key_of_item(item->node, item->removed[i]));
+        del(sink, STORE_ITEMS, key_of_item(&key, item->node, item->removed[i]));
 }
 
 static void item_remove(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     (void)packed;
     const Xylem__Store__V1__ItemRemove *item = (const void *)message;
+    struct key key;
     for (size_t i = 0; i < item->n_seq; i++)
-        del(sink, STORE_ITEMS, key_of_item(item->node, item->seq[i]));
+        del(sink, STORE_ITEMS, key_of_item(&key, item->node, item->seq[i]));
 }
 
 static void item_unretain(const ProtobufCMessage *message, struct xy_str packed,
@@ -182,18 +196,19 @@ static void item_unretain(const ProtobufCMessage *message, struct xy_str packed,
 {
     (void)packed;
     const Xylem__Store__V1__ItemUnretain *item = (const void *)message;
-    for (size_t i = 0; i < item->n_seq; i++) {
-        struct key key = key_of_item(item->node, item->seq[i]);
-        sink->head(sink->ctx, STORE_ITEMS, key_view(&key), 'o');
-    }
+    struct key key;
+    for (size_t i = 0; i < item->n_seq; i++)
+        sink->head(sink->ctx, STORE_ITEMS, key_of_item(&key, item->node, item->seq[i]), 'o');
 }
 
 static void subscription_put(const ProtobufCMessage *message, struct xy_str packed,
                              const struct apply_sink *sink)
 {
     const Xylem__Store__V1__SubscriptionPut *sub = (const void *)message;
-    put(sink, STORE_SUBSCRIPTIONS, key_of_subscription(sub->node, sub->number), packed);
-    put(sink, STORE_SUBS_BY_JID, key_of_subscriber(sub->jid, sub->node, sub->number), xy_str(sub->node_name));
+    struct key key;
+    put(sink, STORE_SUBSCRIPTIONS, key_of_subscription(&key, sub->node, sub->number), packed);
+    put(sink, STORE_SUBS_BY_JID, key_of_subscriber(&key, sub->jid, sub->node, sub->number),
+        xy_str(sub->node_name));
 }
 
 static void subscription_remove(const ProtobufCMessage *message, struct xy_str packed,
@@ -201,18 +216,21 @@ static void subscription_remove(const ProtobufCMessage *message, struct xy_str p
 {
     (void)packed;
     const Xylem__Store__V1__SubscriptionRemove *sub = (const void *)message;
-    del(sink, STORE_SUBSCRIPTIONS, key_of_subscription(sub->node, sub->number));
-    del(sink, STORE_CURSORS, key_of_subscription(sub->node, sub->number));
-    del(sink, STORE_SUBS_BY_JID, key_of_subscriber(sub->jid, sub->node, sub->number));
+    struct key key;
+    del(sink, STORE_SUBSCRIPTIONS, key_of_subscription(&key, sub->node, sub->number));
+    del(sink, STORE_CURSORS, key_of_subscription(&key, sub->node, sub->number));
+    del(sink, STORE_SUBS_BY_JID, key_of_subscriber(&key, sub->jid, sub->node, sub->number));
 }
 
 static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     (void)packed;
     const Xylem__Store__V1__CursorMove *cursor = (const void *)message;
+    struct key key;
     size_t count = cursor->n_number < cursor->n_seq ? cursor->n_number : cursor->n_seq;
     for (size_t i = 0; i < count; i++)
-        put_u64(sink, STORE_CURSORS, key_of_subscription(cursor->node, cursor->number[i]), cursor->seq[i]);
+        put_u64(sink, STORE_CURSORS, key_of_subscription(&key, cursor->node, cursor->number[i]),
+                cursor->seq[i]);
 }
 
 static void affiliation_put(const ProtobufCMessage *message, struct xy_str packed,
@@ -220,12 +238,12 @@ static void affiliation_put(const ProtobufCMessage *message, struct xy_str packe
 {
     (void)packed;
     const Xylem__Store__V1__AffiliationPut *affiliation = (const void *)message;
-    struct key key = key_of_node(affiliation->node);
-    key_name(&key, xy_str(affiliation->jid), STORE_NAME_KEY_MAX);
+    struct key key;
+    key_of_affiliation(&key, affiliation->node, affiliation->jid);
     if (strcmp(affiliation->affiliation, "none") == 0)
-        del(sink, STORE_AFFILIATIONS, key);
+        del(sink, STORE_AFFILIATIONS, key_view(&key));
     else
-        put(sink, STORE_AFFILIATIONS, key, xy_str(affiliation->affiliation));
+        put(sink, STORE_AFFILIATIONS, key_view(&key), xy_str(affiliation->affiliation));
 }
 
 static const struct record_type {

@@ -123,27 +123,43 @@ static void environment_close(struct environment *e)
         mdb_env_close(e->env);
 }
 
-static bool environment_open(struct environment *e, const struct store_backend_options *options,
-                             const char *file, MDB_dbi dbs, struct xy_buf *error)
+static int environment_try(struct environment *e, const struct store_backend_options *options,
+                           const char *path, MDB_dbi dbs)
 {
-    char path[PATH_BYTES + 16];
     MDB_stat stat;
     int dead = 0, rc;
-    (void)snprintf(e->data_dir, sizeof(e->data_dir), "%s", options->data_dir);
-    (void)snprintf(path, sizeof(path), "%s/%s", options->data_dir, file);
-    e->map_bytes = options->map_bytes;
-    e->reserve_bytes = options->reserve_bytes;
-    if ((rc = mdb_env_create(&e->env)) != 0 ||
-        (rc = mdb_env_set_mapsize(e->env, (size_t)e->map_bytes)) != 0 ||
+    if ((rc = mdb_env_create(&e->env)) != 0)
+        return rc;
+    if ((rc = mdb_env_set_mapsize(e->env, (size_t)e->map_bytes)) != 0 ||
         (rc = mdb_env_set_maxdbs(e->env, dbs)) != 0 ||
         (rc = mdb_env_set_maxreaders(e->env, options->readers_max)) != 0 ||
         (rc = mdb_env_open(e->env, path, MDB_NOSUBDIR | MDB_NOTLS, FILE_MODE)) != 0 ||
         (rc = mdb_reader_check(e->env, &dead)) != 0 || (rc = mdb_env_stat(e->env, &stat)) != 0) {
-        xy_buf_printf(error, "cannot open %s: %s", path, mdb_strerror(rc));
-        return false;
+        mdb_env_close(e->env);
+        e->env = NULL;
+        return rc;
     }
     e->page_bytes = stat.ms_psize;
-    return true;
+    return 0;
+}
+
+/* The map is address space only, but some places (valgrind, limits of a service) have less of it than was asked for. */
+static bool environment_open(struct environment *e, const struct store_backend_options *options,
+                             const char *file, MDB_dbi dbs, struct xy_buf *error)
+{
+    char path[PATH_BYTES + 16];
+    (void)snprintf(e->data_dir, sizeof(e->data_dir), "%s", options->data_dir);
+    (void)snprintf(path, sizeof(path), "%s/%s", options->data_dir, file);
+    e->reserve_bytes = options->reserve_bytes;
+    e->map_bytes = options->map_bytes;
+    int rc = environment_try(e, options, path, dbs);
+    while ((rc == ENOMEM || rc == EINVAL) && e->map_bytes > STORE_MAP_BYTES_MIN) {
+        e->map_bytes /= 4;
+        rc = environment_try(e, options, path, dbs);
+    }
+    if (rc != 0)
+        xy_buf_printf(error, "cannot open %s: %s", path, mdb_strerror(rc));
+    return rc == 0;
 }
 
 static uint64_t disk_room(const struct environment *e)

@@ -25,6 +25,7 @@
 #define STORE_ROOM_FACTOR        4u           /* bytes of file that a byte of records may need, at worst */
 #define STORE_LOG_BYTES_MAX      (1ull << 30) /* default of options.log_bytes_max */
 #define STORE_MAP_BYTES          (1ull << 40) /* default of options.map_bytes */
+#define STORE_MAP_BYTES_MIN      (4ull << 30) /* less address space is not tried */
 #define STORE_NUMBER_BLOCK       (1ull << 32) /* numbers reserved at each start */
 #define STORE_SHARDS_MAX         256u
 #define STORE_READERS_SPARE      16u  /* reader slots beyond one per shard */
