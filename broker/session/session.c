@@ -448,6 +448,8 @@ static void on_turn_end(struct shard *shard, void *ctx)
         xy_list_remove(now.next);
         outbox_flush(session);
     }
+    if (!xy_list_empty(&sessions->dirty))
+        shard_again(shard);
     ended_free(shard);
 }
 

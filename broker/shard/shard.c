@@ -34,6 +34,7 @@ struct shard_mailroom {
     uint64_t released;                           /* tickets up to here have had their letters run */
     struct hook hooks[SHARD_HOOKS_MAX];
     unsigned hooks_count;
+    bool again; /* a hook wants another turn at once */
 };
 
 struct shard_group {
@@ -304,6 +305,11 @@ void shard_at_turn_end(struct shard *shard, shard_fn *fn, void *ctx)
     room->hooks[room->hooks_count++] = (struct hook){ fn, ctx };
 }
 
+void shard_again(struct shard *shard)
+{
+    shard->mailroom->again = true;
+}
+
 uint64_t shard_turn(struct shard *shard)
 {
     struct shard_mailroom *room = shard->mailroom;
@@ -315,11 +321,12 @@ uint64_t shard_turn(struct shard *shard)
         more |= shard_timers_run(shard, xy_now_us(shard->env));
         more |= commits_run(shard);
     }
+    room->again = false;
     for (unsigned i = 0; i < room->hooks_count; i++)
         room->hooks[i].fn(shard, room->hooks[i].ctx);
     uint64_t lazy_us = shard->store ? store_flush(shard->store) : UINT64_MAX;
     outbox_send(shard);
-    if (more || shard_has_mail(shard))
+    if (more || room->again || shard_has_mail(shard))
         return 0;
     uint64_t due_us = shard_timers_due(&shard->timers);
     uint64_t now_us = xy_now_us(shard->env);

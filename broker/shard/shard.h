@@ -94,8 +94,10 @@ void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, co
 
 /* --- the turn ----------------------------------------------------------------------------------------------------- */
 
-/* Called at the end of each turn for whoever has output to flush. The hook list belongs to the shard. */
+/* Called at the end of each turn for whoever has output to flush. A hook that left some for the next turn says so with
+ * shard_again. */
 void shard_at_turn_end(struct shard *shard, shard_fn *fn, void *ctx);
+void shard_again(struct shard *shard);
 
 /* Take mail, run timers and commits, flush the store, send mail, run the turn-end hooks; again while there is mail to
  * itself. Returns microseconds until the next timer (0: there is more to do now, UINT64_MAX: none). */
