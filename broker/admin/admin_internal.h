@@ -23,7 +23,8 @@ struct command_field {
 struct command {
     const char *node;
     const char *name;
-    const struct command_field *fields; /* var NULL ends; NULL: no form is asked for, the command runs at once */
+    /* var NULL ends; NULL: no form is asked for, the command runs at once */
+    const struct command_field *fields;
     /* Runs it; `form` is what was submitted, or NULL. Takes the request and answers now or later. */
     void (*run)(struct shard *shard, struct request **request, const struct xy_form *form);
 };
@@ -37,4 +38,5 @@ extern const struct command admin_user_commands[];
 /* Answers `completed` with an optional form (NULL: none) and a note (NULL: none). */
 void command_complete(struct shard *shard, struct request **request, struct xy_elem *form, const char *note);
 /* The command cannot be done that way: a plain stanza error. */
-void command_refuse(struct shard *shard, struct request **request, enum xy_condition condition, const char *text);
+void command_refuse(struct shard *shard, struct request **request, enum xy_condition condition,
+                    const char *text);

@@ -56,7 +56,8 @@ void command_complete(struct shard *shard, struct request **request, struct xy_e
     request_reply(shard, request, result, 0);
 }
 
-void command_refuse(struct shard *shard, struct request **request, enum xy_condition condition, const char *text)
+void command_refuse(struct shard *shard, struct request **request, enum xy_condition condition,
+                    const char *text)
 {
     request_fail_with(shard, request, condition, text);
 }
@@ -99,7 +100,8 @@ static bool complete_enough(const struct command *which, const struct xy_form *f
     return true;
 }
 
-static void submitted(struct shard *shard, struct request **request, const struct command *which, struct xy_elem *x)
+static void submitted(struct shard *shard, struct request **request, const struct command *which,
+                      struct xy_elem *x)
 {
     struct xy_form form;
     if (!which->fields && !x)
@@ -204,5 +206,9 @@ static const struct module_iq iq[] = {
     { XY_TYPE_NONE, NULL, NULL, 0, NULL, false },
 };
 const struct module module_commands = {
-    .name = "commands", .features = features, .iq = iq, .disco_info = disco_info, .disco_items = disco_items,
+    .name = "commands",
+    .features = features,
+    .iq = iq,
+    .disco_info = disco_info,
+    .disco_items = disco_items,
 };

@@ -19,9 +19,12 @@ static void answer(struct shard *shard, struct request **request, enum account_r
     } refusals[] = {
         [ACCOUNT_UNKNOWN] = { XY_ITEM_NOT_FOUND, "there is no such account" },
         [ACCOUNT_EXISTS] = { XY_CONFLICT, "the account exists already" },
-        [ACCOUNT_BAD_PASSWORD] = { XY_NOT_ACCEPTABLE, "the password is empty, too long or has characters not allowed" },
-        [ACCOUNT_BUSY] = { XY_RESOURCE_CONSTRAINT, "many passwords are being processed; try again in a moment" },
-        [ACCOUNT_NO_ROOM] = { XY_RESOURCE_CONSTRAINT, "the broker has no room for it; free disk space and try again" },
+        [ACCOUNT_BAD_PASSWORD] = { XY_NOT_ACCEPTABLE,
+                                   "the password is empty, too long or has characters not allowed" },
+        [ACCOUNT_BUSY] = { XY_RESOURCE_CONSTRAINT,
+                           "many passwords are being processed; try again in a moment" },
+        [ACCOUNT_NO_ROOM] = { XY_RESOURCE_CONSTRAINT,
+                              "the broker has no room for it; free disk space and try again" },
     };
     if (result == ACCOUNT_OK)
         command_complete(shard, request, NULL, NULL);
@@ -36,7 +39,8 @@ static void on_changed(struct shard *shard, void *ctx, enum account_result resul
 }
 
 /* A bare JID of a local domain; refuses the request otherwise. */
-static bool local_account(struct shard *shard, struct request **request, struct xy_str text, struct xy_jid *out)
+static bool local_account(struct shard *shard, struct request **request, struct xy_str text,
+                          struct xy_jid *out)
 {
     if (!xy_jid_parse((*request)->stanza.arena, text, out))
         command_refuse(shard, request, XY_JID_MALFORMED, "that is no JID");
@@ -168,8 +172,8 @@ static void on_page(struct shard *shard, void *ctx, const struct accounts_page *
         listing->left--;
     }
     if (page->more && listing->left > 0 && last.len > 0)
-        accounts_list(shard, last, listing->left < ACCOUNTS_PAGE_MAX ? listing->left : ACCOUNTS_PAGE_MAX, on_page,
-                      listing);
+        accounts_list(shard, last, listing->left < ACCOUNTS_PAGE_MAX ? listing->left : ACCOUNTS_PAGE_MAX,
+                      on_page, listing);
     else
         listing_end(shard, listing, page->more);
 }
@@ -193,8 +197,8 @@ static void run_list(struct shard *shard, struct request **request, const struct
     listing->field = xy_form_add(arena, listing->form, XY_STR("registereduserjids"), "jid-multi",
                                  "The list of all users", XY_STR_NONE);
     /* present and empty: from the first, without counting all */
-    accounts_list(shard, after.len ? after : XY_STR(""), max < ACCOUNTS_PAGE_MAX ? (size_t)max : ACCOUNTS_PAGE_MAX,
-                  on_page, listing);
+    accounts_list(shard, after.len ? after : XY_STR(""),
+                  max < ACCOUNTS_PAGE_MAX ? (size_t)max : ACCOUNTS_PAGE_MAX, on_page, listing);
 }
 
 /* --- table ---------------------------------------------------------------------------------------------------------- */

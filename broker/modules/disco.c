@@ -21,7 +21,8 @@ static bool has_node(const struct request *request)
 static void ask_modules(struct shard *shard, struct request **request, bool items)
 {
     for (const struct module *const *module = module_registry; *module; module++) {
-        bool (*answer)(struct shard *, struct request **) = items ? (*module)->disco_items : (*module)->disco_info;
+        bool (*answer)(struct shard *, struct request **) =
+            items ? (*module)->disco_items : (*module)->disco_info;
         if (answer && answer(shard, request))
             return;
     }
@@ -33,8 +34,8 @@ static void unknown_node(struct shard *shard, struct request **request)
     request_fail_with(shard, request, XY_ITEM_NOT_FOUND, "there is no such node");
 }
 
-static void add_identity(struct xy_arena *arena, struct xy_elem *query, const char *category, const char *type,
-                         const char *name)
+static void add_identity(struct xy_arena *arena, struct xy_elem *query, const char *category,
+                         const char *type, const char *name)
 {
     struct xy_elem *identity = xy_elem_add(arena, query, "identity", NS_DISCO_INFO);
     xy_elem_set(arena, identity, "category", xy_str(category));
@@ -84,7 +85,8 @@ static void on_server_items(struct shard *shard, struct request **request)
     struct xy_elem *query;
     struct xy_elem *result = query_result(*request, NS_DISCO_ITEMS, &query);
     for (size_t i = 0; i < router_services_count(shard); i++)
-        xy_elem_set(arena, xy_elem_add(arena, query, "item", NS_DISCO_ITEMS), "jid", router_service(shard, i));
+        xy_elem_set(arena, xy_elem_add(arena, query, "item", NS_DISCO_ITEMS), "jid",
+                    router_service(shard, i));
     request_reply(shard, request, result, 0);
 }
 
@@ -126,5 +128,8 @@ static const struct module_iq iq[] = {
     { XY_TYPE_NONE, NULL, NULL, 0, NULL, false },
 };
 const struct module module_disco = {
-    .name = "disco", .features = features, .account_features = features, .iq = iq,
+    .name = "disco",
+    .features = features,
+    .account_features = features,
+    .iq = iq,
 };

@@ -24,7 +24,8 @@ static void on_account(struct shard *shard, struct request **request)
     if (address_last_activity(shard, xy_jid_bare(account), &idle_us))
         reply_seconds(shard, request, idle_us / 1000000);
     else
-        request_fail_with(shard, request, XY_ITEM_NOT_FOUND, "the account was not online since the broker started");
+        request_fail_with(shard, request, XY_ITEM_NOT_FOUND,
+                          "the account was not online since the broker started");
 }
 
 static const char *const features[] = { NS_LAST, NULL };
@@ -33,4 +34,6 @@ static const struct module_iq iq[] = {
     { XY_GET, "query", NS_LAST, MODULE_ACCOUNT, on_account, false },
     { XY_TYPE_NONE, NULL, NULL, 0, NULL, false },
 };
-const struct module module_last = { .name = "last", .features = features, .account_features = features, .iq = iq };
+const struct module module_last = {
+    .name = "last", .features = features, .account_features = features, .iq = iq
+};

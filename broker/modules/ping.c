@@ -11,4 +11,6 @@ static const struct module_iq iq[] = {
     { XY_GET, "ping", NS_PING, MODULE_BOTH, on_ping, false },
     { XY_TYPE_NONE, NULL, NULL, 0, NULL, false },
 };
-const struct module module_ping = { .name = "ping", .features = features, .account_features = features, .iq = iq };
+const struct module module_ping = {
+    .name = "ping", .features = features, .account_features = features, .iq = iq
+};

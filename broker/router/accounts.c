@@ -15,7 +15,8 @@ bool accounts_init(struct shard *shard)
     accounts->throttle = accounts_throttle_new(seeds[0]);
     accounts->memory = accounts_memory_new(shard->env, seeds[1]);
     xy_assert(shard->router->domains_count > 0);
-    accounts->reserved = xy_arena_printf(shard->router->arena, "admin@%.*s", XY_ARG(shard->router->domains[0]));
+    accounts->reserved =
+        xy_arena_printf(shard->router->arena, "admin@%.*s", XY_ARG(shard->router->domains[0]));
     if (accounts->throttle && accounts->memory && xy_str_present(accounts->reserved))
         return true;
     accounts_free(shard);
@@ -132,8 +133,8 @@ bool account_keys_read(const Xylem__Store__V1__ScramKeys *in, struct xy_scram_ke
     return true;
 }
 
-uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
-                        uint64_t created_us)
+uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys,
+                        unsigned count, uint64_t created_us)
 {
     Xylem__Store__V1__ScramKeys rows[ACCOUNTS_KEYS];
     Xylem__Store__V1__ScramKeys *pointers[ACCOUNTS_KEYS];
@@ -156,8 +157,8 @@ uint64_t account_append(struct store_shard *store, struct xy_str bare, const str
     return store_append(store, RECORD_ACCOUNT_PUT, &put.base);
 }
 
-uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
-                     uint64_t created_us)
+uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys,
+                     unsigned count, uint64_t created_us)
 {
     return account_append(shard->store, bare, keys, count, created_us ? created_us : xy_wall_us(shard->env));
 }
@@ -167,7 +168,8 @@ bool account_keys_derive(struct xy_str password, uint8_t salts[ACCOUNTS_KEYS][XY
 {
     static const enum xy_scram_hash hashes[ACCOUNTS_KEYS] = { XY_SCRAM_SHA_1, XY_SCRAM_SHA_256 };
     for (unsigned i = 0; i < ACCOUNTS_KEYS; i++)
-        if (!xy_scram_keys_derive(hashes[i], password, xy_str_n((const char *)salts[i], XY_SCRAM_SALT_DEFAULT),
+        if (!xy_scram_keys_derive(hashes[i], password,
+                                  xy_str_n((const char *)salts[i], XY_SCRAM_SALT_DEFAULT),
                                   XY_SCRAM_ITERATIONS_DEFAULT, &keys[i]))
             return false;
     return true;

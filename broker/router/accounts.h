@@ -14,11 +14,12 @@
 #include "core/jid.h"
 #include "core/sasl/sasl.h"
 
-#define ACCOUNTS_DELAY_STEP_US  (250u * 1000)         /* per failure above the limit */
-#define ACCOUNTS_DELAY_MAX_US   (5u * 1000 * 1000)
-#define ACCOUNTS_REMEMBER_US    (600ull * 1000 * 1000) /* a good PLAIN password needs no derivation for so long */
-#define ACCOUNTS_PAGE_MAX       256u                   /* JIDs per page of accounts_list */
-#define ACCOUNTS_THROTTLED_MAX  65536u                 /* addresses and accounts with failures kept per shard */
+#define ACCOUNTS_DELAY_STEP_US (250u * 1000) /* per failure above the limit */
+#define ACCOUNTS_DELAY_MAX_US  (5u * 1000 * 1000)
+#define ACCOUNTS_REMEMBER_US                                                                                 \
+    (600ull * 1000 * 1000)            /* a good PLAIN password needs no derivation for so long */
+#define ACCOUNTS_PAGE_MAX      256u   /* JIDs per page of accounts_list */
+#define ACCOUNTS_THROTTLED_MAX 65536u /* addresses and accounts with failures kept per shard */
 
 bool accounts_init(struct shard *shard);
 void accounts_free(struct shard *shard);
@@ -32,7 +33,8 @@ bool accounts_is_reserved(const struct shard *shard, struct xy_str bare);
  * copied. */
 
 /* SCRAM: the keys of `bare` for `hash`; NULL: none. Lives until `fn` returns. Report a failed proof below. */
-typedef void accounts_keys_fn(struct shard *shard, struct session_ref asker, const struct xy_scram_keys *keys);
+typedef void accounts_keys_fn(struct shard *shard, struct session_ref asker,
+                              const struct xy_scram_keys *keys);
 void accounts_keys(struct shard *shard, struct session_ref asker, struct xy_str bare, enum xy_scram_hash hash,
                    struct xy_str peer, accounts_keys_fn *fn);
 /* A proof was wrong: counts for the throttle. accounts_check_password counts by itself. */
@@ -40,12 +42,14 @@ void accounts_login_failed(struct shard *shard, struct xy_str bare, struct xy_st
 
 /* PLAIN. Unknown accounts take as long as others. Verdict: NO_FAILURE, NOT_AUTHORIZED, or TEMPORARY_AUTH_FAILURE when
  * the workers' queue is full. `bare` may be absent (the user's name is no localpart): then it fails in the same time. */
-typedef void accounts_verdict_fn(struct shard *shard, struct session_ref asker, enum xy_sasl_condition verdict);
-void accounts_check_password(struct shard *shard, struct session_ref asker, struct xy_str bare, struct xy_str password,
-                             struct xy_str peer, accounts_verdict_fn *fn);
+typedef void accounts_verdict_fn(struct shard *shard, struct session_ref asker,
+                                 enum xy_sasl_condition verdict);
+void accounts_check_password(struct shard *shard, struct session_ref asker, struct xy_str bare,
+                             struct xy_str password, struct xy_str peer, accounts_verdict_fn *fn);
 
 /* EXTERNAL: may somebody be `bare` at all? NO_FAILURE if the account exists or is reserved, else NOT_AUTHORIZED. */
-void accounts_check_exists(struct shard *shard, struct session_ref asker, struct xy_str bare, accounts_verdict_fn *fn);
+void accounts_check_exists(struct shard *shard, struct session_ref asker, struct xy_str bare,
+                           accounts_verdict_fn *fn);
 
 /* --- administration ----------------------------------------------------------------------------------------------- */
 
@@ -62,8 +66,8 @@ enum account_result {
 typedef void accounts_change_fn(struct shard *shard, void *ctx, enum account_result result);
 void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
                      void *ctx);
-void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
-                           void *ctx);
+void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password,
+                           accounts_change_fn *fn, void *ctx);
 /* Its sessions end with <not-authorized/>, its mailbox goes with it. */
 void accounts_remove(struct shard *shard, struct xy_str bare, accounts_change_fn *fn, void *ctx);
 
@@ -76,7 +80,8 @@ struct accounts_page {
     uint64_t total;
 };
 typedef void accounts_page_fn(struct shard *shard, void *ctx, const struct accounts_page *page);
-void accounts_list(struct shard *shard, struct xy_str after, size_t count_max, accounts_page_fn *fn, void *ctx);
+void accounts_list(struct shard *shard, struct xy_str after, size_t count_max, accounts_page_fn *fn,
+                   void *ctx);
 
 /* --- on the shard that owns `bare` -------------------------------------------------------------------------------- */
 

@@ -100,13 +100,14 @@ static void change(struct shard *shard, struct xy_str bare, struct xy_str passwo
     account_job_mail(shard, shard_owner(shard, bare), change_at_owner, job);
 }
 
-void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn, void *ctx)
+void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
+                     void *ctx)
 {
     change(shard, bare, password, false, fn, ctx);
 }
 
-void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
-                           void *ctx)
+void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password,
+                           accounts_change_fn *fn, void *ctx)
 {
     change(shard, bare, password, true, fn, ctx);
 }

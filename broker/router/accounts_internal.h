@@ -57,11 +57,11 @@ void account_job_mail(struct shard *shard, unsigned to, shard_fn *fn, struct acc
 Xylem__Store__V1__AccountPut *account_record(struct shard *shard, struct xy_str bare);
 void account_record_free(Xylem__Store__V1__AccountPut *put);
 /* Appends; returns the ticket. `created_us` 0: now. */
-uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
-                     uint64_t created_us);
+uint64_t account_put(struct shard *shard, struct xy_str bare, const struct xy_scram_keys *keys,
+                     unsigned count, uint64_t created_us);
 /* The same on a bare store. `bare` is NUL-terminated. */
-uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys, unsigned count,
-                        uint64_t created_us);
+uint64_t account_append(struct store_shard *store, struct xy_str bare, const struct xy_scram_keys *keys,
+                        unsigned count, uint64_t created_us);
 bool account_keys_read(const Xylem__Store__V1__ScramKeys *in, struct xy_scram_keys *out);
 
 /* Derives the keys of all hashes with fresh salts; blocking. false: the password is not allowed. `salts`: one of
@@ -82,7 +82,8 @@ struct accounts_memory *accounts_memory_new(const struct xy_env *env, uint64_t s
 void accounts_memory_free(struct accounts_memory **memory);
 bool accounts_memory_knows(struct accounts_memory *memory, struct xy_str bare, struct xy_str password,
                            uint64_t now_us);
-void accounts_memory_keep(struct accounts_memory *memory, struct xy_str bare, struct xy_str password, uint64_t now_us);
+void accounts_memory_keep(struct accounts_memory *memory, struct xy_str bare, struct xy_str password,
+                          uint64_t now_us);
 void accounts_memory_forget(struct accounts_memory *memory, struct xy_str bare);
 
 /* Implemented by address.c: the account came or went. Owner's shard. */

@@ -67,7 +67,8 @@ static void walk_home(struct shard *shard, void *payload)
     gather->count += walk->count;
     gather->total += walk->total;
     gather->more |= walk->more;
-    gather->failed |= xy_buf_failed(&walk->names) || xy_buf_failed(&walk->from) || xy_buf_failed(&gather->names);
+    gather->failed |=
+        xy_buf_failed(&walk->names) || xy_buf_failed(&walk->from) || xy_buf_failed(&gather->names);
     xy_buf_free(&walk->from);
     xy_buf_free(&walk->names);
     free(walk);
@@ -98,8 +99,8 @@ static void walk_step(struct shard *shard, void *payload)
     struct store_entry *entries = arena ? xy_arena_alloc(arena, SCAN_PAGE * sizeof(*entries)) : NULL;
     bool more = false;
     if (entries) {
-        size_t count = store_scan(shard->store, STORE_ACCOUNTS, XY_STR(""), xy_buf_view(&walk->from), arena, entries,
-                                  SCAN_PAGE, &more);
+        size_t count = store_scan(shard->store, STORE_ACCOUNTS, XY_STR(""), xy_buf_view(&walk->from), arena,
+                                  entries, SCAN_PAGE, &more);
         for (size_t i = 0; i < count; i++)
             walk_take(shard, walk, entries[i].value);
         if (count > 0) {
@@ -133,7 +134,8 @@ static struct list_walk *walk_new(struct shard *shard, struct list_gather *gathe
     return walk;
 }
 
-void accounts_list(struct shard *shard, struct xy_str after, size_t count_max, accounts_page_fn *fn, void *ctx)
+void accounts_list(struct shard *shard, struct xy_str after, size_t count_max, accounts_page_fn *fn,
+                   void *ctx)
 {
     struct list_gather *gather = calloc(1, sizeof(*gather));
     if (!gather) {

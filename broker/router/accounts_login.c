@@ -105,7 +105,8 @@ static void check_password(struct shard *shard, struct account_job *job)
 {
     struct accounts *accounts = shard->router->accounts;
     read_keys(shard, job);
-    if (job->known && accounts_memory_knows(accounts->memory, job->bare, job->password, xy_now_us(shard->env))) {
+    if (job->known &&
+        accounts_memory_knows(accounts->memory, job->bare, job->password, xy_now_us(shard->env))) {
         job->verdict = XY_SASL_NO_FAILURE;
         login_answer(shard, job);
         return;
@@ -218,8 +219,8 @@ void accounts_keys(struct shard *shard, struct session_ref asker, struct xy_str 
     login_start(shard, job);
 }
 
-void accounts_check_password(struct shard *shard, struct session_ref asker, struct xy_str bare, struct xy_str password,
-                             struct xy_str peer, accounts_verdict_fn *fn)
+void accounts_check_password(struct shard *shard, struct session_ref asker, struct xy_str bare,
+                             struct xy_str password, struct xy_str peer, accounts_verdict_fn *fn)
 {
     struct xy_str given = xy_str_present(password) ? password : XY_STR("");
     struct account_job *job = account_job_new(shard, bare, peer, given);
@@ -232,7 +233,8 @@ void accounts_check_password(struct shard *shard, struct session_ref asker, stru
     login_start(shard, job);
 }
 
-void accounts_check_exists(struct shard *shard, struct session_ref asker, struct xy_str bare, accounts_verdict_fn *fn)
+void accounts_check_exists(struct shard *shard, struct session_ref asker, struct xy_str bare,
+                           accounts_verdict_fn *fn)
 {
     struct account_job *job = account_job_new(shard, bare, XY_STR_NONE, XY_STR_NONE);
     if (!job) {

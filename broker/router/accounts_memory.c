@@ -7,8 +7,8 @@
 
 #include "broker/router/accounts_internal.h"
 
-#define DIGEST       32u
-#define ENTRIES_MAX  65536u /* then nothing more is remembered until some are old */
+#define DIGEST      32u
+#define ENTRIES_MAX 65536u /* then nothing more is remembered until some are old */
 
 struct entry {
     uint8_t digest[DIGEST];
@@ -94,10 +94,12 @@ bool accounts_memory_knows(struct accounts_memory *memory, struct xy_str bare, s
     }
     uint8_t made[DIGEST];
     return digest(memory, bare, password, made) &&
-           xy_str_eq_secret(xy_str_n((const char *)made, DIGEST), xy_str_n((const char *)entry->digest, DIGEST));
+           xy_str_eq_secret(xy_str_n((const char *)made, DIGEST),
+                            xy_str_n((const char *)entry->digest, DIGEST));
 }
 
-void accounts_memory_keep(struct accounts_memory *memory, struct xy_str bare, struct xy_str password, uint64_t now_us)
+void accounts_memory_keep(struct accounts_memory *memory, struct xy_str bare, struct xy_str password,
+                          uint64_t now_us)
 {
     struct entry *entry = xy_table_get(memory->entries, bare);
     if (!entry && xy_table_count(memory->entries) >= ENTRIES_MAX && now_us > memory->swept_us + 1000000)

@@ -65,7 +65,7 @@ static void address_abandon(struct address *address)
     for (size_t i = 0; i < address->resources_count; i++)
         resource_free(address->resources[i]);
     address->resources_count = 0;
-    xy_list_each(link, &address->waiting) {
+    xy_list_each (link, &address->waiting) {
         xy_list_remove(link);
         free(xy_container_of(link, struct waiting_bind, link));
     }
@@ -172,7 +172,8 @@ struct resource *address_best(const struct address *address)
         struct resource *r = address->resources[i];
         if (!r->available || r->priority < 0)
             continue;
-        if (!best || r->priority > best->priority || (r->priority == best->priority && r->since > best->since))
+        if (!best || r->priority > best->priority ||
+            (r->priority == best->priority && r->since > best->since))
             best = r;
     }
     return best;
@@ -209,7 +210,8 @@ struct bind_job {
     char text[];
 };
 
-static void refuse(struct shard *shard, struct session_ref session, enum xy_condition condition, const char *text)
+static void refuse(struct shard *shard, struct session_ref session, enum xy_condition condition,
+                   const char *text)
 {
     struct xy_error error = xy_error_make(condition, text);
     session_bound(shard, session, (struct xy_jid){ 0 }, &error);
@@ -250,7 +252,7 @@ static void bind_wait(struct address *address, struct session_ref session, struc
     memcpy(waiting->text, name.data, name.len);
     waiting->name = xy_str_n(waiting->text, name.len);
     waiting->session = session;
-    xy_list_each(link, &address->waiting) {
+    xy_list_each (link, &address->waiting) {
         struct waiting_bind *other = xy_container_of(link, struct waiting_bind, link);
         if (!xy_str_eq(other->name, name))
             continue;
@@ -280,7 +282,8 @@ static void bind_at_owner(struct shard *shard, void *payload)
         stat_add(shard, sessions_replaced, 1);
         session_close(shard, old->session, XY_STREAM_CONFLICT, "another session took this resource");
     } else if (address->resources_count >= shard->config->limits.sessions_per_account) {
-        refuse(shard, job->session, XY_RESOURCE_CONSTRAINT, "this account has as many sessions as it may have");
+        refuse(shard, job->session, XY_RESOURCE_CONSTRAINT,
+               "this account has as many sessions as it may have");
     } else {
         bind_now(address, job->session, name);
     }
@@ -313,7 +316,7 @@ struct session_note {
 
 static void bind_those_waiting(struct address *address, struct xy_str name)
 {
-    xy_list_each(link, &address->waiting) {
+    xy_list_each (link, &address->waiting) {
         struct waiting_bind *waiting = xy_container_of(link, struct waiting_bind, link);
         if (!xy_str_eq(waiting->name, name))
             continue;
@@ -328,7 +331,7 @@ static void bind_those_waiting(struct address *address, struct xy_str name)
 
 static void waiting_gone(struct address *address, struct session_ref session)
 {
-    xy_list_each(link, &address->waiting) {
+    xy_list_each (link, &address->waiting) {
         struct waiting_bind *waiting = xy_container_of(link, struct waiting_bind, link);
         if (!session_ref_eq(waiting->session, session))
             continue;
@@ -366,7 +369,8 @@ static void unbind_at_owner(struct shard *shard, void *payload)
     mail_str_free(&note->bare);
 }
 
-static void note_mail(struct shard *shard, shard_fn *fn, struct session_ref session, struct xy_str bare, bool sm)
+static void note_mail(struct shard *shard, shard_fn *fn, struct session_ref session, struct xy_str bare,
+                      bool sm)
 {
     struct session_note note = { .session = session, .sm = sm };
     if (mail_str_set(&note.bare, bare))
@@ -425,6 +429,7 @@ void address_account_changed(struct shard *shard, struct xy_str bare, bool exist
         return;
     }
     for (size_t i = 0; i < address->resources_count; i++)
-        session_close(shard, address->resources[i]->session, XY_STREAM_NOT_AUTHORIZED, "the account was removed");
+        session_close(shard, address->resources[i]->session, XY_STREAM_NOT_AUTHORIZED,
+                      "the account was removed");
     mailbox_free(address);
 }

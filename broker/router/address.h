@@ -17,13 +17,15 @@ void addresses_free(struct shard *shard);
 
 /* A session asks for a resource. The owner checks the account and limits, replaces a session that holds the resource
  * (<conflict/>: it is ended, its claims come back first), and answers with session_bound() on the session's shard. */
-void address_bind(struct shard *shard, struct session_ref session, struct xy_str bare, struct xy_str resource);
+void address_bind(struct shard *shard, struct session_ref session, struct xy_str bare,
+                  struct xy_str resource);
 void address_unbind(struct shard *shard, struct session_ref session, struct xy_str bare);
 /* The session enabled XEP-0198, or turned it off. */
 void address_set_sm(struct shard *shard, struct session_ref session, struct xy_str bare, bool sm);
 
 /* Entry points of the router, on the owner's shard. */
-void address_handle(struct shard *shard, struct request **request); /* addressed to the bare or a full JID of it */
+void address_handle(struct shard *shard,
+                    struct request **request); /* addressed to the bare or a full JID of it */
 
 /* Owner's shard: how long ago the account was last here; 0: it is. false: not since the broker started. */
 bool address_last_activity(struct shard *shard, struct xy_str bare, uint64_t *idle_us);
@@ -41,8 +43,8 @@ void address_returned(struct shard *shard, struct xy_str bare, uint64_t seq, str
 struct address_route {
     struct session_ref session;
     int8_t priority;
-    bool sm;             /* XEP-0198 enabled: may hold ack=stream claims */
-    uint32_t since;      /* order of becoming available; larger is more recent */
+    bool sm;        /* XEP-0198 enabled: may hold ack=stream claims */
+    uint32_t since; /* order of becoming available; larger is more recent */
     struct xy_str resource;
 };
 

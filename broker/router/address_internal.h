@@ -15,14 +15,15 @@
 #include "core/time.h"
 #include "core/xml/writer.h"
 
-#define ADDRESS_SWEEP_US        (30ull * 1000 * 1000) /* addresses nobody touched for so long and that are empty go */
-#define ADDRESS_DIRECTED_MAX    256u                  /* JIDs one session may send directed presence to */
-#define MAILBOX_PAGE            64u                   /* entries read from the store at a time */
-#define MAILBOX_FLIGHT_MAX      256u                  /* entries handed to sessions and not acknowledged */
-#define MAILBOX_FLIGHT_BYTES    (1u << 20)            /* their size; one entry is always allowed */
-#define MAILBOX_HOLDERS_MAX     4u                    /* sessions that get the same entry at once */
-#define MAILBOX_RETRY_US        (500u * 1000)         /* before an entry is offered again to a session that was full */
-#define WATCH_PAGE              64u
+#define ADDRESS_SWEEP_US                                                                                     \
+    (30ull * 1000 * 1000)                  /* addresses nobody touched for so long and that are empty go */
+#define ADDRESS_DIRECTED_MAX 256u          /* JIDs one session may send directed presence to */
+#define MAILBOX_PAGE         64u           /* entries read from the store at a time */
+#define MAILBOX_FLIGHT_MAX   256u          /* entries handed to sessions and not acknowledged */
+#define MAILBOX_FLIGHT_BYTES (1u << 20)    /* their size; one entry is always allowed */
+#define MAILBOX_HOLDERS_MAX  4u            /* sessions that get the same entry at once */
+#define MAILBOX_RETRY_US     (500u * 1000) /* before an entry is offered again to a session that was full */
+#define WATCH_PAGE           64u
 
 /* A bound session. */
 struct resource {
@@ -62,11 +63,11 @@ struct flight {
 
 struct mailbox {
     bool loaded, counting;
-    uint64_t last_seq;     /* newest number given out */
-    uint64_t durable_seq;  /* newest committed */
-    uint64_t cursor;       /* entries up to here are in flight or gone */
-    uint64_t counted;      /* while counting: entries up to here are in count and bytes */
-    uint64_t count, bytes; /* of the entries that exist */
+    uint64_t last_seq;      /* newest number given out */
+    uint64_t durable_seq;   /* newest committed */
+    uint64_t cursor;        /* entries up to here are in flight or gone */
+    uint64_t counted;       /* while counting: entries up to here are in count and bytes */
+    uint64_t count, bytes;  /* of the entries that exist */
     struct flight *flights; /* by seq */
     size_t flights_count, flights_cap, flights_bytes;
     struct shard_timer retry;
@@ -74,10 +75,10 @@ struct mailbox {
 
 struct address {
     struct shard *shard;
-    struct xy_str bare; /* NUL-terminated */
+    struct xy_str bare;          /* NUL-terminated */
     struct xy_bytes *bare_bytes; /* the same, for sessions to hold on to */
-    bool exists;        /* false: removed a moment ago */
-    bool touched;       /* since the last sweep */
+    bool exists;                 /* false: removed a moment ago */
+    bool touched;                /* since the last sweep */
     bool watches_loaded;
     unsigned pins;      /* mails and commits on their way back to this address */
     uint64_t ticket;    /* newest commit its output depends on */

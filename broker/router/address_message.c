@@ -7,8 +7,9 @@
 /* Payloads that say nothing once they are late. */
 static bool is_transient(const struct xy_elem *e)
 {
-    return xy_str_is(e->ns, NS_CHATSTATES) || xy_str_is(e->ns, NS_CHAT_MARKERS) || xy_str_is(e->ns, NS_HINTS) ||
-           xy_str_is(e->ns, NS_RECEIPTS) || xy_elem_is(e, "thread", NS_CLIENT) || xy_elem_is(e, "subject", NS_CLIENT);
+    return xy_str_is(e->ns, NS_CHATSTATES) || xy_str_is(e->ns, NS_CHAT_MARKERS) ||
+           xy_str_is(e->ns, NS_HINTS) || xy_str_is(e->ns, NS_RECEIPTS) ||
+           xy_elem_is(e, "thread", NS_CLIENT) || xy_elem_is(e, "subject", NS_CLIENT);
 }
 
 bool message_is_assured(const struct xy_stanza *message)
@@ -87,7 +88,8 @@ struct message_passage {
     uint64_t seq;           /* 0: not stored */
 };
 
-static void send_copy(struct address *address, struct resource *resource, struct xy_bytes *bytes, bool returns)
+static void send_copy(struct address *address, struct resource *resource, struct xy_bytes *bytes,
+                      bool returns)
 {
     struct xy_bytes *copy = xy_bytes_ref(bytes);
     stat_add(address->shard, messages_delivered, 1);
@@ -104,8 +106,8 @@ static void deliver(struct address *address, const struct xy_stanza *message, en
     struct xy_bytes *bytes = xy_xml_bytes(message->elem, XY_STR(NS_CLIENT));
     if (!bytes)
         return;
-    struct resource *first =
-        plan == PLAN_RESOURCE ? address_resource(address, xy_jid_resource(message->to)) : address_best(address);
+    struct resource *first = plan == PLAN_RESOURCE ? address_resource(address, xy_jid_resource(message->to))
+                                                   : address_best(address);
     xy_assert(first != NULL);
     send_copy(address, first, bytes, assured);
     for (size_t i = 0; plan != PLAN_RESOURCE && i < address->resources_count; i++) {
@@ -122,7 +124,8 @@ static void message_run(struct shard *shard, void *payload);
 static void passage_start(const struct message_passage *passage)
 {
     address_pin(passage->address);
-    shard_when_committed(passage->address->shard, passage->address->ticket, message_run, passage, sizeof(*passage));
+    shard_when_committed(passage->address->shard, passage->address->ticket, message_run, passage,
+                         sizeof(*passage));
 }
 
 static void refuse_full(struct shard *shard, struct request **request, enum mailbox_verdict verdict)

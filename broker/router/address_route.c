@@ -24,7 +24,8 @@ static void iq_offered(struct shard *shard, enum session_verdict verdict, void *
     if (verdict == SESSION_TOOK)
         request_end(shard, &request, 0);
     else if (verdict == SESSION_FULL)
-        request_fail_with(shard, &request, XY_RESOURCE_CONSTRAINT, "the recipient does not keep up; try again later");
+        request_fail_with(shard, &request, XY_RESOURCE_CONSTRAINT,
+                          "the recipient does not keep up; try again later");
     else
         iq_unavailable(shard, &request);
 }
@@ -72,8 +73,8 @@ static void iq_handle(struct address *address, struct request **request)
 void address_refuse_unknown(struct shard *shard, struct request **request)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
-    bool silent = stanza->kind == XY_PRESENCE || (stanza->kind == XY_MESSAGE && stanza->type == XY_HEADLINE &&
-                                                  xy_jid_is_bare(stanza->to));
+    bool silent = stanza->kind == XY_PRESENCE ||
+                  (stanza->kind == XY_MESSAGE && stanza->type == XY_HEADLINE && xy_jid_is_bare(stanza->to));
     if (silent)
         request_end(shard, request, 0);
     else

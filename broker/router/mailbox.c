@@ -54,8 +54,8 @@ static void entry_free(Xylem__Store__V1__MailboxAdd *entry)
         xylem__store__v1__mailbox_add__free_unpacked(entry, NULL);
 }
 
-static size_t scan(struct address *address, struct xy_arena *arena, uint64_t from, struct store_entry *out, size_t max,
-                   bool *more)
+static size_t scan(struct address *address, struct xy_arena *arena, uint64_t from, struct store_entry *out,
+                   size_t max, bool *more)
 {
     struct xy_str prefix = mailbox_prefix(arena, address->bare);
     struct xy_str key = mailbox_key(arena, address->bare, from);
@@ -185,7 +185,8 @@ static void give(struct address *address, struct flight *flight, struct resource
 }
 
 /* To the session it is addressed to; else to the available ones of highest priority, the most recent first. */
-static void give_all(struct address *address, struct flight *flight, struct resource *exact, struct xy_bytes *stanza)
+static void give_all(struct address *address, struct flight *flight, struct resource *exact,
+                     struct xy_bytes *stanza)
 {
     struct resource *best = exact ? exact : address_best(address);
     xy_assert(best != NULL && flight->holders_count == 0);
@@ -234,7 +235,8 @@ void mailbox_added(struct address *address, struct xy_bytes *stanza, uint64_t se
 /* --- what waits in the store --------------------------------------------------------------------------------------- */
 
 /* false: nobody takes it now. */
-static bool entry_give(struct address *address, struct flight *flight, const Xylem__Store__V1__MailboxAdd *entry)
+static bool entry_give(struct address *address, struct flight *flight,
+                       const Xylem__Store__V1__MailboxAdd *entry)
 {
     struct xy_str text = xy_str_n((const char *)entry->stanza.data, entry->stanza.len);
     struct xy_buf buf = { 0 };
@@ -307,8 +309,8 @@ static bool pump_page(struct address *address, struct xy_arena *arena)
 /* Small pages would cost a scan per acknowledgement. */
 static bool page_fits(const struct mailbox *mailbox)
 {
-    return mailbox->flights_count == 0 || (flight_room(mailbox) &&
-                                           mailbox->flights_count + MAILBOX_PAGE <= MAILBOX_FLIGHT_MAX);
+    return mailbox->flights_count == 0 ||
+           (flight_room(mailbox) && mailbox->flights_count + MAILBOX_PAGE <= MAILBOX_FLIGHT_MAX);
 }
 
 void mailbox_pump(struct address *address)
@@ -397,7 +399,8 @@ void address_acked(struct shard *shard, struct xy_str bare, const uint64_t *seq,
         memcpy(mail.seq, seq + done, mail.count * sizeof(*seq));
         done += mail.count;
         if (mail_str_set(&mail.bare, bare))
-            shard_mail(shard, shard_owner(shard, bare), acked_at_owner, &mail, mail_str_size(&mail, &mail.bare));
+            shard_mail(shard, shard_owner(shard, bare), acked_at_owner, &mail,
+                       mail_str_size(&mail, &mail.bare));
     }
 }
 

@@ -36,7 +36,8 @@ struct flight *flight_insert(struct mailbox *mailbox, uint64_t seq, size_t bytes
         mailbox->flights_cap = cap;
     }
     size_t i = lower_bound(mailbox, seq);
-    memmove(&mailbox->flights[i + 1], &mailbox->flights[i], (mailbox->flights_count - i) * sizeof(struct flight));
+    memmove(&mailbox->flights[i + 1], &mailbox->flights[i],
+            (mailbox->flights_count - i) * sizeof(struct flight));
     mailbox->flights[i] = (struct flight){ .seq = seq, .bytes = (uint32_t)bytes };
     mailbox->flights_count++;
     mailbox->flights_bytes += bytes;

@@ -7,7 +7,7 @@
 struct flight *flight_find(const struct mailbox *mailbox, uint64_t seq); /* NULL: not in flight */
 /* In its place by number; NULL: no memory. It has no holder yet. */
 struct flight *flight_insert(struct mailbox *mailbox, uint64_t seq, size_t bytes);
-bool flight_room(const struct mailbox *mailbox); /* one more may be handed over */
+bool flight_room(const struct mailbox *mailbox);    /* one more may be handed over */
 bool flight_waiting(const struct mailbox *mailbox); /* some entry was given back */
 void flight_release(struct flight *flight, struct session_ref session);
 void flights_compact(struct mailbox *mailbox); /* settled ones leave */

@@ -14,7 +14,8 @@ const struct module_iq *module_find(const struct xy_stanza *iq, enum module_scop
     return NULL;
 }
 
-struct xy_elem *module_result(struct request *request, const char *name, const char *ns, struct xy_elem **child)
+struct xy_elem *module_result(struct request *request, const char *name, const char *ns,
+                              struct xy_elem **child)
 {
     struct xy_elem *result = xy_stanza_result(request->stanza.arena, &request->stanza);
     *child = xy_elem_add(request->stanza.arena, result, name, ns);

@@ -31,8 +31,8 @@ struct module {
     /* Answer a disco query about a node of the server. false: not one of its nodes, nothing was done. May be NULL. */
     bool (*disco_info)(struct shard *shard, struct request **request);
     bool (*disco_items)(struct shard *shard, struct request **request);
-    bool (*init)(struct shard *shard);   /* may be NULL */
-    void (*free)(struct shard *shard);   /* may be NULL */
+    bool (*init)(struct shard *shard); /* may be NULL */
+    void (*free)(struct shard *shard); /* may be NULL */
 };
 
 extern const struct module *const module_registry[]; /* NULL-terminated; broker/modules/registry.c */
@@ -41,6 +41,7 @@ extern const struct module *const module_registry[]; /* NULL-terminated; broker/
 const struct module_iq *module_find(const struct xy_stanza *iq, enum module_scope scope);
 
 /* Begins the answer: an IQ result with one child of that name and namespace. */
-struct xy_elem *module_result(struct request *request, const char *name, const char *ns, struct xy_elem **child);
+struct xy_elem *module_result(struct request *request, const char *name, const char *ns,
+                              struct xy_elem **child);
 
 #define XYLEM_VERSION "0.1.0" /* what the broker says of itself */

@@ -31,7 +31,8 @@ struct directed_job {
     char text[];
 };
 
-static void send_unavailable(struct shard *shard, struct xy_str from, struct xy_str to, const struct xy_elem *like)
+static void send_unavailable(struct shard *shard, struct xy_str from, struct xy_str to,
+                             const struct xy_elem *like)
 {
     struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
     if (!arena)
@@ -45,7 +46,7 @@ static void send_unavailable(struct shard *shard, struct xy_str from, struct xy_
 
 static struct directed *directed_find(struct resource *resource, struct xy_str to)
 {
-    xy_list_each(link, &resource->directed) {
+    xy_list_each (link, &resource->directed) {
         struct directed *directed = xy_container_of(link, struct directed, link);
         if (xy_str_eq(directed->to, to))
             return directed;
@@ -64,7 +65,8 @@ static void directed_add(struct address *address, struct resource *resource, con
 {
     if (directed_find(resource, job->to))
         return;
-    if (resource->directed_count >= ADDRESS_DIRECTED_MAX) { /* the oldest hears now what it would hear at the end */
+    if (resource->directed_count >=
+        ADDRESS_DIRECTED_MAX) { /* the oldest hears now what it would hear at the end */
         struct directed *oldest = xy_container_of(resource->directed.next, struct directed, link);
         send_unavailable(address->shard, job->from, oldest->to, NULL);
         directed_drop(resource, oldest);
@@ -173,7 +175,8 @@ static struct xy_bytes *own_bytes(struct xy_stanza *presence)
 }
 
 /* 4.2.2: the others' presence to the newcomer, its own to all, itself included. */
-static void available(struct address *address, struct resource *resource, struct xy_stanza *presence, int8_t priority)
+static void available(struct address *address, struct resource *resource, struct xy_stanza *presence,
+                      int8_t priority)
 {
     struct shard *shard = address->shard;
     struct xy_bytes *bytes = own_bytes(presence);
@@ -201,7 +204,7 @@ static void available(struct address *address, struct resource *resource, struct
 void presence_forget(struct resource *resource)
 {
     xy_bytes_unref(&resource->presence);
-    xy_list_each(link, &resource->directed)
+    xy_list_each (link, &resource->directed)
         directed_drop(resource, xy_container_of(link, struct directed, link));
 }
 
@@ -216,13 +219,14 @@ static void tell_gone(struct address *address, struct resource *resource, struct
     struct xy_arena *home = said ? said->arena : arena;
     xy_elem_set(home, presence, "from", from);
     xy_elem_set(home, presence, "to", address->bare);
-    struct xy_bytes *bytes = resource->available && from.data ? xy_xml_bytes(presence, XY_STR(NS_CLIENT)) : NULL;
+    struct xy_bytes *bytes =
+        resource->available && from.data ? xy_xml_bytes(presence, XY_STR(NS_CLIENT)) : NULL;
     if (!said) /* the session is not there any more */
         resource->available = false;
     if (bytes)
         broadcast(address, bytes);
     xy_bytes_unref(&bytes);
-    xy_list_each(link, &resource->directed)
+    xy_list_each (link, &resource->directed)
         send_unavailable(shard, from, xy_container_of(link, struct directed, link)->to, presence);
     xy_arena_pool_give(shard->arenas, &arena);
 }
@@ -253,7 +257,8 @@ static void own(struct address *address, struct request **request)
     int8_t priority;
     if (resource && presence->type == XY_TYPE_NONE) {
         if (!priority_read(presence, &priority)) {
-            request_fail_with(address->shard, request, XY_BAD_REQUEST, "priority is an integer from -128 to 127");
+            request_fail_with(address->shard, request, XY_BAD_REQUEST,
+                              "priority is an integer from -128 to 127");
             return;
         }
         available(address, resource, presence, priority);

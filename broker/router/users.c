@@ -10,10 +10,10 @@
 
 #include "broker/router/accounts_internal.h"
 
-#define THREADS_MAX    64u
-#define IMPORT_MAX     10000000u /* users in one file */
-#define FLUSH_EVERY    500u      /* records per log entry, about */
-#define LIST_PAGE      256u
+#define THREADS_MAX 64u
+#define IMPORT_MAX  10000000u /* users in one file */
+#define FLUSH_EVERY 500u      /* records per log entry, about */
+#define LIST_PAGE   256u
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -203,7 +203,8 @@ static bool derive_all(struct users *users)
     pthread_t threads[THREADS_MAX];
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned count = cores < 1 ? 1 : cores > (long)THREADS_MAX ? THREADS_MAX : (unsigned)cores, started = 0;
-    while (users->count > 1 && started + 1 < count && pthread_create(&threads[started], NULL, derive, &derivation) == 0)
+    while (users->count > 1 && started + 1 < count &&
+           pthread_create(&threads[started], NULL, derive, &derivation) == 0)
         started++;
     derive(&derivation);
     for (unsigned i = 0; i < started; i++)
@@ -341,8 +342,8 @@ static int run_list(struct users *users, int argc, char **argv)
     (void)argv;
     while (more) {
         struct xy_arena *arena = xy_arena_new();
-        size_t count = arena ? store_scan(users->shard, STORE_ACCOUNTS, XY_STR(""), xy_buf_view(&from), arena, entries,
-                                          LIST_PAGE, &more)
+        size_t count = arena ? store_scan(users->shard, STORE_ACCOUNTS, XY_STR(""), xy_buf_view(&from), arena,
+                                          entries, LIST_PAGE, &more)
                              : 0;
         for (size_t i = 0; i < count; i++) {
             Xylem__Store__V1__AccountPut *put = xylem__store__v1__account_put__unpack(
@@ -399,13 +400,14 @@ static const struct verb {
 static const struct verb *verb_find(int argc, char **argv)
 {
     for (size_t i = 0; argc > 0 && i < sizeof(verbs) / sizeof(*verbs); i++)
-        if (strcmp(argv[0], verbs[i].name) == 0 && argc - 1 >= verbs[i].args_min && argc - 1 <= verbs[i].args_max)
+        if (strcmp(argv[0], verbs[i].name) == 0 && argc - 1 >= verbs[i].args_min &&
+            argc - 1 <= verbs[i].args_max)
             return &verbs[i];
     return NULL;
 }
 
-int users_command(const struct config *config, const struct xy_env *env, int argc, char **argv, FILE *in, FILE *out,
-                  FILE *err)
+int users_command(const struct config *config, const struct xy_env *env, int argc, char **argv, FILE *in,
+                  FILE *out, FILE *err)
 {
     const struct verb *verb = verb_find(argc, argv);
     if (!verb) {
@@ -414,7 +416,9 @@ int users_command(const struct config *config, const struct xy_env *env, int arg
             (void)fprintf(err, "  %s\n", verbs[i].usage);
         return EXIT_USAGE;
     }
-    struct users users = { .config = config, .env = env, .in = in, .out = out, .err = err, .arena = xy_arena_new() };
+    struct users users = {
+        .config = config, .env = env, .in = in, .out = out, .err = err, .arena = xy_arena_new()
+    };
     int code = EXIT_FAILED;
     if (users.arena && xy_jid_prep_domain(users.arena, config->domains.items[0], &users.domain) &&
         users_open(&users)) {

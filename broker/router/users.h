@@ -13,5 +13,5 @@ struct xy_env;
 /* argv[0] is the verb: `add NAME [PASSWORD on in]`, `import [FILE]` (lines NAME:PASSWORD; FILE absent or `-`: in),
  * `list`, `passwd NAME`, `remove NAME…`. NAME is a localpart of the first domain or a bare JID of any local domain; the
  * password is one line of `in`. Returns the exit code: 0, 1 failed, 2 wrong usage. Prose goes to `err`. */
-int users_command(const struct config *config, const struct xy_env *env, int argc, char **argv, FILE *in, FILE *out,
-                  FILE *err);
+int users_command(const struct config *config, const struct xy_env *env, int argc, char **argv, FILE *in,
+                  FILE *out, FILE *err);

@@ -61,7 +61,8 @@ static struct news *news_new(const struct address *address, struct xy_str bare)
         if (!r->available)
             continue;
         memcpy(text, r->name.data, r->name.len);
-        *route++ = (struct address_route){ r->session, r->priority, r->sm, r->since, xy_str_n(text, r->name.len) };
+        *route++ =
+            (struct address_route){ r->session, r->priority, r->sm, r->since, xy_str_n(text, r->name.len) };
         text += r->name.len;
     }
     qsort(news->route, count, sizeof(struct address_route), by_suitability);
@@ -210,8 +211,9 @@ static void walk_step(struct shard *shard, void *payload)
     bool more = false;
     struct news *news = arena ? news_new(address, address->bare) : NULL;
     if (news) {
-        size_t count = store_scan_tables(shard_group_store(shard->group), STORE_SUBS_BY_JID, xy_buf_view(&walk->prefix),
-                                         xy_buf_view(&walk->from), arena, entries, WATCH_PAGE, &more);
+        size_t count =
+            store_scan_tables(shard_group_store(shard->group), STORE_SUBS_BY_JID, xy_buf_view(&walk->prefix),
+                              xy_buf_view(&walk->from), arena, entries, WATCH_PAGE, &more);
         for (size_t i = 0; i < count; i++)
             if (watch_add(address, entries[i].value))
                 news_send(shard, news, entries[i].value);

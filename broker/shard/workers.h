@@ -10,7 +10,8 @@
 
 #include "broker/shard/shard.h"
 
-#define WORKERS_QUEUE_MAX 256u /* jobs waiting; more are refused, so that a flood of logins stays a flood of refusals */
+#define WORKERS_QUEUE_MAX                                                                                    \
+    256u /* jobs waiting; more are refused, so that a flood of logins stays a flood of refusals */
 
 struct workers;
 

@@ -25,8 +25,8 @@
 struct fixture_event {
     struct session_ref session;
     enum { SENT = 1, MESSAGE, BOUND, REFUSED, CLOSED, HANDLED } kind;
-    char *text;        /* stanza, full JID, or name of the condition */
-    uint64_t seq;      /* MESSAGE: mailbox number; HANDLED: inbound */
+    char *text;   /* stanza, full JID, or name of the condition */
+    uint64_t seq; /* MESSAGE: mailbox number; HANDLED: inbound */
 };
 
 struct fixture {
@@ -40,10 +40,10 @@ struct fixture {
     struct xy_env env;
     struct fixture_event events[FIXTURE_EVENTS_MAX];
     size_t events_count;
-    size_t looked_at;              /* by fixture_next */
-    uint32_t sessions;             /* indexes given out */
-    enum session_verdict offers;   /* what sessions say to an offer */
-    bool hold_commits;             /* fixture_run commits nothing */
+    size_t looked_at;            /* by fixture_next */
+    uint32_t sessions;           /* indexes given out */
+    enum session_verdict offers; /* what sessions say to an offer */
+    bool hold_commits;           /* fixture_run commits nothing */
 };
 
 static struct fixture *fixture_now; /* the callbacks have no context */
@@ -115,7 +115,8 @@ static void fixture_send_message(struct shard *shard, struct session_ref session
     xy_bytes_unref(stanza);
 }
 
-static enum session_verdict fixture_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
+static enum session_verdict fixture_offer(struct shard *shard, struct session_ref session,
+                                          struct xy_bytes **stanza)
 {
     assert_int_equal(shard->index, session.shard);
     if (fixture_now->offers == SESSION_TOOK) {
@@ -135,7 +136,8 @@ static void fixture_bound(struct shard *shard, struct session_ref session, struc
         fixture_record(session, REFUSED, xy_str(xy_condition_name(error->condition)), 0);
 }
 
-static void fixture_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text)
+static void fixture_close(struct shard *shard, struct session_ref session, enum xy_stream_error error,
+                          const char *text)
 {
     (void)shard;
     (void)text;
@@ -302,8 +304,8 @@ static inline struct session_ref fixture_bind(struct fixture *f, const char *bar
 }
 
 /* A session says something. `from` is its full JID; `inbound` != 0: it has XEP-0198. Not run yet. */
-static inline void fixture_post(struct fixture *f, struct session_ref session, const char *from, uint32_t inbound,
-                                const char *xml)
+static inline void fixture_post(struct fixture *f, struct session_ref session, const char *from,
+                                uint32_t inbound, const char *xml)
 {
     struct shard *shard = fixture_home(f, session);
     struct xy_xml_parser *parser = xy_xml_new(&(struct xy_xml_options){ .stanza_bytes_max = 1u << 20 });
@@ -327,8 +329,8 @@ static inline void fixture_post(struct fixture *f, struct session_ref session, c
     router_route(shard, &request);
 }
 
-static inline void fixture_say(struct fixture *f, struct session_ref session, const char *from, uint32_t inbound,
-                               const char *xml)
+static inline void fixture_say(struct fixture *f, struct session_ref session, const char *from,
+                               uint32_t inbound, const char *xml)
 {
     fixture_post(f, session, from, inbound, xml);
     fixture_run(f);
@@ -366,9 +368,9 @@ static inline size_t fixture_stanzas(const struct fixture *f, struct session_ref
     return count;
 }
 
-#define assert_contains(text, what) \
-    do { \
-        const char *text_ = (text); \
-        if (!text_ || !strstr(text_, (what))) \
-            fail_msg("\"%s\" is not in \"%s\"", (what), text_ ? text_ : "(nothing)"); \
+#define assert_contains(text, what)                                                                          \
+    do {                                                                                                     \
+        const char *text_ = (text);                                                                          \
+        if (!text_ || !strstr(text_, (what)))                                                                \
+            fail_msg("\"%s\" is not in \"%s\"", (what), text_ ? text_ : "(nothing)");                        \
     } while (0)

@@ -92,21 +92,26 @@ static void test_last(void **state)
 static void test_disco_of_the_server(void **state)
 {
     (void)state;
-    static const char *const features[] = { "http://jabber.org/protocol/disco#info", "urn:xmpp:ping", "urn:xmpp:time",
-                                            "http://jabber.org/protocol/disco#items", "jabber:iq:version",
-                                            "jabber:iq:last", "http://jabber.org/protocol/commands", "msgoffline" };
+    static const char *const features[] = {
+        "http://jabber.org/protocol/disco#info",  "urn:xmpp:ping",     "urn:xmpp:time",
+        "http://jabber.org/protocol/disco#items", "jabber:iq:version", "jabber:iq:last",
+        "http://jabber.org/protocol/commands",    "msgoffline"
+    };
     struct fixture *f = start();
-    const char *answer = ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>");
+    const char *answer =
+        ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>");
     assert_contains(answer, "<identity category='server' type='im' name='Xylem'/>");
     for (size_t i = 0; i < sizeof(features) / sizeof(*features); i++) {
         char feature[128];
         (void)snprintf(feature, sizeof(feature), "<feature var='%s'/>", features[i]);
         assert_contains(answer, feature);
     }
-    expect_error(ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>"),
-                 "item-not-found");
-    expect_error(ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#items' node='x'/>"),
-                 "item-not-found");
+    expect_error(
+        ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>"),
+        "item-not-found");
+    expect_error(
+        ask(f, "example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#items' node='x'/>"),
+        "item-not-found");
     expect_error(ask(f, "example.org", "set", "<query xmlns='http://jabber.org/protocol/disco#info'/>"),
                  "service-unavailable");
     fixture_free(&f);
@@ -138,11 +143,13 @@ static void test_disco_of_an_account(void **state)
     const char *answer = ask(f, ALICE, "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>");
     assert_contains(answer, "<identity category='account' type='registered'/>");
     assert_contains(answer, "urn:xmpp:ping");
-    assert_contains(ask(f, NULL, "get", "<query xmlns='http://jabber.org/protocol/disco#items'/>"), "type='result'");
+    assert_contains(ask(f, NULL, "get", "<query xmlns='http://jabber.org/protocol/disco#items'/>"),
+                    "type='result'");
     expect_error(ask(f, ALICE, "get", "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>"),
                  "item-not-found");
     /* Of others nothing is told, the same as of those who do not exist. */
-    const char *other = ask(f, "bob@example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>");
+    const char *other =
+        ask(f, "bob@example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>");
     expect_error(other, "service-unavailable");
     expect_error(ask(f, "no@example.org", "get", "<query xmlns='http://jabber.org/protocol/disco#info'/>"),
                  "service-unavailable");

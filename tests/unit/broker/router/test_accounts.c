@@ -64,11 +64,12 @@ static enum account_result remove_account(struct fixture *f, const char *bare)
 static void ask_password(struct fixture *f, const char *bare, const char *password, const char *peer)
 {
     struct session_ref asker = fixture_session(f);
-    accounts_check_password(fixture_home(f, asker), asker, bare ? xy_str(bare) : XY_STR_NONE, xy_str(password),
-                            peer ? xy_str(peer) : XY_STR_NONE, on_verdict);
+    accounts_check_password(fixture_home(f, asker), asker, bare ? xy_str(bare) : XY_STR_NONE,
+                            xy_str(password), peer ? xy_str(peer) : XY_STR_NONE, on_verdict);
 }
 
-static enum xy_sasl_condition check(struct fixture *f, const char *bare, const char *password, const char *peer)
+static enum xy_sasl_condition check(struct fixture *f, const char *bare, const char *password,
+                                    const char *peer)
 {
     verdict = (enum xy_sasl_condition)99;
     ask_password(f, bare, password, peer);

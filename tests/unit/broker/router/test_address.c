@@ -41,7 +41,8 @@ static void test_bind_makes_up_resources(void **state)
     (void)state;
     struct fixture *f = start("");
     struct session_ref one = fixture_bind(f, ALICE, ""), two = fixture_bind(f, ALICE, "");
-    const char *first = fixture_event_of(f, one, BOUND)->text, *second = fixture_event_of(f, two, BOUND)->text;
+    const char *first = fixture_event_of(f, one, BOUND)->text,
+               *second = fixture_event_of(f, two, BOUND)->text;
     assert_int_equal(strlen(first), strlen(ALICE) + 1 + XY_ID_LEN);
     assert_string_not_equal(first, second);
     fixture_free(&f);
@@ -202,18 +203,20 @@ static void check_row(const struct row *row, uint32_t inbound)
         b = online(f, ALICE, "b", row->priority);
     fixture_forget(f);
     char xml[256];
-    (void)snprintf(xml, sizeof(xml), "<message to='%s' type='%s' id='m'><body>hello</body></message>", row->to,
-                   row->type);
+    (void)snprintf(xml, sizeof(xml), "<message to='%s' type='%s' id='m'><body>hello</body></message>",
+                   row->to, row->type);
     fixture_say(f, bob, BOB "/x", inbound, xml);
     size_t to_a = fixture_stanzas(f, a), to_b = fixture_stanzas(f, b), to_bob = fixture_stanzas(f, bob);
     uint64_t stored = 0;
     for (unsigned i = 0; i < f->count; i++)
         stored += shard_group_get(f->group, i)->stats->messages_stored;
     bool delivered = row->outcome == DELIVERED || row->outcome == ALL;
-    bool kept = row->outcome == STORED ||
-                (inbound && delivered && strcmp(row->type, "chat") >= 0 && strcmp(row->type, "groupchat") != 0 &&
-                 strcmp(row->type, "headline") != 0 && strcmp(row->type, "error") != 0);
-    if (to_a != delivered || to_b != (row->outcome == ALL) || to_bob != (row->outcome == ERROR) || stored != kept)
+    bool kept =
+        row->outcome == STORED ||
+        (inbound && delivered && strcmp(row->type, "chat") >= 0 && strcmp(row->type, "groupchat") != 0 &&
+         strcmp(row->type, "headline") != 0 && strcmp(row->type, "error") != 0);
+    if (to_a != delivered || to_b != (row->outcome == ALL) || to_bob != (row->outcome == ERROR) ||
+        stored != kept)
         fail_msg("%d sessions of priority %d, %s to %s: a %zu, b %zu, sender %zu, stored %zu", row->sessions,
                  row->priority, row->type, row->to, to_a, to_b, to_bob, (size_t)stored);
     if (row->outcome == ERROR)
@@ -240,9 +243,11 @@ static void test_no_such_account(void **state)
     fixture_forget(f);
     fixture_say(f, bob, BOB "/x", 0, "<message to='no@example.org' id='1'><body>x</body></message>");
     assert_contains(fixture_event_of(f, bob, SENT)->text, "service-unavailable");
-    fixture_say(f, bob, BOB "/x", 0, "<iq to='no@example.org' type='get' id='2'><ping xmlns='urn:xmpp:ping'/></iq>");
+    fixture_say(f, bob, BOB "/x", 0,
+                "<iq to='no@example.org' type='get' id='2'><ping xmlns='urn:xmpp:ping'/></iq>");
     assert_contains(fixture_event_of(f, bob, SENT)->text, "service-unavailable");
-    fixture_say(f, bob, BOB "/x", 0, "<message to='no@example.org' type='error' id='3'><body>x</body></message>");
+    fixture_say(f, bob, BOB "/x", 0,
+                "<message to='no@example.org' type='error' id='3'><body>x</body></message>");
     fixture_say(f, bob, BOB "/x", 0, "<message to='no@example.org' type='headline'><body>x</body></message>");
     fixture_say(f, bob, BOB "/x", 0, "<presence to='no@example.org'/>");
     fixture_say(f, bob, BOB "/x", 0, "<iq to='no@example.org/x' type='result' id='4'/>");
@@ -320,7 +325,8 @@ static void test_stanzas_wait_behind_a_commit(void **state)
     f->hold_commits = true;
     fixture_say(f, bob, BOB "/x", 1, "<message to='" ALICE "'><body>one</body></message>");
     fixture_say(f, bob, BOB "/x", 0, "<iq to='" ALICE "/a' type='get' id='2'><q xmlns='urn:q'/></iq>");
-    fixture_say(f, bob, BOB "/x", 0, "<message to='" ALICE "/a' type='headline'><body>three</body></message>");
+    fixture_say(f, bob, BOB "/x", 0,
+                "<message to='" ALICE "/a' type='headline'><body>three</body></message>");
     assert_int_equal(fixture_stanzas(f, alice), 0);
     assert_null(fixture_event_of(f, bob, HANDLED));
     f->hold_commits = false;

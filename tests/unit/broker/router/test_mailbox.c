@@ -35,7 +35,8 @@ static void send_number(struct fixture *f, unsigned n)
     fixture_say(f, bob, BOB "/x", n + 1, xml);
 }
 
-static void expect_number(struct fixture *f, struct session_ref session, unsigned n, bool delayed, uint64_t *seq)
+static void expect_number(struct fixture *f, struct session_ref session, unsigned n, bool delayed,
+                          uint64_t *seq)
 {
     char body[32];
     struct fixture_event *event = fixture_event_of(f, session, MESSAGE);
@@ -43,7 +44,8 @@ static void expect_number(struct fixture *f, struct session_ref session, unsigne
         fail_msg("message %u did not come", n);
     (void)snprintf(body, sizeof(body), "<body>-%u-</body>", n);
     assert_contains(event->text, body);
-    assert_int_equal(strstr(event->text, "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='") != NULL, delayed);
+    assert_int_equal(strstr(event->text, "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='") != NULL,
+                     delayed);
     *seq = event->seq;
 }
 
@@ -315,10 +317,12 @@ static void test_what_is_not_worth_keeping(void **state)
     (void)state;
     static const char *const transient[] = {
         "<message to='" ALICE "' type='chat'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>",
-        "<message to='" ALICE "' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+        "<message to='" ALICE
+        "' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
         "<message to='" ALICE "' type='chat'><displayed xmlns='urn:xmpp:chat-markers:0' id='1'/></message>",
         "<message to='" ALICE "' type='chat'/>",
-        "<message to='" ALICE "'><data xmlns='http://jabber.org/protocol/ibb' seq='0' sid='1'>eA==</data></message>",
+        "<message to='" ALICE
+        "'><data xmlns='http://jabber.org/protocol/ibb' seq='0' sid='1'>eA==</data></message>",
     };
     static const char *const kept[] = {
         "<message to='" ALICE "'><body/></message>",
@@ -351,7 +355,8 @@ static void test_escaped_resources_are_recognised(void **state)
     struct session_ref best = online(f, "best", 9);
     uint64_t seq;
     fixture_say(f, bob, BOB "/x", 1,
-                "<message type='chat' to='" ALICE "/a&amp;b&apos;&lt;c&gt;&quot;'><body>-1-</body></message>");
+                "<message type='chat' to='" ALICE
+                "/a&amp;b&apos;&lt;c&gt;&quot;'><body>-1-</body></message>");
     expect_number(f, odd, 1, false, &seq);
     /* It comes back from a full session and goes to the same again, not to the best. */
     address_returned(fixture_home(f, odd), XY_STR(ALICE), seq, NULL);

@@ -16,7 +16,8 @@ static struct fixture *start(void)
     return f;
 }
 
-static struct session_ref online(struct fixture *f, const char *bare, const char *resource, const char *presence)
+static struct session_ref online(struct fixture *f, const char *bare, const char *resource,
+                                 const char *presence)
 {
     char from[128];
     struct session_ref session = fixture_bind(f, bare, resource);
@@ -65,7 +66,8 @@ static void test_unavailable_and_end_are_told(void **state)
 {
     (void)state;
     struct fixture *f = start();
-    struct session_ref one = online(f, ALICE, "one", "<presence/>"), two = online(f, ALICE, "two", "<presence/>");
+    struct session_ref one = online(f, ALICE, "one", "<presence/>"),
+                       two = online(f, ALICE, "two", "<presence/>");
     fixture_forget(f);
     fixture_say(f, two, ALICE "/two", 0, "<presence type='unavailable'><status>lunch</status></presence>");
     expect(f, one, ALICE "/two", "lunch");
@@ -124,7 +126,8 @@ static void test_directed_presence_ends_with_the_session(void **state)
 {
     (void)state;
     struct fixture *f = start();
-    struct session_ref alice = online(f, ALICE, "a", "<presence/>"), other = online(f, ALICE, "b", "<presence/>");
+    struct session_ref alice = online(f, ALICE, "a", "<presence/>"),
+                       other = online(f, ALICE, "b", "<presence/>");
     struct session_ref bob = fixture_bind(f, BOB, "x");
     fixture_forget(f);
     fixture_say(f, bob, BOB "/x", 0, "<presence to='" ALICE "/a'><status>psst</status></presence>");
@@ -196,10 +199,12 @@ static void on_routes(struct shard *shard, struct xy_str node, const struct addr
 {
     size_t len = strlen(heard);
     assert_int_equal(shard->index, shard_owner(shard, node));
-    len += (size_t)snprintf(heard + len, sizeof(heard) - len, "%.*s %.*s:", XY_ARG(node), XY_ARG(routes->bare));
+    len +=
+        (size_t)snprintf(heard + len, sizeof(heard) - len, "%.*s %.*s:", XY_ARG(node), XY_ARG(routes->bare));
     for (size_t i = 0; i < routes->count; i++)
-        len += (size_t)snprintf(heard + len, sizeof(heard) - len, " %.*s/%d%s", XY_ARG(routes->routes[i].resource),
-                                routes->routes[i].priority, routes->routes[i].sm ? "+sm" : "");
+        len += (size_t)snprintf(heard + len, sizeof(heard) - len, " %.*s/%d%s",
+                                XY_ARG(routes->routes[i].resource), routes->routes[i].priority,
+                                routes->routes[i].sm ? "+sm" : "");
     (void)snprintf(heard + len, sizeof(heard) - len, "\n");
 }
 
@@ -276,8 +281,8 @@ static void test_stored_subscriptions_are_found(void **state)
         put.number = 1;
         put.node_name = name;
         put.jid = (char *)(uintptr_t)(i == 0 ? ALICE "/full" : ALICE);
-        put.subid = (char *)(uintptr_t)"s";
-        put.state = (char *)(uintptr_t)"subscribed";
+        put.subid = (char *)(uintptr_t) "s";
+        put.state = (char *)(uintptr_t) "subscribed";
         store_append(fixture_owner(f, name)->store, RECORD_SUBSCRIPTION_PUT, &put.base);
     }
     fixture_restart(f);

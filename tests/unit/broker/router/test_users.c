@@ -51,8 +51,9 @@ static int set_up(void **state)
     char text[256];
     (void)snprintf(place->directory, sizeof(place->directory), "/tmp/xylem-users-XXXXXX");
     assert_non_null(mkdtemp(place->directory));
-    (void)snprintf(text, sizeof(text), "domains = [\"example.org\", \"second.org\"]; data_dir = \"%s\"; "
-                                       "store { map_size = 256mb; }",
+    (void)snprintf(text, sizeof(text),
+                   "domains = [\"example.org\", \"second.org\"]; data_dir = \"%s\"; "
+                   "store { map_size = 256mb; }",
                    place->directory);
     if (!config_parse("test", xy_str(text), &place->config, &errors))
         fail_msg("%.*s", XY_ARG(xy_buf_view(&errors)));
@@ -89,10 +90,10 @@ static int run(struct place *place, const char *verb, const char *argument, cons
     return code;
 }
 
-#define assert_says(text, what) \
-    do { \
-        if (!strstr((text), (what))) \
-            fail_msg("\"%s\" is not in \"%s\"", (what), (text)); \
+#define assert_says(text, what)                                                                              \
+    do {                                                                                                     \
+        if (!strstr((text), (what)))                                                                         \
+            fail_msg("\"%s\" is not in \"%s\"", (what), (text));                                             \
     } while (0)
 
 static void test_add_list_passwd_remove(void **state)
@@ -193,8 +194,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     static const struct CMUnitTest tests[] = {
-        TEST(test_add_list_passwd_remove), TEST(test_bad_names_and_passwords), TEST(test_import_is_all_or_nothing),
-        TEST(test_usage),                  TEST(test_a_running_broker_is_not_disturbed),
+        TEST(test_add_list_passwd_remove),
+        TEST(test_bad_names_and_passwords),
+        TEST(test_import_is_all_or_nothing),
+        TEST(test_usage),
+        TEST(test_a_running_broker_is_not_disturbed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
