@@ -339,13 +339,107 @@ static void test_group_commit(void **state)
     remove_directory(directory);
 }
 
+/* --- the smallest marker decides ----------------------------------------------------------------------------------- */
+
+static void wait_checkpoints(struct store *store, struct store_shard *shards[SHARDS], uint64_t count)
+{
+    struct store_stats stats = { 0 };
+    for (int i = 0; i < 10000 && stats.checkpoints < count; i++) {
+        for (unsigned n = 0; n < SHARDS; n++)
+            store_flush(shards[n]);
+        usleep(1000);
+        store_stats(store, &stats);
+    }
+    assert_true(stats.checkpoints >= count);
+}
+
+/* One shard freezes, goes on writing, and only then the other freezes: what the first wrote in between is in no frozen
+ * table, so the log must keep it. */
+static void test_late_marker(void **state)
+{
+    (void)state;
+    char directory[64], node[8];
+    make_directory(directory);
+    struct store_options options = options_for(directory, NULL, SHARDS, true);
+    options.checkpoint_records = 10;
+    struct store *store = must_open(&options);
+    struct store_shard *shards[SHARDS] = { store_shard(store, 0), store_shard(store, 1) };
+    struct store_stats stats = { 0 };
+    uint64_t seq = 0, seed = 5;
+    for (; seq < 10; seq++)
+        publish(shards[0], 1, seq + 1, &seed);
+    store_flush(shards[0]);
+    /* The checkpoint asks soon; shard 0 answers at one of these turns, shard 1 does not turn at all. */
+    for (; seq < 300; seq++) {
+        publish(shards[0], 1, seq + 1, &seed);
+        store_flush(shards[0]);
+        usleep(200);
+    }
+    wait_committed(shards[0], store_ticket(shards[0]));
+    store_stats(store, &stats);
+    assert_int_equal(stats.checkpoints, 0);
+    publish(shards[1], 2, 1, &seed);
+    store_flush(shards[1]);
+    for (int i = 0; i < 10000 && stats.checkpoints == 0; i++) {
+        usleep(1000);
+        store_stats(store, &stats);
+    }
+    assert_int_equal(stats.checkpoints, 1);
+    usleep(20000); /* time to cut */
+    store_crash(&store);
+    store = must_open(&options);
+    be64_put(node, 1);
+    assert_int_equal(get_u64(store_shard(store, 0), STORE_NODE_SEQ, xy_str_n(node, 8)), seq);
+    assert_int_equal(count_below(store_shard(store, 0), STORE_ITEMS, xy_str_n(node, 8)), WINDOW);
+    store_close(&store);
+    remove_directory(directory);
+}
+
+static enum store_io full_tables(void *ctx, enum store_fault point, uint64_t count)
+{
+    (void)count;
+    return point == FAULT_TABLES_COMMIT && atomic_load((atomic_bool *)ctx) ? STORE_IO_FULL : STORE_IO_OK;
+}
+
+/* Closing in the middle of a checkpoint that finds no room: the log keeps what the tables could not take. */
+static void test_close_while_full(void **state)
+{
+    (void)state;
+    struct store_memory *memory = store_memory_new();
+    atomic_bool full = false;
+    struct store_faulty *faulty = store_faulty_new(store_memory_backend(memory), full_tables, &full);
+    struct store_options options = options_for(NULL, store_faulty_backend(faulty), SHARDS, true);
+    options.checkpoint_records = 10;
+    char node[8];
+    uint64_t seed = 9, seq = 0;
+    be64_put(node, 1);
+    for (int round = 0; round < 4; round++) {
+        struct store *store = must_open(&options);
+        struct store_shard *shards[SHARDS] = { store_shard(store, 0), store_shard(store, 1) };
+        assert_int_equal(get_u64(shards[0], STORE_NODE_SEQ, xy_str_n(node, 8)), seq);
+        atomic_store(&full, round % 2 == 0);
+        for (int i = 0; i < 40; i++) {
+            publish(shards[0], 1, ++seq, &seed);
+            store_flush(shards[0]);
+            store_flush(shards[1]);
+            usleep(500);
+        }
+        if (round % 2 == 1)
+            wait_checkpoints(store, shards, 1);
+        publish(shards[0], 1, ++seq, &seed); /* in the open batch still */
+        store_close(&store);
+        atomic_store(&full, false);
+    }
+    store_faulty_free(&faulty);
+    store_memory_free(&memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ack_after_sync),
-        cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_between_steps),
-        cmocka_unit_test(test_group_commit),
+        cmocka_unit_test(test_ack_after_sync), cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_between_steps),  cmocka_unit_test(test_group_commit),
+        cmocka_unit_test(test_late_marker),    cmocka_unit_test(test_close_while_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
