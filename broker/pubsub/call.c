@@ -59,7 +59,7 @@ struct xy_elem *call_result(struct call *call, const char *ns, struct xy_elem **
 
 enum affiliation call_affiliation(const struct call *call)
 {
-    return call->admin ? AFFILIATION_OWNER : node_affiliation(call->node, call->who);
+    return node_affiliation(call->node, call->who);
 }
 
 bool call_is_owner(const struct call *call)

@@ -15,8 +15,7 @@ struct call {
     struct xy_str name;     /* of the node; absent if none was given */
     struct node *node;      /* NULL: none given, or (where allowed) none there */
     struct xy_str who;      /* the sender's bare JID */
-    bool admin;
-    bool granted; /* the creator's quota allows for one more node (quota.c) */
+    bool granted;           /* the creator's quota allows for one more node (quota.c) */
 };
 
 /* Entry on the shard that owns the named node; takes the request. */

@@ -124,18 +124,79 @@ static void attach(struct subscription *subscription)
                     xy_str(subscription->subid));
 }
 
+/* Sent in this session and not acknowledged. */
+static bool in_flight(const struct subscription *subscription)
+{
+    const struct claim *claim = &subscription->claim;
+    const struct item *item = index_after(&node_of(subscription)->items, claim->cursor);
+    return item != NULL && item->seq <= claim->sent;
+}
+
 /* The session holds the claim no longer. What it was sent and did not acknowledge is owed again. */
 static void lose(struct subscription *subscription)
 {
     struct claim *claim = &subscription->claim;
     uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
+    claim->sent = sent;
+    bool again = in_flight(subscription);
+    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->leaving);
     set_state(subscription, CLAIM_DETACHED);
     if (sent > claim->sent_max)
         claim->sent_max = sent;
-    if (claim->sent_max > claim->cursor && claim->attempts < UINT32_MAX)
+    if (again && claim->attempts < UINT32_MAX)
         claim->attempts++;
     claim->session = SESSION_NONE;
     claim->sent = claim->cursor;
+}
+
+/* Lets go of a session that is still there. */
+static void let_go(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_ATTACHING) /* else its answer will find the claim elsewhere */
+        delivery_detach(node_of(subscription)->pubsub->shard, claim->session, claim->index);
+    lose(subscription);
+}
+
+static void move(struct subscription *subscription)
+{
+    let_go(subscription);
+    attach(subscription);
+}
+
+static void on_left(struct shard *shard, struct shard_timer *timer)
+{
+    struct claim *claim = xy_container_of(timer, struct claim, leaving);
+    (void)shard;
+    xy_assert(claim->state == CLAIM_LEAVING);
+    move(xy_container_of(claim, struct subscription, claim));
+}
+
+/* A better session is there. What this one was sent it may still acknowledge, so that nothing is sent twice. */
+static void leave(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    struct shard *shard = node->pubsub->shard;
+    if (claim->state == CLAIM_LIVE)
+        claim->sent = node->delivered_seq;
+    if (claim->state == CLAIM_ATTACHING || !in_flight(subscription)) {
+        move(subscription);
+        return;
+    }
+    set_state(subscription, CLAIM_LEAVING);
+    claim->leaving.fn = on_left;
+    shard_timer_set(shard, &claim->leaving, xy_now_us(shard->env) + LEAVING_US_MAX);
+}
+
+static void stay(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_LEAVING)
+        return;
+    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->leaving);
+    new_run(claim);
+    pump(subscription);
 }
 
 void durable_sessions_changed(struct subscription *subscription)
@@ -144,17 +205,21 @@ void durable_sessions_changed(struct subscription *subscription)
     if (!subscription_durable(subscription))
         return;
     claim->refused = SESSION_NONE;
-    if (claim->state != CLAIM_DETACHED) {
-        const struct reached *holder = current(subscription);
-        if (holder != NULL && may_hold(subscription, holder) && subscription->options.deliver)
-            return;
-        /* A session that ended has given its claims back before we hear of it here; this one is still there but no
-         * longer takes events: unavailable, of negative priority, or without XEP-0198. */
-        if (claim->state != CLAIM_ATTACHING)
-            delivery_detach(node_of(subscription)->pubsub->shard, claim->session, claim->index);
-        lose(subscription);
+    if (claim->state == CLAIM_DETACHED) {
+        attach(subscription);
+        return;
     }
-    attach(subscription);
+    const struct reached *holder = current(subscription);
+    if (holder == NULL || !may_hold(subscription, holder) || !subscription->options.deliver) {
+        /* A session that ended has given its claims back before we hear of it here; this one is still there but takes
+         * no more events: unavailable, of negative priority, or without XEP-0198. */
+        move(subscription);
+        return;
+    }
+    if (best(subscription) == holder)
+        stay(subscription);
+    else if (claim->state != CLAIM_LEAVING)
+        leave(subscription);
 }
 
 /* --- beginning and end --------------------------------------------------------------------------------------------- */
@@ -197,11 +262,8 @@ void durable_end(struct subscription *subscription)
 {
     struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
-    if (claim->state != CLAIM_DETACHED) {
-        if (claim->state != CLAIM_ATTACHING)
-            delivery_detach(node->pubsub->shard, claim->session, claim->index);
-        lose(subscription);
-    }
+    if (claim->state != CLAIM_DETACHED)
+        let_go(subscription);
     index_pass(&node->items, claim->cursor, UINT64_MAX, record_item_freed, node);
     xy_assert(node->durable_count > 0);
     node->durable_count--;
@@ -248,6 +310,8 @@ static void settle(struct subscription *subscription, uint64_t seq)
     if (claim->sent < seq)
         claim->sent = seq;
     record_cursor_moved(node, subscription);
+    if (claim->state == CLAIM_LEAVING && !in_flight(subscription))
+        move(subscription);
 }
 
 static void on_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
@@ -265,14 +329,18 @@ static void on_stalled(struct shard *shard, struct claim_key key, struct session
     if (subscription == NULL || !holds(subscription, session) || subscription->claim.run != run)
         return;
     struct claim *claim = &subscription->claim;
-    if (claim->state != CLAIM_LIVE && claim->state != CLAIM_WAITING)
+    if (claim->state != CLAIM_LIVE && claim->state != CLAIM_WAITING && claim->state != CLAIM_LEAVING)
         return;
+    bool leaving = claim->state == CLAIM_LEAVING;
     uint64_t taken = unsent > 0 ? unsent - 1 : claim->cursor;
-    set_state(subscription, CLAIM_STALLED);
+    if (!leaving)
+        set_state(subscription, CLAIM_STALLED);
     claim->sent = taken > claim->cursor ? taken : claim->cursor;
     if (claim->attempts == 1 || claim->sent_max < claim->sent)
         claim->sent_max =
             claim->sent; /* at the first attempt nothing behind it was ever taken: no redelivery */
+    if (leaving && !in_flight(subscription))
+        move(subscription);
 }
 
 static void on_ready(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run)

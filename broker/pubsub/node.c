@@ -113,6 +113,7 @@ static void subscriber_free(struct subscriber *subscriber)
 
 static void subscription_free(struct subscription *subscription)
 {
+    shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.leaving);
     options_free(subscription_options, &subscription->options);
     free(subscription);
 }
@@ -125,12 +126,12 @@ void node_free(struct node **node_pointer)
     void *value;
     while (node->affiliations != NULL && (value = xy_table_next(node->affiliations, &position, NULL)) != NULL)
         free(value);
-    position = 0;
-    while (node->subscribers != NULL && (value = xy_table_next(node->subscribers, &position, NULL)) != NULL)
-        subscriber_free(value);
     for (uint32_t i = 0; i < node->by_number_cap; i++)
         if (node->by_number[i] != NULL)
             subscription_free(node->by_number[i]);
+    position = 0;
+    while (node->subscribers != NULL && (value = xy_table_next(node->subscribers, &position, NULL)) != NULL)
+        subscriber_free(value);
     for (unsigned i = 0; node->routes != NULL && i < shard_count(node->pubsub->shard); i++)
         if (node->routes[i] != NULL)
             routes_unref(&node->routes[i]);

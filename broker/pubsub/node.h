@@ -27,6 +27,7 @@
 #define RECENT_BYTES_MAX  (16u << 20) /* event bodies kept in memory per shard */
 #define PAGE_ITEMS_MAX    64u         /* of a durable subscription catching up */
 #define PAGE_BYTES_MAX    (1u << 20)
+#define LEAVING_US_MAX    (10ull * 1000 * 1000) /* then it moves anyway; the rest is sent again */
 
 struct node;
 struct subscription;
@@ -73,10 +74,12 @@ enum claim_state {
     CLAIM_WAITING,   /* a page is out; goes on when the session says ready */
     CLAIM_LIVE,      /* caught up: part of the routes */
     CLAIM_STALLED,   /* the session had no room; goes on when it says ready */
+    CLAIM_LEAVING,   /* a better session is there: nothing more is sent, moves when all is acknowledged */
 };
 
 struct claim {
     enum claim_state state;
+    struct shard_timer leaving;
     struct session_ref session;
     struct session_ref refused; /* ended, but possibly still among the sessions we know */
     uint32_t index;             /* in the session's table */

@@ -74,7 +74,6 @@ static struct call call_make(struct shard *shard, struct request **request)
         .shard = shard, .pubsub = shard->pubsub, .request = request, .arena = stanza->arena
     };
     call.who = xy_jid_bare(stanza->from);
-    call.admin = router_is_admin(shard, stanza->from);
     call.container = xy_elem_first(stanza->elem);
     call.action = call.container;
     if (xy_str_is(call.container->ns, NS_PUBSUB) || xy_str_is(call.container->ns, NS_PUBSUB_OWNER))

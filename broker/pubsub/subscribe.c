@@ -129,7 +129,7 @@ static bool may_subscribe(struct call *call, struct xy_jid *jid)
     if (!call_jid(call, call->action, jid)) {
         call_fail(call, XY_BAD_REQUEST, "invalid-jid",
                   "say who subscribes: jid='user@domain' or with a resource");
-    } else if (!xy_str_eq(xy_jid_bare(*jid), call->who) && !call->admin) {
+    } else if (!xy_str_eq(xy_jid_bare(*jid), call->who)) {
         call_fail(call, XY_BAD_REQUEST, "invalid-jid", "you may subscribe your own JID only");
     } else if (affiliation == AFFILIATION_OUTCAST || affiliation == AFFILIATION_PUBLISH_ONLY) {
         call_fail(call, XY_FORBIDDEN, NULL, "you may not subscribe to this node");
@@ -318,7 +318,7 @@ static struct subscription *meant(struct call *call, enum xy_error_type no_subsc
         call_fail(call, XY_BAD_REQUEST, "invalid-jid", "that is not a JID");
         return NULL;
     }
-    if (!xy_str_eq(xy_jid_bare(jid), call->who) && !call->admin) {
+    if (!xy_str_eq(xy_jid_bare(jid), call->who)) {
         call_fail(call, XY_FORBIDDEN, NULL, "that is somebody else's subscription");
         return NULL;
     }

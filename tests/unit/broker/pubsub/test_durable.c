@@ -205,6 +205,65 @@ static void full_jid_waits_for_its_resource(void **state)
     assert_int_equal(last(rig, "one", 1)->seq, 1);
 }
 
+static void better_session_takes_over_once_all_is_acknowledged(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    rig_online(rig, 1, "bob@example.org", "low", 1, true);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", ""));
+    struct claim_key key = attached(rig, 1, 0, 1);
+    publish_many(rig, 0, 3);
+    rig_online(rig, 2, "bob@example.org", "high", 5, true);
+    last(rig, "attach", 1);
+    publish_many(rig, 3, 4); /* to nobody yet */
+    last(rig, "publish", 3);
+    delivery_acked(shard_of(rig, 1), key, rig_session(1), 2);
+    rig_run(rig);
+    last(rig, "attach", 1);
+    delivery_acked(shard_of(rig, 1), key, rig_session(1), 3);
+    rig_run(rig);
+    last(rig, "detach", 1);
+    (void)attached(rig, 2, 0, 2);
+    assert_int_equal(last(rig, "one", 1)->seq, 4);
+    assert_int_equal(last(rig, "one", 1)->attempt, 1);
+}
+
+static void better_session_does_not_wait_for_ever(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    rig_online(rig, 1, "bob@example.org", "low", 1, true);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", ""));
+    (void)attached(rig, 1, 0, 1);
+    publish_many(rig, 0, 3);
+    rig_online(rig, 2, "bob@example.org", "high", 5, true);
+    last(rig, "attach", 1);
+    rig->now_us += LEAVING_US_MAX;
+    rig_run(rig);
+    (void)attached(rig, 2, 0, 2);
+    assert_int_equal(last(rig, "one", 3)->seq, 3);
+    assert_int_equal(last(rig, "one", 3)->attempt, 2);
+}
+
+static void better_session_that_goes_again_changes_nothing(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    rig_online(rig, 1, "bob@example.org", "low", 1, true);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", ""));
+    (void)attached(rig, 1, 0, 1);
+    publish_many(rig, 0, 2);
+    rig_online(rig, 2, "bob@example.org", "high", 5, true);
+    publish_many(rig, 2, 3);
+    rig_offline(rig, 2, "bob@example.org");
+    const struct seen *seen = last(rig, "one", 1);
+    assert_int_equal(seen->seq, 3);
+    assert_int_equal(seen->run, 2);
+    publish_many(rig, 3, 4);
+    assert_int_equal(last(rig, "publish", 3)->run, 2);
+    last(rig, "attach", 1);
+}
+
 static void unavailable_session_lets_go(void **state)
 {
     struct rig *rig = *state;
@@ -350,6 +409,9 @@ int main(void)
         BOTH(released_goes_to_the_next_session),
         BOTH(session_that_is_gone_is_not_asked_again),
         BOTH(full_jid_waits_for_its_resource),
+        BOTH(better_session_takes_over_once_all_is_acknowledged),
+        BOTH(better_session_does_not_wait_for_ever),
+        BOTH(better_session_that_goes_again_changes_nothing),
         BOTH(unavailable_session_lets_go),
         BOTH(starts),
         BOTH(unsubscribing_frees_what_was_owed),
