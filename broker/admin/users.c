@@ -11,31 +11,75 @@
 
 /* --- answers ------------------------------------------------------------------------------------------------------ */
 
-static void answer(struct shard *shard, struct request **request, enum account_result result)
+/* A change that is under way; lives in its request's arena. */
+struct change {
+    struct request *request;
+    unsigned waiting;           /* accounts not yet changed */
+    enum account_result result; /* the last that was not ACCOUNT_OK */
+    struct xy_str bare;         /* whose that was */
+};
+
+static const struct {
+    enum xy_condition condition;
+    const char *text;
+} refusals[] = {
+    [ACCOUNT_UNKNOWN] = { XY_ITEM_NOT_FOUND, "there is no such account" },
+    [ACCOUNT_EXISTS] = { XY_CONFLICT, "the account exists already" },
+    [ACCOUNT_BAD_PASSWORD] = { XY_NOT_ACCEPTABLE,
+                               "the password is empty, too long or has characters not allowed" },
+    [ACCOUNT_BUSY] = { XY_RESOURCE_CONSTRAINT, "many passwords are being processed; try again in a moment" },
+    [ACCOUNT_NO_ROOM] = { XY_RESOURCE_CONSTRAINT,
+                          "the broker has no room for it; free disk space and try again" },
+};
+
+static void answer(struct shard *shard, struct change *change)
 {
-    static const struct {
-        enum xy_condition condition;
-        const char *text;
-    } refusals[] = {
-        [ACCOUNT_UNKNOWN] = { XY_ITEM_NOT_FOUND, "there is no such account" },
-        [ACCOUNT_EXISTS] = { XY_CONFLICT, "the account exists already" },
-        [ACCOUNT_BAD_PASSWORD] = { XY_NOT_ACCEPTABLE,
-                                   "the password is empty, too long or has characters not allowed" },
-        [ACCOUNT_BUSY] = { XY_RESOURCE_CONSTRAINT,
-                           "many passwords are being processed; try again in a moment" },
-        [ACCOUNT_NO_ROOM] = { XY_RESOURCE_CONSTRAINT,
-                              "the broker has no room for it; free disk space and try again" },
-    };
-    if (result == ACCOUNT_OK)
-        command_complete(shard, request, NULL, NULL);
-    else
-        command_refuse(shard, request, refusals[result].condition, refusals[result].text);
+    struct request *request = change->request;
+    enum account_result result = change->result;
+    if (result == ACCOUNT_OK) {
+        command_complete(shard, &request, NULL, NULL);
+        return;
+    }
+    struct xy_str text =
+        xy_arena_printf(request->stanza.arena, "%.*s: %s", XY_ARG(change->bare), refusals[result].text);
+    command_refuse(shard, &request, refusals[result].condition, text.data);
 }
+
+/* One account of a change. */
+struct change_step {
+    struct change *change;
+    struct xy_str bare;
+};
 
 static void on_changed(struct shard *shard, void *ctx, enum account_result result)
 {
-    struct request *request = ctx;
-    answer(shard, &request, result);
+    struct change_step *step = ctx;
+    struct change *change = step->change;
+    if (result != ACCOUNT_OK) {
+        change->result = result;
+        change->bare = step->bare;
+    }
+    if (--change->waiting == 0)
+        answer(shard, change);
+}
+
+/* Takes the request; `count` steps in its arena, one per JID. NULL: refused. */
+static struct change_step *change_begin(struct shard *shard, struct request **request,
+                                        const struct xy_jid *jids, size_t count)
+{
+    struct xy_arena *arena = (*request)->stanza.arena;
+    struct change *change = xy_arena_zalloc(arena, sizeof(*change));
+    struct change_step *steps = xy_arena_zalloc(arena, count * sizeof(*steps));
+    if (!change || !steps) {
+        command_refuse(shard, request, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++)
+        steps[i] = (struct change_step){ change, xy_jid_bare(jids[i]) };
+    change->request = *request;
+    change->waiting = (unsigned)count;
+    *request = NULL;
+    return steps;
 }
 
 /* A bare JID of a local domain; refuses the request otherwise. */
@@ -53,7 +97,7 @@ static bool local_account(struct shard *shard, struct request **request, struct 
     return false;
 }
 
-/* --- add, change password ------------------------------------------------------------------------------------------ */
+/* --- add, change password, delete --------------------------------------------------------------------------------- */
 
 static void run_add(struct shard *shard, struct request **request, const struct xy_form *form)
 {
@@ -66,62 +110,39 @@ static void run_add(struct shard *shard, struct request **request, const struct 
         command_refuse(shard, request, XY_BAD_REQUEST, "the passwords differ");
         return;
     }
-    struct request *moved = *request;
-    *request = NULL;
-    accounts_create(shard, xy_jid_bare(jid), password, on_changed, moved);
+    struct change_step *step = change_begin(shard, request, &jid, 1);
+    if (step)
+        accounts_create(shard, step->bare, password, on_changed, step);
 }
 
 static void run_password(struct shard *shard, struct request **request, const struct xy_form *form)
 {
     struct xy_jid jid;
+    struct xy_str password = xy_form_value(form, "password");
     if (!local_account(shard, request, xy_form_value(form, "accountjid"), &jid))
         return;
-    struct request *moved = *request;
-    *request = NULL;
-    accounts_set_password(shard, xy_jid_bare(jid), xy_form_value(form, "password"), on_changed, moved);
+    struct change_step *step = change_begin(shard, request, &jid, 1);
+    if (step)
+        accounts_set_password(shard, step->bare, password, on_changed, step);
 }
 
-/* --- delete: several at once ---------------------------------------------------------------------------------------- */
-
-struct removal {
-    struct request *request;
-    unsigned waiting;
-    enum account_result worst;
-};
-
-static void on_removed(struct shard *shard, void *ctx, enum account_result result)
-{
-    struct removal *removal = ctx;
-    if (result != ACCOUNT_OK)
-        removal->worst = result;
-    if (--removal->waiting > 0)
-        return;
-    answer(shard, &removal->request, removal->worst);
-    free(removal);
-}
-
+/* Several at once; answered when all are done. */
 static void run_delete(struct shard *shard, struct request **request, const struct xy_form *form)
 {
     const struct xy_form_field *field = xy_form_field(form, "accountjids");
     struct xy_jid jids[DELETE_MAX];
-    if (field->values_count > DELETE_MAX) {
+    size_t count = field->values_count;
+    if (count > DELETE_MAX) {
         command_refuse(shard, request, XY_NOT_ACCEPTABLE, "too many accounts for one command");
         return;
     }
-    for (size_t i = 0; i < field->values_count; i++)
+    for (size_t i = 0; i < count; i++)
         if (!local_account(shard, request, field->values[i], &jids[i]))
             return;
-    struct removal *removal = calloc(1, sizeof(*removal));
-    if (!removal) {
-        command_refuse(shard, request, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
-        return;
-    }
-    size_t count = field->values_count; /* of a request that may end meanwhile */
-    removal->request = *request;
-    *request = NULL;
-    removal->waiting = (unsigned)count;
-    for (size_t i = 0; i < count; i++)
-        accounts_remove(shard, xy_jid_bare(jids[i]), on_removed, removal);
+    struct change_step *steps = change_begin(shard, request, jids, count);
+    /* The request ends with the last of them, so it lives as long as this loop. */
+    for (size_t i = 0; steps && i < count; i++)
+        accounts_remove(shard, steps[i].bare, on_changed, &steps[i]);
 }
 
 /* --- number and list ------------------------------------------------------------------------------------------------ */

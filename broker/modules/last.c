@@ -1,5 +1,5 @@
 /* Last Activity (XEP-0012): how long the server has been up; how long an account has been offline, told to its own
- * sessions and to administrators only (section 4, there are no presence subscriptions yet). */
+ * sessions only (section 4: others need a presence subscription, which do not exist yet). */
 #include "broker/modules/modules.h"
 
 static void reply_seconds(struct shard *shard, struct request **request, uint64_t seconds)

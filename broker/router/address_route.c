@@ -50,7 +50,7 @@ static void iq_to_account(struct address *address, struct request **request)
     const struct xy_stanza *iq = &(*request)->stanza;
     const struct module_iq *handler = iq_asks(iq) ? module_find(iq, MODULE_ACCOUNT) : NULL;
     bool own = !xy_jid_present(iq->to) || xy_jid_same_bare(iq->to, iq->from);
-    if (handler && (own || handler->others || router_is_admin(address->shard, iq->from)))
+    if (handler && (own || handler->others))
         handler->fn(address->shard, request);
     else
         iq_unavailable(address->shard, request);
