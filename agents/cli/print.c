@@ -117,6 +117,10 @@ static void write_field(struct xy_buf *out, const ProtobufCFieldDescriptor *fiel
     }
     size_t count = *(const size_t *)(const void *)(base + field->quantifier_offset);
     const char *values = *(char *const *)(const void *)(base + field->offset);
+    if (!json && field->type == PROTOBUF_C_TYPE_MESSAGE) { /* a line is for reading: --json has them all */
+        xy_buf_printf(out, "[%zu]", count);
+        return;
+    }
     xy_buf_char(out, '[');
     for (size_t i = 0; i < count; i++) {
         if (i > 0)
