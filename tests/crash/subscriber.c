@@ -64,8 +64,9 @@ int main(int argc, char **argv)
     struct xylem_stats stats = { .size = sizeof stats };
     xylem_client_stats(client, &stats);
     fprintf(stderr, "subscriber: shown %llu, doubles recognised %llu, sessions %llu, resumed %llu%s%s\n",
-            (unsigned long long)stats.received, (unsigned long long)stats.duplicates, (unsigned long long)stats.connects,
-            (unsigned long long)stats.resumes, stop ? "" : ": ", stop ? "" : xylem_client_error(client));
+            (unsigned long long)stats.received, (unsigned long long)stats.duplicates,
+            (unsigned long long)stats.connects, (unsigned long long)stats.resumes, stop ? "" : ": ",
+            stop ? "" : xylem_client_error(client));
     xylem_client_free(client);
     return stop ? 0 : 1;
 }
