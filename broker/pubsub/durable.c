@@ -314,6 +314,11 @@ static void settle(struct subscription *subscription, uint64_t seq)
         move(subscription);
 }
 
+void durable_skip(struct subscription *subscription, uint64_t seq)
+{
+    settle(subscription, seq);
+}
+
 static void on_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
     (void)session; /* whoever says so: it was received */

@@ -106,6 +106,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     item->seq = seq;
     item->time_us = time_us;
     item->bytes = bytes;
+    item->before_bytes = index->added_bytes;
     item->pending = pending;
     item->retained = retained;
     item->event = NULL;
@@ -123,6 +124,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     }
     index->slots[index->head + index->count++] = (struct item_slot){ seq, item };
     index->live++;
+    index->added_bytes += bytes;
     return item;
 }
 

@@ -17,6 +17,7 @@ struct item {
     struct xy_list recent_link;   /* those with an event, of the whole shard */
     uint64_t seq;
     uint64_t time_us;
+    uint64_t before_bytes; /* of all items added before this one */
     uint32_t bytes;
     uint32_t pending;
     bool retained;
@@ -39,7 +40,8 @@ struct item_index {
     struct xy_list retained;
     size_t retained_count;
     uint64_t retained_bytes;
-    struct item *spare; /* freed entries of the usual size, linked by retained_link.next */
+    uint64_t added_bytes; /* ever */
+    struct item *spare;   /* freed entries of the usual size, linked by retained_link.next */
     void (*released)(void *ctx, struct item *item); /* about to be freed: let go of its event */
     void *ctx;
 };

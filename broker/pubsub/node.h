@@ -159,6 +159,7 @@ struct pubsub {
     struct xy_xml_parser *parser;
     struct route *gathered; /* while routes are rebuilt */
     size_t gathered_cap;
+    struct shard_timer backlog_timer;
     struct pubsub_stats stats;
 };
 
@@ -225,7 +226,12 @@ uint64_t durable_start_seq(const struct node *node, const struct start *start); 
 void durable_begin(struct subscription *subscription, uint64_t cursor); /* it is at-least-once from now on */
 void durable_end(struct subscription *subscription);                    /* no longer, or going away */
 void durable_sessions_changed(struct subscription *subscription);       /* also when it became active */
+/* What is owed up to `seq` is given up (backlog.c). */
+void durable_skip(struct subscription *subscription, uint64_t seq);
 extern const struct delivery_owner durable_owner;
+
+/* --- backlog.c ----------------------------------------------------------------------------------- */
+void backlog_start(struct pubsub *pubsub);
 
 /* --- event.c: what subscribers see --------------------------------------------------------------------------------- */
 /* `item` is the serialised <item/>, not in pubsub->scratch. */

@@ -359,6 +359,32 @@ static void owed_items_of_a_passing_node(void **state)
     assert_int_equal(rig_node(rig, "n")->items.live, 0);
 }
 
+#define BACKLOG(what, value)                                                                                 \
+    "<field var='{urn:xylem:delivery:0}max_backlog_" what "'><value>" value "</value></field>"
+
+static void backlogs_are_bounded(void **state)
+{
+    struct rig *rig = *state;
+    struct pubsub_stats stats;
+    setup(rig, "1");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/bytes", BACKLOG("bytes", "200")));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/age", BACKLOG("age", "3600")));
+    publish_many(rig, 0, 10);
+    uint64_t bytes = item(rig, 10)->bytes, fits = 200 / bytes;
+    rig->now_us += 60 * 1000000ull;
+    rig_run(rig);
+    const struct claim *claim = &node_subscription(rig_node(rig, "n"), 1)->claim;
+    assert_int_equal(claim->cursor, 10 - fits);
+    assert_int_equal(item(rig, 1)->pending, 1);
+    assert_int_equal(item(rig, 10)->pending, 2);
+    rig->now_us += 3600 * 1000000ull;
+    rig_run(rig);
+    assert_null(item(rig, 1)); /* nobody is owed it any more, and it is not retained */
+    assert_int_equal(item(rig, 10)->pending, 1);
+    pubsub_stats(rig_shard(rig, shard_owner(rig_shard(rig, 0), XY_STR("n"))), &stats);
+    assert_int_equal(stats.skipped, 10 - fits + 10);
+}
+
 /* A wrong number from anywhere must not end what is owed. */
 static void acknowledgements_of_the_future_are_ignored(void **state)
 {
@@ -417,6 +443,7 @@ int main(void)
         BOTH(unsubscribing_frees_what_was_owed),
         BOTH(retract_and_purge_end_claims),
         BOTH(owed_items_of_a_passing_node),
+        BOTH(backlogs_are_bounded),
         BOTH(acknowledgements_of_the_future_are_ignored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
