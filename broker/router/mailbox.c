@@ -277,6 +277,7 @@ static bool pump_returned(struct address *address, struct xy_arena *arena)
         entry_free(entry);
     }
     flights_compact(mailbox);
+    mailbox->returned = flight_waiting(mailbox);
     return all;
 }
 
@@ -342,6 +343,7 @@ void mailbox_session_gone(struct address *address, struct session_ref session)
     struct mailbox *mailbox = &address->mailbox;
     for (size_t i = 0; i < mailbox->flights_count; i++)
         flight_release(&mailbox->flights[i], session);
+    mailbox->returned = mailbox->flights_count > 0;
     shard_timer_cancel(address->shard, &mailbox->retry);
 }
 
@@ -412,20 +414,18 @@ struct returned_mail {
 
 struct returned_passage {
     struct address *address;
-    struct xy_bytes *bytes;
     uint64_t seq;
 };
 
+/* From here on it is an entry like others; it is read again when its turn comes. */
 static void returned_stored(struct shard *shard, void *payload)
 {
     struct returned_passage *passage = payload;
-    struct xy_buf buf = { 0 };
-    struct xy_str resource = message_text_resource(xy_bytes_view(passage->bytes), &buf);
+    struct mailbox *mailbox = &passage->address->mailbox;
     (void)shard;
-    if (passage->address->exists)
-        mailbox_added(passage->address, passage->bytes, passage->seq, resource);
-    xy_buf_free(&buf);
-    xy_bytes_unref(&passage->bytes);
+    if (mailbox->loaded && passage->seq > mailbox->durable_seq && passage->seq <= mailbox->last_seq)
+        mailbox->durable_seq = passage->seq;
+    mailbox_pump(passage->address);
     address_unpin(passage->address);
 }
 
@@ -439,7 +439,7 @@ static void return_unstored(struct address *address, struct xy_bytes *bytes)
                     LOG_Z("reason", "no room to store it"));
         return;
     }
-    struct returned_passage passage = { address, xy_bytes_ref(bytes), append(address, bytes) };
+    struct returned_passage passage = { address, append(address, bytes) };
     address_pin(address);
     shard_when_committed(shard, address->ticket, returned_stored, &passage, sizeof(passage));
 }
@@ -459,6 +459,7 @@ static void return_entry(struct address *address, uint64_t seq)
     if (!flight || flight->holders_count > 1)
         return; /* another session has it too */
     flight->holders_count = 0;
+    mailbox->returned = true;
     mailbox->retry.fn = retry;
     if (!shard_timer_is_set(&mailbox->retry))
         shard_timer_set(address->shard, &mailbox->retry, xy_now_us(address->shard->env) + MAILBOX_RETRY_US);

@@ -52,7 +52,7 @@ bool flight_room(const struct mailbox *mailbox)
 
 bool flight_waiting(const struct mailbox *mailbox)
 {
-    for (size_t i = 0; i < mailbox->flights_count; i++)
+    for (size_t i = 0; mailbox->returned && i < mailbox->flights_count; i++)
         if (mailbox->flights[i].holders_count == 0 && !mailbox->flights[i].settled)
             return true;
     return false;
