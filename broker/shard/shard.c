@@ -31,7 +31,9 @@ struct shard_mailroom {
     struct letters *out;                         /* one per destination */
     struct letters waiting;                      /* for a commit, in order of asking */
     struct letters_spare spare;
-    uint64_t released;                           /* tickets up to here have had their letters run */
+    uint64_t released;                           /* tickets up to here were committed at the last look */
+    uint64_t asked_top, ran_top;                 /* highest ticket of a letter that was ever waiting; that left */
+    unsigned late;                               /* letters waiting behind one with a higher ticket */
     struct hook hooks[SHARD_HOOKS_MAX];
     unsigned hooks_count;
     bool again; /* a hook wants another turn at once */
@@ -263,7 +265,12 @@ static void outbox_send(struct shard *shard)
 void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload, size_t size)
 {
     struct shard_mailroom *room = shard->mailroom;
-    if (ticket > room->released) {
+    /* While a letter waits longer than it must, nothing of its object may overtake it. */
+    if (ticket > room->released || (ticket != 0 && room->late > 0)) {
+        if (ticket < room->asked_top)
+            room->late++;
+        else
+            room->asked_top = ticket;
         letters_add(&room->waiting, &room->spare, shard->index, fn, ticket, payload, size);
         return;
     }
@@ -286,6 +293,10 @@ static bool commits_run(struct shard *shard)
     bool any = false;
     while (letters_peek(&room->waiting, &letter) && letter.ticket <= committed) {
         any = true;
+        if (letter.ticket < room->ran_top)
+            room->late--;
+        else
+            room->ran_top = letter.ticket;
         letter.fn(shard, letter.payload);
         struct letters_block *empty = letters_take(&room->waiting);
         if (empty)
