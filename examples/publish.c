@@ -39,8 +39,9 @@ int main(int argc, char **argv)
     }
     enum xylem_status status = XYLEM_UNREACHABLE;
     struct xylem_item item = { .node = argv[3], .data = argv[4], .len = strlen(argv[4]) };
-    xylem_publish(client, &item, on_published, &status); /* waits in the queue until the client is online */
-    xylem_client_start(client);
+    /* The item waits in the queue until the client is online. */
+    if (xylem_publish(client, &item, on_published, &status) == XYLEM_OK)
+        xylem_client_start(client);
     while (xylem_client_run(client, -1) == XYLEM_OK)
         continue;
     if (status == XYLEM_UNREACHABLE)

@@ -21,8 +21,7 @@ static void on_message(struct xylem_sub *sub, struct xylem_msg *msg, void *ctx)
     struct xylem_msg_view view;
     (void)sub, (void)ctx;
     xylem_msg_view(msg, &view);
-    printf("%s #%llu: %.*s\n", view.node, (unsigned long long)view.seq, (int)view.len,
-           (const char *)view.data);
+    printf("#%llu: %.*s\n", (unsigned long long)view.seq, (int)view.len, (const char *)view.data);
     fflush(stdout);
 } /* returning acknowledges it: now the broker may forget it */
 

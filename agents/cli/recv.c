@@ -32,6 +32,7 @@ struct incoming {
     unsigned char expected[XY_SHA256_BYTES];
     struct xy_sha256 hash;
     int file;
+    struct xylem_bytestream *stream; /* while it comes */
     struct transfer_progress progress;
 };
 
@@ -233,6 +234,7 @@ static void on_closed(struct xylem_bytestream *stream, const struct xylem_bytest
     struct incoming *f = ctx;
     struct receiving *r = f->owner;
     const char *why = end->text;
+    f->stream = NULL;
     double seconds = transfer_end(&f->progress);
     bool stored = end->status == XYLEM_OK && f->file >= 0 && store(f, &why);
     if (stored) {
@@ -281,12 +283,23 @@ static const char *on_stream(struct xylem_bytestream *stream, struct xylem_bytes
         return "resource-constraint";
     }
     f->step = COMING;
+    f->stream = stream;
     xy_sha256_start(&f->hash);
     transfer_begin(&f->progress, f->name, f->size);
     *handlers =
         (struct xylem_bytestream_handlers){ .size = sizeof *handlers, .data = on_data, .closed = on_closed };
     *stream_ctx = f;
     return NULL;
+}
+
+/* Whoever is sending shall know at once. */
+static void abort_all(struct receiving *r)
+{
+    xy_list_each (entry, &r->files) {
+        struct incoming *f = xy_container_of(entry, struct incoming, link);
+        if (f->stream)
+            xylem_bytestream_abort(f->stream);
+    }
 }
 
 static int receive(struct receiving *r, uint64_t timeout_s)
@@ -327,6 +340,7 @@ int cli_recv(struct cli *cli)
             fprintf(stderr, "receiving as %s into %s\n", xylem_client_jid(cli->client), into);
         if (status == CLI_DONE)
             status = receive(&r, timeout_s);
+        abort_all(&r);
         cli_close(cli);
         xylem_client_free(cli->client);
         cli->client = NULL; /* before what its callbacks point at */

@@ -395,6 +395,8 @@ enum xylem_status xylem_client_run(struct xylem_client *c, int timeout_ms)
     int own = xylem_client_timeout_ms(c);
     if (own >= 0 && (timeout_ms < 0 || own < timeout_ms))
         timeout_ms = own;
+    if (own < 0 && xylem_client_state(c) == XYLEM_STATE_STOPPED)
+        timeout_ms = 0; /* nothing can come of waiting */
     struct pollfd ready = { .fd = d->epoll, .events = POLLIN };
     (void)poll(&ready, 1, timeout_ms); /* a signal: look around and return */
     return xylem_client_process(c);

@@ -31,7 +31,9 @@ static void answered(struct xylem_client *c, const struct xy_reply *reply, void 
     if (reply->stanza && reply->status != XYLEM_OK)
         error = xy_error_read(reply->stanza);
     else if (reply->status != XYLEM_OK)
-        error = xy_error_make(XY_REMOTE_SERVER_TIMEOUT, NULL);
+        error = xy_error_make(XY_REMOTE_SERVER_TIMEOUT, "the peer does not answer");
+    if (!reply->stanza)
+        error.type = XY_ERROR_CANCEL; /* half a minute was long enough: not to be tried again */
     xy_ibb_answer(c->bytestreams->ibb, *ticket, reply->status == XYLEM_OK ? NULL : &error);
     free(ticket);
 }
