@@ -5,14 +5,16 @@
 #include "broker/net/net_internal.h"
 #include "core/base/assert.h"
 
-static void on_timer(uv_timer_t *timer)
-{
-    (void)timer; /* waking up is enough: the turn follows */
-}
-
 static void on_spin(uv_idle_t *idle)
 {
     (void)idle;
+}
+
+/* Timers run before the loop sleeps and the turn comes after it: a timer that is due by then must keep it awake. */
+static void on_timer(uv_timer_t *timer)
+{
+    struct net *net = xy_container_of(timer, struct net, timer);
+    uv_idle_start(&net->spin, on_spin);
 }
 
 static void on_wake(uv_async_t *wake)
@@ -45,11 +47,6 @@ static void on_turn(uv_check_t *check)
         uv_timer_start(&net->timer, on_timer, timer_ms(wait_us), 0);
 }
 
-static void on_first(uv_timer_t *timer)
-{
-    (void)timer;
-}
-
 bool net_init(struct shard *shard, struct xy_tls_config *tls)
 {
     struct net *net = calloc(1, sizeof(*net));
@@ -69,7 +66,7 @@ bool net_init(struct shard *shard, struct xy_tls_config *tls)
     uv_timer_init(&net->loop, &net->timer);
     uv_idle_init(&net->loop, &net->spin);
     uv_check_start(&net->check, on_turn);
-    uv_timer_start(&net->timer, on_first, 0, 0);
+    uv_timer_start(&net->timer, on_timer, 0, 0);
     return true;
 }
 
