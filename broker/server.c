@@ -12,6 +12,7 @@
 #include "broker/net/net.h"
 #include "broker/pubsub/pubsub.h"
 #include "broker/router/router.h"
+#include "broker/secret.h"
 #include "broker/session/session.h"
 #include "broker/shard/workers.h"
 #include "broker/store/store.h"
@@ -34,6 +35,7 @@ struct server {
     struct xy_tls_config *tls;
     pthread_t *threads;
     unsigned shards, running;
+    unsigned char secret[SECRET_BYTES];
     sem_t reached; /* shards that finished the step asked for */
 };
 
@@ -90,6 +92,7 @@ static bool shards_start(struct server *server)
                                            .config = server->config,
                                            .log = server->log,
                                            .store = server->store,
+                                           .secret = xy_str_n((const char *)server->secret, SECRET_BYTES),
                                            .wake = on_mail,
                                            .ctx = server };
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -157,6 +160,7 @@ struct server *server_start(struct config **config, struct log *log, const struc
     sem_init(&server->reached, 0, 0);
     xy_tls_warm_up();
     bool ok = store_start(server, error);
+    ok = ok && secret_load(server->config->data_dir.data, env, server->secret, error);
     if (ok)
         server->tls = certificate_load(server->config, env, error);
     ok = ok && server->tls != NULL;

@@ -19,6 +19,7 @@
 #define NS_VERSION         "jabber:iq:version"
 #define NS_LAST            "jabber:iq:last"
 #define NS_TIME            "urn:xmpp:time"
+#define NS_STANZA_ID       "urn:xmpp:sid:0"
 #define NS_DELAY           "urn:xmpp:delay"
 #define NS_HINTS           "urn:xmpp:hints"
 #define NS_RECEIPTS        "urn:xmpp:receipts"

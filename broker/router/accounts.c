@@ -11,7 +11,6 @@ bool accounts_init(struct shard *shard)
     shard->router->accounts = accounts;
     uint64_t seeds[2];
     xy_random(shard->env, seeds, sizeof(seeds));
-    xy_random(shard->env, accounts->fake_secret, sizeof(accounts->fake_secret));
     accounts->throttle = accounts_throttle_new(seeds[0]);
     accounts->memory = accounts_memory_new(shard->env, seeds[1]);
     xy_assert(shard->router->domains_count > 0);

@@ -19,7 +19,6 @@ struct accounts_memory;
 struct accounts {
     struct accounts_throttle *throttle;
     struct accounts_memory *memory; /* PLAIN passwords that were right a moment ago */
-    uint8_t fake_secret[32];
     struct xy_str reserved; /* admin@<first domain> */
 };
 

@@ -118,8 +118,7 @@ static void check_password(struct shard *shard, struct account_job *job)
     if (keys)
         job->keys[0] = *keys;
     else
-        xy_scram_keys_fake(xy_str_n((const char *)accounts->fake_secret, sizeof(accounts->fake_secret)),
-                           XY_SCRAM_SHA_256, job->bare, &job->keys[0]);
+        xy_scram_keys_fake(shard->secret, XY_SCRAM_SHA_256, job->bare, &job->keys[0]);
     job->known = keys != NULL;
     job->work = (struct workers_job){ .run = check_run, .done = check_done, .shard = shard->index };
     if (shard->workers && workers_submit(shard->workers, &job->work))

@@ -13,6 +13,14 @@ _Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous wi
 
 /* --- stanzas ------------------------------------------------------------------------------------------------------ */
 
+/* Does this name us or an account of ours? */
+static bool speaks_for_us(struct session *session, struct xy_arena *arena, struct xy_str name)
+{
+    struct xy_jid jid;
+    return !xy_str_present(name) ||
+           (xy_jid_parse(arena, name, &jid) && router_is_local_domain(session->shard, xy_jid_domain(jid)));
+}
+
 /* What only the broker may say about a stanza (hostile input 47). */
 static void strip_server_owned(struct session *session, struct xy_stanza *stanza)
 {
@@ -20,10 +28,10 @@ static void strip_server_owned(struct session *session, struct xy_stanza *stanza
     while (child) {
         struct xy_elem *next = xy_elem_next(child);
         bool forged = xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY);
-        if (xy_elem_is(child, "delay", NS_DELAY)) {
-            struct xy_str from = xy_elem_attr(child, "from");
-            forged = !xy_str_present(from) || router_is_local_domain(session->shard, from);
-        }
+        if (xy_elem_is(child, "delay", NS_DELAY))
+            forged = speaks_for_us(session, stanza->arena, xy_elem_attr(child, "from"));
+        else if (xy_elem_is(child, "stanza-id", NS_STANZA_ID))
+            forged = speaks_for_us(session, stanza->arena, xy_elem_attr(child, "by"));
         if (forged)
             xy_elem_remove(child);
         child = next;

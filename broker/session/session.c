@@ -462,7 +462,6 @@ bool sessions_init(struct shard *shard)
     xy_list_init(&sessions->dirty);
     xy_list_init(&sessions->ended);
     sessions->chunks.spare_max = 1024;
-    xy_random(shard->env, sessions->sasl_secret, sizeof(sessions->sasl_secret));
     const struct config *config = shard->config;
     sessions->stream_options = (struct xy_stream_options){
         .env = shard->env,
@@ -470,7 +469,7 @@ bool sessions_init(struct shard *shard)
         .stanza_bytes_max = config->limits.stanza_size,
         .idle_seconds = (uint32_t)(config->limits.idle_timeout_ms / 1000),
         .auth_tries_max = (unsigned)config->limits.auth_failures,
-        .sasl_secret = xy_str_n(sessions->sasl_secret, sizeof(sessions->sasl_secret)),
+        .sasl_secret = shard->secret,
     };
     shard->link_events = &events_of_links;
     session_set_calls(shard, &calls_of_rooms);

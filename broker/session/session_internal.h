@@ -135,7 +135,6 @@ struct sessions {
     struct xy_stream **buried; /* streams to be freed at the end of the turn: they may be in the middle of a call */
     size_t buried_count, buried_cap;
     bool quiescing; /* nothing is read any more */
-    char sasl_secret[32];
 };
 
 /* session.c */

@@ -48,6 +48,8 @@ struct shard_group {
     struct shard *shards;
     struct shard_mailroom *mailrooms;
     struct shard_stats *stats;
+    struct xy_str secret;
+    char own_secret[32];
 };
 
 static void shard_start(struct shard_group *group, unsigned index, const struct shard_group_options *options)
@@ -62,6 +64,7 @@ static void shard_start(struct shard_group *group, unsigned index, const struct 
                              .store = options->store ? store_shard(options->store, index) : NULL,
                              .arenas = xy_arena_pool_new(SHARD_ARENAS_KEPT),
                              .stats = &group->stats[index],
+                             .secret = group->secret,
                              .mailroom = room };
     room->out = calloc(options->count, sizeof(struct letters));
     xy_assert(shard->arenas != NULL && room->out != NULL);
@@ -77,6 +80,11 @@ struct shard_group *shard_group_new(const struct shard_group_options *options)
     group->store = options->store;
     group->wake = options->wake;
     group->ctx = options->ctx;
+    group->secret = options->secret;
+    if (!xy_str_present(group->secret)) {
+        xy_random(options->env, group->own_secret, sizeof(group->own_secret));
+        group->secret = xy_str_n(group->own_secret, sizeof(group->own_secret));
+    }
     group->shards = calloc(options->count, sizeof(struct shard));
     group->mailrooms = calloc(options->count, sizeof(struct shard_mailroom));
     group->stats = calloc(options->count, sizeof(struct shard_stats));

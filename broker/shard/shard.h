@@ -37,6 +37,7 @@ struct shard {
     struct store_shard *store;
     struct xy_arena_pool *arenas;
     struct shard_stats *stats;
+    struct xy_str secret; /* the broker's own, the same on all shards and over restarts */
     struct shard_timers timers;
 
     /* The rooms on this shard, each made and freed by its own *_init / *_free. */
@@ -61,6 +62,7 @@ struct shard_group_options {
     struct log *log;
     struct store *store;
     uint64_t hash_seed;
+    struct xy_str secret; /* borrowed for the group's lifetime, at least 16 bytes; absent: a random one */
     /* There is mail for a sleeping shard: wake its loop (uv_async_send; a flag in a simulation). Any thread. */
     void (*wake)(void *ctx, unsigned shard);
     void *ctx;
