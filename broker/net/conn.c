@@ -35,13 +35,14 @@ struct conn {
     struct poller *poller; /* NULL: not on a loop */
     struct shard_timer linger;
     struct xy_list all;
-    struct xy_list handshake; /* in net->handshakes while a step is due */
+    struct xy_list handshake;  /* in net->handshakes while a step is due */
+    struct xy_list unfinished; /* in net->unfinished until the handshake is complete */
     struct xy_tls *tls;
     struct xy_buf kept; /* bytes for the socket that it would not take */
     size_t kept_sent;
     int fd;
     enum conn_tls tls_state;
-    bool paused, closing, gone, want_write, handshake_open;
+    bool paused, closing, gone, want_write;
 };
 
 static struct conn *conn_of(struct link *link)
@@ -74,9 +75,9 @@ static void conn_leave_loop(struct conn *conn)
 
 static void handshake_forget(struct conn *conn)
 {
-    if (conn->handshake_open)
-        conn_net(conn)->handshakes_open--;
-    conn->handshake_open = false;
+    if (xy_list_linked(&conn->unfinished))
+        conn_net(conn)->unfinished_count--;
+    xy_list_remove(&conn->unfinished);
     xy_list_remove(&conn->handshake);
 }
 
@@ -205,19 +206,49 @@ static bool tls_flush(struct conn *conn)
     return all;
 }
 
+static unsigned unfinished_of_peer(const struct net *net, const char *peer)
+{
+    unsigned count = 0;
+    xy_list_each(entry, &net->unfinished)
+        count += strcmp(xy_container_of(entry, struct conn, unfinished)->link.peer, peer) == 0;
+    return count;
+}
+
+/* Too many handshakes at once: the oldest of the address that has most of them makes room, so that somebody who begins
+ * and never finishes (hostile input 29) shuts nobody out but himself. */
+static void unfinished_evict(struct net *net)
+{
+    struct conn *victim = NULL;
+    unsigned most = 0;
+    xy_list_each(entry, &net->unfinished)
+    {
+        struct conn *conn = xy_container_of(entry, struct conn, unfinished);
+        unsigned count = unfinished_of_peer(net, conn->link.peer);
+        if (count > most) {
+            most = count;
+            victim = conn;
+        }
+    }
+    xy_assert(victim != NULL);
+    stat_add(net->shard, connections_refused, 1);
+    handshake_forget(victim);
+    conn_gone(victim);
+}
+
 static void tls_begin(struct conn *conn)
 {
     struct net *net = conn_net(conn);
-    bool room = net->handshakes_open < conn->link.shard->config->limits.handshakes;
-    conn->tls = room && net->tls ? xy_tls_new(net->tls, NULL) : NULL;
+    if (net->unfinished_count >= conn->link.shard->config->limits.handshakes)
+        unfinished_evict(net);
+    conn->tls = net->tls ? xy_tls_new(net->tls, NULL) : NULL;
     conn->tls_state = CONN_HANDSHAKE;
     if (conn->tls == NULL) {
         stat_add(conn->link.shard, connections_refused, 1);
         conn_gone(conn);
         return;
     }
-    net->handshakes_open++;
-    conn->handshake_open = true;
+    xy_list_append(&net->unfinished, &conn->unfinished);
+    net->unfinished_count++;
 }
 
 /* What the owner may have done to the connection while it was called. */
@@ -485,6 +516,7 @@ void conn_accept(struct shard *shard, const struct conn_origin *origin)
     conn->fd = origin->fd;
     xy_list_init(&conn->all);
     xy_list_init(&conn->handshake);
+    xy_list_init(&conn->unfinished);
     if (!conn_join_loop(conn, shard)) {
         close(conn->fd);
         free(conn);

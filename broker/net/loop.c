@@ -58,6 +58,7 @@ bool net_init(struct shard *shard, struct xy_tls_config *tls)
     net->plain_buffer = malloc(NET_READ_BYTES);
     xy_list_init(&net->conns);
     xy_list_init(&net->handshakes);
+    xy_list_init(&net->unfinished);
     shard->net = net;
     bool ok = net->read_buffer && net->plain_buffer && uv_loop_init(&net->loop) == 0;
     xy_assert(ok); /* at start: nothing can be served without it */

@@ -30,7 +30,8 @@ struct net {
     struct xy_tls_config *tls;
     struct xy_list conns;      /* all connections of this shard */
     struct xy_list handshakes; /* those whose next handshake step is due */
-    unsigned handshakes_open;  /* unfinished ones */
+    struct xy_list unfinished; /* connections whose handshake is not complete, oldest first */
+    unsigned unfinished_count;
     char *read_buffer;         /* NET_READ_BYTES */
     char *plain_buffer;        /* NET_READ_BYTES: decrypted */
     struct listener *listeners[NET_LISTENERS_MAX];
