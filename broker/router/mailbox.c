@@ -5,7 +5,6 @@
  * comes back goes out again before anything newer. Called by address*.c on the shard that owns the account. */
 #include <stdlib.h>
 
-#include "broker/log.h"
 #include "broker/router/mailbox_internal.h"
 #include "xylem/store/v1/records.pb-c.h"
 
@@ -142,7 +141,7 @@ bool mailbox_idle(const struct address *address)
 
 /* --- adding ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t append(struct address *address, const struct xy_bytes *stanza)
+uint64_t mailbox_append(struct address *address, const struct xy_bytes *stanza)
 {
     struct mailbox *mailbox = &address->mailbox;
     struct shard *shard = address->shard;
@@ -168,7 +167,7 @@ enum mailbox_verdict mailbox_add(struct address *address, const struct xy_bytes 
         return MAILBOX_QUOTA;
     if (!mailbox->loaded || !store_room(address->shard->store, stanza->len + address->bare.len))
         return MAILBOX_NO_ROOM;
-    *seq = append(address, stanza);
+    *seq = mailbox_append(address, stanza);
     return MAILBOX_STORED;
 }
 
@@ -336,155 +335,4 @@ void mailbox_pump(struct address *address)
 void mailbox_session_available(struct address *address)
 {
     mailbox_pump(address);
-}
-
-void mailbox_session_gone(struct address *address, struct session_ref session)
-{
-    struct mailbox *mailbox = &address->mailbox;
-    for (size_t i = 0; i < mailbox->flights_count; i++)
-        flight_release(&mailbox->flights[i], session);
-    mailbox->returned = mailbox->flights_count > 0;
-    shard_timer_cancel(address->shard, &mailbox->retry);
-}
-
-/* --- acknowledged, returned ----------------------------------------------------------------------------------------- */
-
-#define ACKED_MAX 16u /* per mail */
-
-struct acked_mail {
-    uint64_t seq[ACKED_MAX];
-    uint32_t count;
-    struct mail_str bare;
-};
-
-static void settle(struct address *address, struct flight *flight)
-{
-    struct mailbox *mailbox = &address->mailbox;
-    flight->settled = true;
-    if (mailbox->counting && flight->seq > mailbox->counted)
-        return;
-    mailbox->count -= mailbox->count > 0;
-    mailbox->bytes -= flight->bytes < mailbox->bytes ? flight->bytes : mailbox->bytes;
-}
-
-static void acked_at_owner(struct shard *shard, void *payload)
-{
-    struct acked_mail *mail = payload;
-    struct address *address = address_find(shard, mail_str_view(&mail->bare));
-    mail_str_free(&mail->bare);
-    if (!address)
-        return;
-    uint64_t ended[ACKED_MAX];
-    size_t count = 0;
-    for (uint32_t i = 0; i < mail->count; i++) {
-        struct flight *flight = flight_find(&address->mailbox, mail->seq[i]);
-        if (!flight || flight->settled)
-            continue;
-        settle(address, flight);
-        ended[count++] = flight->seq;
-    }
-    if (count == 0)
-        return;
-    flights_compact(&address->mailbox);
-    Xylem__Store__V1__MailboxRemove record = XYLEM__STORE__V1__MAILBOX_REMOVE__INIT;
-    record.jid = (char *)(uintptr_t)address->bare.data;
-    record.n_seq = count;
-    record.seq = ended;
-    store_append_lazy(shard->store, RECORD_MAILBOX_REMOVE, &record.base);
-    mailbox_pump(address);
-}
-
-void address_acked(struct shard *shard, struct xy_str bare, const uint64_t *seq, size_t count)
-{
-    for (size_t done = 0; done < count;) {
-        struct acked_mail mail = { .count = (uint32_t)(count - done < ACKED_MAX ? count - done : ACKED_MAX) };
-        memcpy(mail.seq, seq + done, mail.count * sizeof(*seq));
-        done += mail.count;
-        if (mail_str_set(&mail.bare, bare))
-            shard_mail(shard, shard_owner(shard, bare), acked_at_owner, &mail,
-                       mail_str_size(&mail, &mail.bare));
-    }
-}
-
-struct returned_mail {
-    uint64_t seq;
-    struct xy_bytes *bytes;
-    struct mail_str bare;
-};
-
-struct returned_passage {
-    struct address *address;
-    uint64_t seq;
-};
-
-/* From here on it is an entry like others; it is read again when its turn comes. */
-static void returned_stored(struct shard *shard, void *payload)
-{
-    struct returned_passage *passage = payload;
-    struct mailbox *mailbox = &passage->address->mailbox;
-    (void)shard;
-    if (mailbox->loaded && passage->seq > mailbox->durable_seq && passage->seq <= mailbox->last_seq)
-        mailbox->durable_seq = passage->seq;
-    mailbox_pump(passage->address);
-    address_unpin(passage->address);
-}
-
-/* It was never stored, and now it has to be. Its sender was told nothing, so the quota does not apply: the message was
- * taken when there was somebody for it. */
-static void return_unstored(struct address *address, struct xy_bytes *bytes)
-{
-    struct shard *shard = address->shard;
-    if (!address->mailbox.loaded || !store_room(shard->store, bytes->len + address->bare.len)) {
-        log_warning(shard->log, "message dropped", LOG_STR("account", address->bare),
-                    LOG_Z("reason", "no room to store it"));
-        return;
-    }
-    struct returned_passage passage = { address, append(address, bytes) };
-    address_pin(address);
-    shard_when_committed(shard, address->ticket, returned_stored, &passage, sizeof(passage));
-}
-
-static void retry(struct shard *shard, struct shard_timer *timer)
-{
-    struct mailbox *mailbox = xy_container_of(timer, struct mailbox, retry);
-    (void)shard;
-    mailbox_pump(xy_container_of(mailbox, struct address, mailbox));
-}
-
-/* By a session that is full: not again at once. One that ended unbinds next, and that releases it for good. */
-static void return_entry(struct address *address, uint64_t seq)
-{
-    struct mailbox *mailbox = &address->mailbox;
-    struct flight *flight = flight_find(mailbox, seq);
-    if (!flight || flight->holders_count > 1)
-        return; /* another session has it too */
-    flight->holders_count = 0;
-    mailbox->returned = true;
-    mailbox->retry.fn = retry;
-    if (!shard_timer_is_set(&mailbox->retry))
-        shard_timer_set(address->shard, &mailbox->retry, xy_now_us(address->shard->env) + MAILBOX_RETRY_US);
-}
-
-static void returned_at_owner(struct shard *shard, void *payload)
-{
-    struct returned_mail *mail = payload;
-    struct address *address = address_touch(shard, mail_str_view(&mail->bare));
-    if (address && mail->seq != 0)
-        return_entry(address, mail->seq);
-    else if (address && mail->bytes)
-        return_unstored(address, mail->bytes);
-    xy_bytes_unref(&mail->bytes);
-    mail_str_free(&mail->bare);
-}
-
-void address_returned(struct shard *shard, struct xy_str bare, uint64_t seq, struct xy_bytes **bytes)
-{
-    struct returned_mail mail = { .seq = seq, .bytes = bytes ? *bytes : NULL };
-    if (bytes)
-        *bytes = NULL;
-    if (!mail_str_set(&mail.bare, bare)) {
-        xy_bytes_unref(&mail.bytes);
-        return;
-    }
-    shard_mail(shard, shard_owner(shard, bare), returned_at_owner, &mail, mail_str_size(&mail, &mail.bare));
 }

@@ -1,7 +1,10 @@
-/* What mailbox.c and mailbox_flight.c share: the array of entries that sessions hold. Private to broker/router. */
+/* What the files mailbox*.c share: appending, and the array of entries that sessions hold. Private to broker/router. */
 #pragma once
 
 #include "broker/router/address_internal.h"
+
+/* --- mailbox.c ---------------------------------------------------------------------------------------------------- */
+uint64_t mailbox_append(struct address *address, const struct xy_bytes *stanza); /* whatever the quota says */
 
 /* --- mailbox_flight.c: the entries that sessions hold ---------------------------------------------------------------- */
 struct flight *flight_find(const struct mailbox *mailbox, uint64_t seq); /* NULL: not in flight */
