@@ -1,5 +1,6 @@
 """libxylem as others use it: the examples, the agent, what the library exports and what its core may call."""
 
+import asyncio
 import glob
 import json
 import os
@@ -86,6 +87,77 @@ def test_a_few_crashes():
                          capture_output=True, text=True, timeout=110, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "lost 0, duplicates seen by the application 0" in run.stdout
+
+
+class Proxy:
+    """Passes bytes to the broker, and can cut every connection at once: a network that fails, not a broker."""
+
+    def __init__(self, port):
+        self.target = port
+        self.server = None
+        self.writers = []
+
+    async def start(self):
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self.server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader, writer):
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        self.writers += [writer, far_writer]
+        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+
+    async def _pass(self, reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except (OSError, asyncio.CancelledError):
+            pass
+        writer.close()
+
+    def cut(self):
+        for writer in self.writers:
+            writer.transport.abort()
+        self.writers = []
+
+
+async def test_a_bad_network_is_survived_by_resumption(broker):
+    assert broker.xylem("node", "create", "crash", "--set", "pubsub#publish_model=open").returncode == 0
+    proxy = Proxy(broker.port)
+    port = str(await proxy.start())
+    files = [os.path.join(broker.folder, name) for name in ("sub.out", "sub.err", "pub.out", "pub.err")]
+    handles = [open(name, "wb") for name in files]
+    subscriber = subprocess.Popen(
+        [harness.program("crash-subscriber"), port, f"bob@{DOMAIN}/n", harness.USERS["bob"], "crash", broker.folder + "/st"],
+        stdout=handles[0], stderr=handles[1])
+    await asyncio.sleep(0.7)
+    publisher = subprocess.Popen(
+        [harness.program("crash-publisher"), port, f"alice@{DOMAIN}/n", harness.USERS["alice"], "crash", "1"],
+        stdout=handles[2], stderr=handles[3])
+    for _ in range(12):
+        await asyncio.sleep(0.25)
+        proxy.cut()
+    await asyncio.sleep(1)
+    for process in (publisher, subscriber):
+        process.send_signal(signal.SIGTERM)
+        for _ in range(300):
+            if process.poll() is not None:
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2 if process is publisher else 0)
+    for handle in handles:
+        handle.close()
+    out = [open(name, encoding="utf-8").read() for name in files]
+    assert publisher.returncode == 0 and subscriber.returncode == 0, out[1] + out[3]
+    acknowledged = [int(line) for line in out[2].split()]
+    shown = [int(line.split()[1]) for line in out[0].splitlines()]
+    assert len(acknowledged) > 20
+    assert shown == sorted(set(shown)) and set(acknowledged) <= set(shown)
+    assert int(re.search(r"resumed (\d+)", out[1]).group(1)) >= 3, out[1]
 
 
 def test_only_public_symbols_are_exported():
