@@ -41,11 +41,11 @@ static void on_timer(struct shard *shard, struct shard_timer *timer)
     uint64_t now_us = xy_wall_us(shard->env);
     size_t position = 0;
     for (struct node *node; (node = xy_table_next(pubsub->nodes, &position, NULL)) != NULL;) {
-        for (uint32_t i = 0; node->durable_count > 0 && i < node->by_number_cap; i++) {
-            struct subscription *subscription = node->by_number[i];
-            if (subscription != NULL && subscription_durable(subscription))
-                bound(node, subscription, now_us);
-        }
+        size_t at = 0;
+        for (struct subscription *s;
+             node->durable_count > 0 && (s = node_next_subscription(node, &at)) != NULL;)
+            if (subscription_durable(s))
+                bound(node, s, now_us);
     }
     shard_timer_set(shard, timer, xy_now_us(shard->env) + BACKLOG_PERIOD_US);
 }

@@ -149,11 +149,10 @@ static void load_items(struct node *node)
     cursors.cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
     if (cursors.cursor == NULL)
         return;
-    for (uint32_t i = 0; i < node->by_number_cap; i++) {
-        const struct subscription *subscription = node->by_number[i];
-        if (subscription != NULL && subscription_durable(subscription))
-            cursors.cursor[cursors.count++] = subscription->claim.cursor;
-    }
+    size_t at = 0;
+    for (const struct subscription *s; (s = node_next_subscription(node, &at)) != NULL;)
+        if (subscription_durable(s))
+            cursors.cursor[cursors.count++] = s->claim.cursor;
     xy_assert(cursors.count == node->durable_count);
     qsort(cursors.cursor, cursors.count, sizeof(uint64_t), by_value);
     scan(node->pubsub, STORE_ITEMS, node_key(node), load_item, &cursors);
@@ -181,11 +180,9 @@ static void settle(struct node *node)
 {
     node->delivered_seq = node->next_seq - 1;
     node->ticket = store_ticket(node->pubsub->shard->store);
-    for (uint32_t i = 0; i < node->by_number_cap; i++) {
-        struct subscription *subscription = node->by_number[i];
-        if (subscription == NULL)
-            continue;
-        struct claim *claim = &subscription->claim;
+    size_t position = 0;
+    for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;) {
+        struct claim *claim = &s->claim;
         if (claim->cursor > node->delivered_seq)
             claim->cursor = node->delivered_seq;
         claim->sent = claim->cursor;
@@ -194,9 +191,11 @@ static void settle(struct node *node)
     }
     if (node_owners(node) == 0 && node->creator.len > 0)
         (void)node_set_affiliation(node, node->creator, AFFILIATION_OWNER);
-    size_t position = 0;
-    for (struct subscriber *s; (s = xy_table_next(node->subscribers, &position, NULL)) != NULL;)
+    position = 0;
+    for (struct subscriber *s; (s = xy_table_next(node->subscribers, &position, NULL)) != NULL;) {
+        s->heard = true; /* whoever is there came after the restart: its presence is news to this node */
         routes_watch(s);
+    }
 }
 
 struct node *node_load(struct pubsub *pubsub, struct xy_str name)

@@ -194,11 +194,9 @@ static void on_deleted(struct shard *shard, void *payload)
     struct ending *ending = payload;
     struct node *node = ending->node;
     xy_assert(node->waiting == 0);
-    for (uint32_t i = 0; i < node->by_number_cap; i++) {
-        const struct subscription *subscription = node->by_number[i];
-        if (subscription == NULL)
-            continue;
-        const struct claim *claim = &subscription->claim;
+    size_t position = 0;
+    for (const struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;) {
+        const struct claim *claim = &s->claim;
         if (claim->state != CLAIM_DETACHED && claim->state != CLAIM_ATTACHING)
             delivery_detach(shard, claim->session, claim->index);
         node->pubsub->stats.subscriptions--;
@@ -223,10 +221,10 @@ static void notify_deleted(struct call *call)
 /* Routes and claims stay until the notice is out. */
 static void end_all(struct node *node)
 {
-    for (uint32_t i = 0; i < node->by_number_cap; i++)
-        if (node->by_number[i] != NULL)
-            record_subscription_remove(node, node->by_number[i]);
     size_t position = 0;
+    for (const struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
+        record_subscription_remove(node, s);
+    position = 0;
     for (struct subscriber *s; (s = xy_table_next(node->subscribers, &position, NULL)) != NULL;)
         address_unwatch(node->pubsub->shard, s->bare, node->name);
 }

@@ -6,8 +6,6 @@
 
 #include "core/base/assert.h"
 
-#define NUMBERS_MIN 8u
-
 /* --- nodes --------------------------------------------------------------------------------------------------------- */
 
 struct node *node_by_number(struct pubsub *pubsub, uint64_t number)
@@ -70,9 +68,10 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
         node->key[i] = (unsigned char)(number >> (8 * (7 - i)));
     node->affiliations = xy_table_new(pubsub->hash_seed);
     node->subscribers = xy_table_new(pubsub->hash_seed);
+    node->numbers = xy_table_new(pubsub->hash_seed);
     node->routes = calloc(shard_count(pubsub->shard), sizeof(struct routes *));
     bool made = index_init(&node->items, pubsub->hash_seed) && node->affiliations != NULL &&
-                node->subscribers != NULL && node->routes != NULL &&
+                node->subscribers != NULL && node->numbers != NULL && node->routes != NULL &&
                 options_init(node_options, &node->config);
     node->items.released = forget_event;
     node->items.ctx = pubsub;
@@ -126,9 +125,9 @@ void node_free(struct node **node_pointer)
     void *value;
     while (node->affiliations != NULL && (value = xy_table_next(node->affiliations, &position, NULL)) != NULL)
         free(value);
-    for (uint32_t i = 0; i < node->by_number_cap; i++)
-        if (node->by_number[i] != NULL)
-            subscription_free(node->by_number[i]);
+    position = 0;
+    while (node->numbers != NULL && (value = xy_table_next(node->numbers, &position, NULL)) != NULL)
+        subscription_free(value);
     position = 0;
     while (node->subscribers != NULL && (value = xy_table_next(node->subscribers, &position, NULL)) != NULL)
         subscriber_free(value);
@@ -136,7 +135,7 @@ void node_free(struct node **node_pointer)
         if (node->routes[i] != NULL)
             routes_unref(&node->routes[i]);
     free(node->routes);
-    free(node->by_number);
+    xy_table_free(&node->numbers);
     xy_table_free(&node->affiliations);
     xy_table_free(&node->subscribers);
     if (node->items.ids != NULL)
@@ -243,25 +242,17 @@ struct subscriber *node_subscriber(const struct node *node, struct xy_str bare)
 
 struct subscription *node_subscription(const struct node *node, uint32_t number)
 {
-    return number < node->by_number_cap ? node->by_number[number] : NULL;
+    return xy_table_get(node->numbers, xy_str_n((const char *)&number, sizeof(number)));
 }
 
-static bool number_room(struct node *node, uint32_t number)
+struct subscription *node_next_subscription(const struct node *node, size_t *position)
 {
-    if (number < node->by_number_cap)
-        return true;
-    uint32_t cap = node->by_number_cap ? node->by_number_cap : NUMBERS_MIN;
-    while (cap <= number && cap < UINT32_MAX / 2)
-        cap *= 2;
-    if (cap <= number)
-        return false;
-    struct subscription **grown = realloc(node->by_number, cap * sizeof(*grown));
-    if (grown == NULL)
-        return false;
-    memset(grown + node->by_number_cap, 0, (cap - node->by_number_cap) * sizeof(*grown));
-    node->by_number = grown;
-    node->by_number_cap = cap;
-    return true;
+    return xy_table_next(node->numbers, position, NULL);
+}
+
+static struct xy_str number_key(const struct subscription *subscription)
+{
+    return xy_str_n((const char *)&subscription->number, sizeof(subscription->number));
 }
 
 static struct subscriber *subscriber_make(struct node *node, struct xy_str bare)
@@ -280,28 +271,31 @@ static struct subscriber *subscriber_make(struct node *node, struct xy_str bare)
     return NULL;
 }
 
+static void subscriber_drop(struct subscriber *subscriber)
+{
+    xy_table_remove(subscriber->node->subscribers, subscriber->bare);
+    subscriber_free(subscriber);
+}
+
 struct subscription *node_add_subscription(struct node *node, struct xy_jid jid, uint32_t number,
                                            struct subscription_options *options)
 {
     struct xy_str full = xy_jid_full(jid);
     struct subscription *subscription = calloc(1, sizeof(*subscription) + full.len + 1);
-    if (number == 0)
-        number = node->next_number;
-    if (subscription == NULL || !number_room(node, number)) {
-        free(subscription);
+    if (subscription == NULL)
         return NULL;
-    }
+    subscription->number = number != 0 ? number : node->next_number;
+    xy_assert(xy_table_get(node->numbers, number_key(subscription)) == NULL);
     struct subscriber *subscriber = subscriber_make(node, xy_jid_bare(jid));
-    if (subscriber == NULL) {
+    if (subscriber == NULL || !xy_table_put(node->numbers, number_key(subscription), subscription, NULL)) {
+        if (subscriber != NULL && subscriber->subscriptions == NULL)
+            subscriber_drop(subscriber);
         free(subscription);
         return NULL;
     }
-    if (number >= node->next_number)
-        node->next_number = number + 1;
-    xy_assert(node->by_number[number] == NULL);
-    node->by_number[number] = subscription;
+    if (subscription->number >= node->next_number)
+        node->next_number = subscription->number + 1;
     subscription->subscriber = subscriber;
-    subscription->number = number;
     subscription->jid = put_text(subscription->text, full);
     subscription->options = *options;
     memset(options, 0, sizeof(*options));
@@ -316,9 +310,9 @@ struct subscription *node_add_subscription(struct node *node, struct xy_jid jid,
 void node_drop_subscription(struct node *node, struct subscription *subscription)
 {
     struct subscriber *subscriber = subscription->subscriber;
-    xy_assert(node->by_number[subscription->number] == subscription);
     xy_assert(subscription->claim.state == CLAIM_DETACHED);
-    node->by_number[subscription->number] = NULL;
+    void *removed = xy_table_remove(node->numbers, number_key(subscription));
+    xy_assert(removed == subscription);
     for (struct subscription **at = &subscriber->subscriptions; *at != NULL; at = &(*at)->next) {
         if (*at == subscription) {
             *at = subscription->next;
@@ -338,6 +332,5 @@ void node_drop_subscription(struct node *node, struct subscription *subscription
     if (subscriber->subscriptions != NULL)
         return;
     address_unwatch(node->pubsub->shard, subscriber->bare, node->name);
-    xy_table_remove(node->subscribers, subscriber->bare);
-    subscriber_free(subscriber);
+    subscriber_drop(subscriber);
 }

@@ -123,8 +123,7 @@ struct node {
     struct node_config config;
     struct xy_table *affiliations; /* bare JID -> struct affiliated */
     struct xy_table *subscribers;  /* bare JID -> struct subscriber */
-    struct subscription **by_number;
-    uint32_t by_number_cap;
+    struct xy_table *numbers;      /* subscription.number (its bytes) -> struct subscription */
     uint32_t next_number;
     uint32_t subscriptions_count;
     uint32_t durable_count;
@@ -183,6 +182,8 @@ void node_drop_subscription(struct node *node,
                             struct subscription *subscription); /* from all tables; freed */
 struct subscriber *node_subscriber(const struct node *node, struct xy_str bare);
 struct subscription *node_subscription(const struct node *node, uint32_t number);
+/* All of them, from *position = 0 to NULL. The one just returned may be dropped. */
+struct subscription *node_next_subscription(const struct node *node, size_t *position);
 bool subscription_durable(const struct subscription *subscription);
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);

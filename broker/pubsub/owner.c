@@ -46,9 +46,9 @@ void owner_subscriptions_get(struct call *call)
     struct xy_elem *result = call_result(call, NS_PUBSUB_OWNER, &pubsub);
     struct xy_elem *list = xy_elem_add(call->arena, pubsub, "subscriptions", NS_PUBSUB_OWNER);
     xy_elem_set(call->arena, list, "node", call->name);
-    for (uint32_t i = 0; i < call->node->by_number_cap; i++)
-        if (call->node->by_number[i] != NULL)
-            (void)subscription_elem(call->arena, list, call->node->by_number[i], false);
+    size_t position = 0;
+    for (const struct subscription *s; (s = node_next_subscription(call->node, &position)) != NULL;)
+        (void)subscription_elem(call->arena, list, s, false);
     call_reply(call, result);
 }
 

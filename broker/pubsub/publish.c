@@ -4,9 +4,8 @@
  * Order of effects: the record is appended, and when it is on disk the publisher gets the result and subscribers get the
  * event. An item that nobody needs kept (persist_items off, no at-least-once subscription) writes nothing and goes out at
  * once, unless earlier events of the node still wait. */
-#include "broker/pubsub/call.h"
+#include "broker/pubsub/publish.h"
 
-#include "broker/config.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
@@ -15,159 +14,7 @@
 #define RECORD_OVERHEAD 512u
 #define EVICTED_MAX     256u /* items one publish pushes out; more go with the following ones */
 
-/* One publish request on its way through the checks. */
-struct publication {
-    struct xy_elem **items;
-    size_t count;
-    struct xy_str publish_id; /* absent: none */
-    struct store_dedup dedup;
-    uint64_t now_us;
-    bool ids_made; /* the answer has to name the item */
-};
-
-/* --- may they? ----------------------------------------------------------------------------------------------------- */
-
-static bool is_subscriber(const struct call *call)
-{
-    return node_subscriber(call->node, call->who) != NULL;
-}
-
-static bool may_publish(const struct call *call)
-{
-    switch (call_affiliation(call)) {
-    case AFFILIATION_OWNER:
-    case AFFILIATION_PUBLISHER:
-    case AFFILIATION_PUBLISH_ONLY:
-        return true;
-    case AFFILIATION_OUTCAST:
-        return false;
-    case AFFILIATION_MEMBER:
-    case AFFILIATION_NONE:
-        break;
-    }
-    switch ((enum publish_model)call->node->config.publish_model) {
-    case PUBLISH_BY_ALL:
-        return true;
-    case PUBLISH_BY_SUBSCRIBERS:
-        return is_subscriber(call);
-    case PUBLISH_BY_PUBLISHERS:
-        break;
-    }
-    return false;
-}
-
-/* --- publish-options and auto-creation ------------------------------------------------------------------------------- */
-
-static bool read_publish_options(struct call *call, struct xy_form *form)
-{
-    const struct xy_elem *options = xy_elem_next_is(call->action, "publish-options", NS_PUBSUB);
-    bool cancelled;
-    *form = (struct xy_form){ 0 };
-    return options == NULL || call_form(call, options, NS_PUBSUB_PUBLISH_OPTIONS, form, &cancelled);
-}
-
-/* Every field is a precondition on the node as it is (7.1.5). */
-static bool preconditions_met(struct call *call, const struct xy_form *form)
-{
-    for (const struct xy_form_field *field = form->fields; field != NULL; field = field->next) {
-        const struct option *option = option_find(node_options, field->var);
-        bool met = option != NULL && field->values_count == 1 &&
-                   option_is(option, &call->node->config, xy_str_trim(field->values[0]));
-        if (met)
-            continue;
-        struct xy_str shown = xy_str_n(field->var.data, field->var.len < 128 ? field->var.len : 128);
-        struct xy_str text =
-            xy_arena_printf(call->arena, "the node's %.*s is not what was asked for", XY_ARG(shown));
-        call_fail(call, XY_CONFLICT, "precondition-not-met",
-                  text.data != NULL && xy_str_utf8(text) ? text.data : "the node is configured otherwise");
-        return false;
-    }
-    return true;
-}
-
-/* false: refused, or gone to ask for the creator's quota. */
-static bool create_on_publish(struct call *call, const struct xy_form *form)
-{
-    struct node_config config;
-    if (call->name.len > NODE_NAME_MAX) {
-        call_fail(call, XY_NOT_ACCEPTABLE, NULL, "the name of a node may have 1023 bytes at most");
-        return false;
-    }
-    if (!options_init(node_options, &config)) {
-        call_no_room(call);
-        return false;
-    }
-    bool good = call_read_config(call, &config, form);
-    if (good && call->granted)
-        return create_with(call, &config) != NULL;
-    options_free(node_options, &config);
-    if (good)
-        quota_ask(call);
-    return false;
-}
-
-/* --- the items ----------------------------------------------------------------------------------------------------- */
-
-static bool fail_payload(struct call *call, const char *app, const char *text)
-{
-    call_fail(call, XY_BAD_REQUEST, app, text);
-    return false;
-}
-
-static bool check_payload(struct call *call, const struct xy_elem *item)
-{
-    const struct node_config *config = &call->node->config;
-    const struct xy_elem *payload = xy_elem_first(item);
-    if (payload == NULL && xy_str_trim(xy_elem_text(item, call->arena)).len > 0)
-        return fail_payload(call, "invalid-payload", "a payload is an element; wrap text in one");
-    if (payload == NULL && config->deliver_payloads)
-        return fail_payload(call, "payload-required",
-                            "this node carries payloads: put one element into <item/>");
-    if (payload != NULL && xy_elem_next(payload) != NULL)
-        return fail_payload(call, "invalid-payload", "an item has exactly one payload element");
-    if (payload != NULL && config->type.len > 0 && !xy_str_eq(payload->ns, config->type))
-        return fail_payload(call, "invalid-payload", "the payload is not of the node's type (pubsub#type)");
-    if (xy_elem_attr(item, "id").len > ITEM_ID_MAX) {
-        call_fail(call, XY_NOT_ACCEPTABLE, NULL, "an item id may have 1023 bytes at most");
-        return false;
-    }
-    return true;
-}
-
-static bool collect_items(struct call *call, struct publication *publication)
-{
-    publication->items = xy_arena_zalloc(call->arena, PUBLISH_ITEMS_MAX * sizeof(*publication->items));
-    if (publication->items == NULL) {
-        call_no_room(call);
-        return false;
-    }
-    for (struct xy_elem *e = xy_elem_first(call->action); e != NULL; e = xy_elem_next(e)) {
-        if (!xy_elem_is(e, "item", NS_PUBSUB))
-            return fail_payload(call, NULL, "<publish/> contains <item/> elements only");
-        if (publication->count == PUBLISH_ITEMS_MAX) {
-            call_fail(call, XY_NOT_ALLOWED, "max-items-exceeded", "too many items in one request");
-            return false;
-        }
-        publication->items[publication->count++] = e;
-        if (!check_payload(call, e))
-            return false;
-    }
-    const struct node_config *config = &call->node->config;
-    bool notice = !config->deliver_payloads && !config->persist_items;
-    if (publication->count == 0 && config->persist_items)
-        return fail_payload(call, "item-required", "this node keeps items: publish at least one");
-    if (publication->count == 0 && config->deliver_payloads)
-        return fail_payload(call, "payload-required", "this node carries payloads: publish an item with one");
-    if (publication->count > 0 && notice)
-        return fail_payload(call, "item-forbidden", "this node only notifies: publish without items");
-    if (config->persist_items && config->max_items != OPTION_COUNT_MAX &&
-        publication->count > config->max_items) {
-        call_fail(call, XY_NOT_ALLOWED, "max-items-exceeded",
-                  "more items than this node keeps (pubsub#max_items)");
-        return false;
-    }
-    return true;
-}
+/* --- ids ----------------------------------------------------------------------------------------------------------- */
 
 /* Ids that were left out: random, or, so that a repeated request means the same item, made from the publish-id. */
 static void complete_ids(struct call *call, struct publication *publication)
@@ -177,7 +24,6 @@ static void complete_ids(struct call *call, struct publication *publication)
         struct xy_str id = xy_elem_attr(item, "id");
         if (id.len > 0)
             continue;
-        publication->ids_made = true;
         char random[XY_ID_LEN + 1];
         if (publication->publish_id.len > 0) {
             uint64_t publisher = xy_hash(call->who, 0), request = xy_hash(publication->publish_id, i);
@@ -191,35 +37,7 @@ static void complete_ids(struct call *call, struct publication *publication)
     }
 }
 
-static bool full(struct call *call, const struct publication *publication)
-{
-    const struct node *node = call->node;
-    const struct node_config *config = &node->config;
-    size_t fresh = 0;
-    if (!config->persist_items || config->node_full != FULL_REJECT || config->max_items == OPTION_COUNT_MAX)
-        return false;
-    for (size_t i = 0; i < publication->count; i++)
-        fresh += index_find_id(&node->items, xy_elem_attr(publication->items[i], "id")) == NULL;
-    if (fresh == 0 || node->items.retained_count + fresh <= config->max_items)
-        return false;
-    call_fail(call, XY_CONFLICT, "node-full", "the node holds as many items as it may; retract some first");
-    return true;
-}
-
 /* --- duplicates ---------------------------------------------------------------------------------------------------- */
-
-static bool read_publish_id(struct call *call, struct publication *publication)
-{
-    publication->publish_id = xy_elem_attr_ns(call->action, "publish-id", NS_XYLEM_DELIVERY);
-    if (publication->publish_id.len == 0)
-        return true;
-    if (publication->publish_id.len > PUBLISH_ID_MAX) {
-        call_fail(call, XY_NOT_ACCEPTABLE, NULL, "a publish-id may have 1023 bytes at most");
-        return false;
-    }
-    publication->dedup = store_dedup_parse(publication->publish_id);
-    return true;
-}
 
 /* What the store knows of a key that memory does not: it was written before the restart, or forgotten since. */
 static enum dedup_verdict check_stored(struct call *call, const struct store_dedup *id, uint64_t now_us)
@@ -441,49 +259,6 @@ static void answer(struct call *call, const struct publication *publication)
 
 /* --- the request ----------------------------------------------------------------------------------------------------- */
 
-static size_t payload_bytes(struct call *call, const struct xy_elem *item)
-{
-    struct xy_buf *out = &call->pubsub->scratch;
-    const struct xy_elem *payload = xy_elem_first(item);
-    xy_buf_reset(out);
-    if (payload != NULL)
-        xy_xml_write(out, payload, XY_STR(NS_PUBSUB_EVENT));
-    return out->len;
-}
-
-/* Measured only where the stanza as a whole does not prove it: most are far below. */
-static bool payloads_fit(struct call *call, const struct publication *publication)
-{
-    uint64_t most = call->shard->config->limits.payload_size;
-    if (call->node->config.max_payload_bytes < most)
-        most = call->node->config.max_payload_bytes;
-    if ((*call->request)->stanza.bytes > 0 && (*call->request)->stanza.bytes <= most)
-        return true;
-    for (size_t i = 0; i < publication->count; i++) {
-        if (payload_bytes(call, publication->items[i]) <= most)
-            continue;
-        call_fail(call, XY_NOT_ACCEPTABLE, "payload-too-big", "the payload is larger than this node takes");
-        return false;
-    }
-    return true;
-}
-
-static bool checks(struct call *call, struct publication *publication)
-{
-    struct xy_form options;
-    if (!read_publish_options(call, &options))
-        return false;
-    bool exists = call->node != NULL;
-    if (!exists && !create_on_publish(call, &options))
-        return false;
-    if (exists && !may_publish(call)) {
-        call_fail(call, XY_FORBIDDEN, NULL, "you may not publish to this node");
-        return false;
-    }
-    return (!exists || preconditions_met(call, &options)) && collect_items(call, publication) &&
-           payloads_fit(call, publication) && read_publish_id(call, publication);
-}
-
 /* The node was made for an item that turned out to be bad. */
 static void uncreate(struct call *call)
 {
@@ -500,7 +275,7 @@ void publish_items(struct call *call)
     bool existed = call->node != NULL;
     if (!call_room(call, RECORD_OVERHEAD + 2 * (*call->request)->stanza.bytes))
         return;
-    if (!checks(call, &publication)) {
+    if (!publication_check(call, &publication)) {
         if (!existed && call->node != NULL)
             uncreate(call);
         return;
@@ -511,7 +286,7 @@ void publish_items(struct call *call)
         answer(call, &publication);
         return;
     }
-    if (full(call, &publication))
+    if (publication_overflows(call, &publication))
         return;
     if (xy_arena_failed(call->arena) || !publish_all(call, &publication)) {
         call_no_room(call);

@@ -359,12 +359,10 @@ void subscription_end(struct node *node, struct subscription *subscription, bool
 
 void subscriptions_recheck(struct node *node)
 {
-    for (uint32_t i = 0; i < node->by_number_cap; i++) {
-        struct subscription *subscription = node->by_number[i];
-        if (subscription != NULL &&
-            !node_may_read(node, node_affiliation(node, subscription->subscriber->bare)))
-            subscription_end(node, subscription, true);
-    }
+    size_t position = 0;
+    for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
+        if (!node_may_read(node, node_affiliation(node, s->subscriber->bare)))
+            subscription_end(node, s, true);
 }
 
 void unsubscribe(struct call *call)

@@ -210,6 +210,30 @@ static void limits_of_nodes_and_subscriptions(void **state)
                "<too-many-subscriptions");
 }
 
+static void last_item_when_it_is_wanted(void **state)
+{
+    struct rig *rig = *state;
+    const struct seen *seen;
+    (void)rig_ok(
+        rig, ALICE, "set",
+        PUBSUB("<create node='n'/><configure><x xmlns='jabber:x:data' type='submit'>"
+               "<field var='pubsub#send_last_published_item'><value>on_sub_and_presence</value></field>"
+               "</x></configure>"));
+    rig_publish(rig, "n", "i");
+    rig_publish(rig, "n", "j");
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    (void)rig_ok(rig, BOB, "set", PUBSUB("<subscribe node='n' jid='bob@example.org'/>"));
+    assert_int_equal(rig_count(rig, "notify", &seen), 1);
+    assert_int_equal(seen->seq, 2);
+    assert_true(seen->delayed);
+    rig_online(rig, 2, "bob@example.org", "c", 0, false);
+    assert_int_equal(rig_count(rig, "notify", &seen), 2);
+    assert_int_equal(seen->session, 2);
+    rig_restart(rig, true);
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    assert_int_equal(rig_count(rig, "notify", NULL), 1);
+}
+
 static void access_is_taken_away(void **state)
 {
     struct rig *rig = *state;
@@ -264,6 +288,7 @@ int main(void)
         BOTH(bad_batch_stores_nothing),
         BOTH(limits_of_nodes_and_subscriptions),
         BOTH(access_is_taken_away),
+        BOTH(last_item_when_it_is_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
