@@ -282,7 +282,7 @@ def test_no_last_item(alice, bob):
 
 async def test_slixmpp_does_all_of_it(broker):
     plugins = ("xep_0004", "xep_0059", "xep_0060")
-    publisher = await library.connect(broker, "alice", tls="starttls", mechanism="SCRAM-SHA-256", plugins=plugins)
+    publisher = await library.connect(broker, "alice", tls="starttls", mechanism="SCRAM-SHA-256-PLUS", plugins=plugins)
     reader = await library.connect(broker, "bob", tls="starttls", plugins=plugins)
     events = asyncio.Queue()
     for name in ("publish", "retract", "purge", "delete"):
