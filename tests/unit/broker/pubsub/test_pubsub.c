@@ -75,7 +75,7 @@ static void survives_a_crash(void **state)
 static void delete_tells_and_forgets(void **state)
 {
     struct rig *rig = *state;
-    const struct seen *seen;
+    const struct seen *seen = NULL;
     (void)rig_ok(rig, ALICE, "set", PUBSUB("<create node='n'/>"));
     rig_online(rig, 1, "bob@example.org", "b", 0, false);
     (void)rig_ok(rig, BOB, "set", PUBSUB("<subscribe node='n' jid='bob@example.org'/>"));
