@@ -66,7 +66,7 @@ static inline void make_directory(char path[64])
 static inline void remove_directory(const char *path)
 {
     static const char *const files[] = { "log.mdb", "log.mdb-lock", "tables.mdb", "tables.mdb-lock", "lock" };
-    char name[128];
+    char name[512];
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
         (void)snprintf(name, sizeof(name), "%s/%s", path, files[i]);
         (void)unlink(name);
