@@ -20,6 +20,8 @@
 
 #define SERVER_QUIET_POLL_US   (2u * 1000)
 #define SERVER_QUIET_TRIES_MAX 1500u /* times the poll: what cannot be handled by then is not acknowledged either */
+#define SERVER_CLOSE_POLL_US   1000u
+#define SERVER_CLOSE_ROUNDS    5000u /* times the poll, at most */
 #define SERVER_RETIRED_MAX     1000u
 #define SERVER_STORE_RESERVE   (64u << 20)
 
@@ -290,18 +292,30 @@ static void threads_stop(struct server *server)
         pthread_join(server->threads[i], NULL);
 }
 
+/* Somebody has mail, from whichever shard took its turn last, or waits for a commit. */
+static bool shards_busy(struct server *server)
+{
+    bool busy = false;
+    for (unsigned i = 0; i < server->shards; i++) {
+        const struct shard *shard = shard_group_get(server->group, i);
+        busy |= shard_has_mail(shard) || store_committed(shard->store) < store_ticket(shard->store);
+    }
+    return busy;
+}
+
 /* What the rooms say to each other while they close (claims released, messages returned) is still heard: turns are taken
- * until no mail is left. */
+ * until no mail is left and everything is on disk. */
 static void shards_close(struct server *server)
 {
     for (unsigned i = 0; i < server->shards; i++)
         sessions_end_all(shard_group_get(server->group, i));
-    for (unsigned round = 0, mail = 1; mail && round < 1000; round++) {
-        mail = 0;
-        for (unsigned i = 0; i < server->shards; i++) {
+    /* Twice: the first quiet look may be the one that saw the last commit, whose followers then still run. */
+    for (unsigned round = 0, quiet = 0; quiet < 2 && round < SERVER_CLOSE_ROUNDS; round++) {
+        for (unsigned i = 0; i < server->shards; i++)
             shard_turn(shard_group_get(server->group, i));
-            mail |= shard_has_mail(shard_group_get(server->group, i));
-        }
+        quiet = shards_busy(server) ? 0 : quiet + 1;
+        if (quiet == 0)
+            usleep(SERVER_CLOSE_POLL_US);
     }
 }
 
