@@ -1,0 +1,345 @@
+/* The application of a client: messages, nodes, items; what it says, and what it hears. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "core/base/assert.h"
+#include "core/base/table.h"
+#include "core/namespaces.h"
+#include "tests/sim/client.h"
+
+#define SERVICE     "pubsub." SIM_DOMAIN
+#define UNACKED_MAX 80u /* of the client's stanzas; then it waits */
+#define PADDING_MAX 3000u
+
+/* --- saying ------------------------------------------------------------------------------------------------------- */
+
+static void padding(struct sim_client *client, struct xy_buf *out)
+{
+    struct sim_random *random = &client->world->random;
+    uint32_t len = sim_once_in(random, 6) ? sim_below(random, PADDING_MAX) : 0;
+    while (len-- > 0)
+        xy_buf_char(out, 'x');
+}
+
+/* `to`: an account; `client`: one of its clients, or -1 for the bare JID. */
+static void say_message(struct sim_client *client, unsigned token, const char *type, unsigned to,
+                        int resource)
+{
+    struct xy_buf out = { 0 };
+    char name[32];
+    sim_account_name(to, name);
+    xy_buf_printf(&out, "<message type='%s' id='t%u' to='%s", type, token, name);
+    if (resource >= 0)
+        xy_buf_printf(&out, "/r%d", resource);
+    xy_buf_lit(&out, "'><body>");
+    sim_token_write(&out, token);
+    xy_buf_printf(&out, " %u.%u ", client->session, ++client->serial);
+    padding(client, &out);
+    xy_buf_lit(&out, "</body></message>");
+    bool assured = client->world->model->tokens[token].assured;
+    sim_model_sent(client->world->model, token);
+    sim_client_push(client, xy_buf_view(&out), assured ? token + 1 : 0);
+    xy_buf_free(&out);
+}
+
+static void send_message(struct sim_client *client)
+{
+    static const char *const types[] = { "chat", "chat", "normal", "headline" };
+    struct sim_world *world = client->world;
+    struct sim_random *random = &world->random;
+    const char *type = types[sim_below(random, 4)];
+    unsigned to = sim_below(random, world->options.accounts);
+    int resource = -1;
+    if (type[0] == 'c' && sim_once_in(random, 2)) {
+        resource = (int)sim_below(random, world->options.clients);
+        to = world->model->account_of[resource];
+    }
+    bool assured = client->sm && type[0] != 'h';
+    unsigned token = sim_token_new(world->model, SIM_MESSAGE, client->index, to, assured);
+    say_message(client, token, type, to, resource);
+}
+
+static void say_presence(struct sim_client *client)
+{
+    char text[80];
+    int len = snprintf(text, sizeof(text), "<presence><priority>%u</priority></presence>",
+                       sim_below(&client->world->random, 3));
+    sim_client_push(client, xy_str_n(text, (size_t)len), 0);
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------- */
+
+static void say_request(struct sim_client *client, const struct sim_pending *pending)
+{
+    struct xy_buf out = { 0 };
+    char name[32];
+    sim_account_name(client->account, name);
+    xy_buf_printf(&out, "<iq type='set' to='" SERVICE "' id='q%u'><pubsub xmlns='" NS_PUBSUB "'>",
+                  pending->id);
+    if (pending->ask == SIM_ASK_CREATE) {
+        xy_buf_printf(&out,
+                      "<create node='n%u'/><configure><x xmlns='" NS_DATA_FORM "' type='submit'>"
+                      "<field var='FORM_TYPE'><value>" NS_PUBSUB_NODE_CONFIG "</value></field>"
+                      "<field var='pubsub#publish_model'><value>open</value></field>"
+                      "<field var='pubsub#max_items'><value>%u</value></field></x></configure>",
+                      pending->node, 1 + 3 * pending->node);
+    } else if (pending->ask == SIM_ASK_SUBSCRIBE) {
+        xy_buf_printf(&out, "<subscribe node='n%u' jid='%s", pending->node, name);
+        if (!client->bare)
+            xy_buf_printf(&out, "/r%u", client->index);
+        xy_buf_lit(&out, "'/><options><x xmlns='" NS_DATA_FORM "' type='submit'>"
+                         "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
+                         "<field var='{urn:xylem:delivery:0}mode'><value>");
+        xy_buf_printf(&out, "%s</value></field></x></options>",
+                      client->durable ? "at-least-once" : "at-most-once");
+    } else {
+        xy_buf_printf(&out,
+                      "<publish node='n%u' xmlns:d='" NS_XYLEM_DELIVERY "' d:publish-id='c%u:%u'>"
+                      "<item id='i%u'><entry xmlns='urn:example'>",
+                      pending->node, client->index, pending->number, pending->token);
+        sim_token_write(&out, pending->token);
+        padding(client, &out);
+        xy_buf_lit(&out, "</entry></item></publish>");
+        sim_model_sent(client->world->model, pending->token);
+    }
+    xy_buf_lit(&out, "</pubsub></iq>");
+    sim_client_push(client, xy_buf_view(&out), 0);
+    xy_buf_free(&out);
+}
+
+static struct sim_pending *pending_new(struct sim_client *client, enum sim_ask ask, unsigned node)
+{
+    for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
+        struct sim_pending *p = &client->pending[i];
+        if (p->used)
+            continue;
+        *p = (struct sim_pending){ .used = true, .ask = ask, .id = client->next_id++, .node = node };
+        return p;
+    }
+    return NULL;
+}
+
+static bool is_asked(const struct sim_client *client, enum sim_ask ask, unsigned node)
+{
+    for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
+        const struct sim_pending *p = &client->pending[i];
+        if (p->used && p->ask == ask && p->node == node)
+            return true;
+    }
+    return false;
+}
+
+static void ask_once(struct sim_client *client, enum sim_ask ask, unsigned node)
+{
+    struct sim_pending *p = is_asked(client, ask, node) ? NULL : pending_new(client, ask, node);
+    if (p)
+        say_request(client, p);
+}
+
+static void publish(struct sim_client *client)
+{
+    struct sim_world *world = client->world;
+    unsigned node = sim_below(&world->random, SIM_NODES_MAX);
+    if (!client->created[node])
+        return;
+    struct sim_pending *p = pending_new(client, SIM_ASK_PUBLISH, node);
+    if (p == NULL)
+        return;
+    p->token = sim_token_new(world->model, SIM_ITEM, client->index, node, true);
+    p->number = ++client->publish_number;
+    say_request(client, p);
+}
+
+static void get_ready(struct sim_client *client)
+{
+    for (unsigned node = 0; node < SIM_NODES_MAX; node++) {
+        if (client->publisher && !client->created[node])
+            ask_once(client, SIM_ASK_CREATE, node);
+        if (client->subscriber && !client->subscribed[node])
+            ask_once(client, SIM_ASK_SUBSCRIBE, node);
+    }
+}
+
+/* --- of its own will ---------------------------------------------------------------------------------------------- */
+
+/* In the order in which they were asked first: numbers in publish-ids count up. */
+static const struct sim_pending *pending_after(const struct sim_client *client,
+                                               const struct sim_pending *last)
+{
+    const struct sim_pending *next = NULL;
+    for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
+        const struct sim_pending *p = &client->pending[i];
+        if (p->used && (last == NULL || p->id > last->id) && (next == NULL || p->id < next->id))
+            next = p;
+    }
+    return next;
+}
+
+void sim_app_session_new(struct sim_client *client)
+{
+    struct xy_buf again = client->again;
+    client->again = (struct xy_buf){ 0 };
+    say_presence(client);
+    for (size_t at = 0; at < again.len; at += sizeof(unsigned)) {
+        unsigned token;
+        memcpy(&token, again.data + at, sizeof(token));
+        say_message(client, token, "chat", client->world->model->tokens[token].to, -1);
+    }
+    xy_buf_free(&again);
+    const struct sim_pending *p = NULL;
+    while ((p = pending_after(client, p)) != NULL)
+        say_request(client, p);
+}
+
+void sim_app_act(struct sim_client *client)
+{
+    struct sim_world *world = client->world;
+    struct sim_random *random = &world->random;
+    if (world->draining || (client->sm && xy_sm_unacked(&client->counters) > UNACKED_MAX))
+        return;
+    uint32_t what = sim_below(random, 20);
+    if (world->options.pubsub && sim_once_in(random, 4))
+        get_ready(client);
+    if (what == 0)
+        say_presence(client);
+    else if (what < 10)
+        send_message(client);
+    else if (world->options.pubsub && client->publisher)
+        publish(client);
+}
+
+bool sim_app_satisfied(const struct sim_client *client)
+{
+    for (unsigned i = 0; i < SIM_PENDING_MAX; i++)
+        if (client->pending[i].used)
+            return false;
+    return client->again.len == 0;
+}
+
+/* --- hearing ------------------------------------------------------------------------------------------------------ */
+
+static void read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery)
+{
+    const struct xy_elem *d = xy_elem_child(stanza->elem, "delivery", NS_XYLEM_DELIVERY);
+    uint64_t attempt = 1;
+    delivery->marked = xy_elem_child(stanza->elem, "delay", NS_DELAY) != NULL;
+    if (d == NULL)
+        return;
+    delivery->claimed = true;
+    delivery->subid = xy_elem_attr(d, "subid");
+    xy_str_u64(xy_elem_attr(d, "seq"), &delivery->seq);
+    xy_str_u64(xy_elem_attr(d, "attempt"), &attempt);
+    struct xy_str epoch = xy_elem_attr(d, "epoch");
+    delivery->epoch = xy_hash(epoch, 0) | 1;
+    delivery->marked |= attempt > 1;
+}
+
+static void on_body(struct sim_client *client, struct xy_str body, struct sim_delivery *delivery)
+{
+    struct sim_model *model = client->world->model;
+    size_t at = 0;
+    char text[32] = { 0 };
+    if (!sim_token_find(model, body, &at, &delivery->token))
+        return;
+    size_t len = body.len - at < sizeof(text) - 1 ? body.len - at : sizeof(text) - 1;
+    memcpy(text, body.data + at, len);
+    if (sscanf(text, " %u.%u", &delivery->session, &delivery->serial) != 2 ||
+        delivery->session >= SIM_SESSIONS_MAX) {
+        sim_violation(model, "client %u got a message with a body that nobody wrote", client->index);
+        return;
+    }
+    sim_model_delivered(model, delivery);
+}
+
+static void on_event(struct sim_client *client, const struct xy_stanza *stanza, const struct xy_elem *event,
+                     struct sim_delivery *delivery)
+{
+    const struct xy_elem *items = xy_elem_child(event, "items", NULL);
+    for (const struct xy_elem *item = items ? xy_elem_first(items) : NULL; item; item = xy_elem_next(item)) {
+        const struct xy_elem *entry = xy_elem_first(item);
+        size_t at = 0;
+        if (entry &&
+            sim_token_find(client->world->model, xy_elem_text(entry, stanza->arena), &at, &delivery->token))
+            sim_model_delivered(client->world->model, delivery);
+    }
+}
+
+static void on_message(struct sim_client *client, const struct xy_stanza *stanza)
+{
+    struct sim_delivery delivery = { .client = client->index, .left_moment = client->left_moment };
+    const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
+    if (stanza->type == XY_ERROR) {
+        sim_violation(client->world->model, "client %u: its message %.*s was refused", client->index,
+                      XY_ARG(stanza->id));
+        return;
+    }
+    read_marks(stanza, &delivery);
+    if (event)
+        on_event(client, stanza, event, &delivery);
+    else
+        on_body(client, xy_elem_child_text(stanza->elem, "body", stanza->arena), &delivery);
+}
+
+static void on_created(struct sim_client *client, const struct sim_pending *pending,
+                       const struct xy_stanza *iq)
+{
+    bool there = iq->type == XY_RESULT || xy_error_read(iq).condition == XY_CONFLICT;
+    client->created[pending->node] = there;
+    if (!there)
+        sim_violation(client->world->model, "client %u could not create node %u", client->index,
+                      pending->node);
+}
+
+static void on_subscribed(struct sim_client *client, const struct sim_pending *pending,
+                          const struct xy_stanza *iq)
+{
+    if (iq->type == XY_ERROR) { /* the node is not there yet; asked again later */
+        if (xy_error_read(iq).condition != XY_ITEM_NOT_FOUND)
+            sim_violation(client->world->model, "client %u could not subscribe to node %u", client->index,
+                          pending->node);
+        return;
+    }
+    const struct xy_elem *pubsub = xy_elem_child(iq->elem, "pubsub", NS_PUBSUB);
+    const struct xy_elem *subscription = pubsub ? xy_elem_child(pubsub, "subscription", NULL) : NULL;
+    client->subscribed[pending->node] = true;
+    if (client->durable && subscription)
+        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare,
+                             xy_elem_attr(subscription, "subid"));
+}
+
+static void on_published(struct sim_client *client, const struct sim_pending *pending,
+                         const struct xy_stanza *iq)
+{
+    if (iq->type == XY_RESULT)
+        sim_model_told(client->world->model, pending->token, client->left_moment);
+    else
+        sim_violation(client->world->model, "client %u could not publish item %u", client->index,
+                      pending->token);
+}
+
+static void on_answer(struct sim_client *client, const struct xy_stanza *iq)
+{
+    typedef void answer_fn(struct sim_client * client, const struct sim_pending *pending,
+                           const struct xy_stanza *iq);
+    static answer_fn *const answers[] = {
+        [SIM_ASK_PUBLISH] = on_published, [SIM_ASK_CREATE] = on_created, [SIM_ASK_SUBSCRIBE] = on_subscribed
+    };
+    for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
+        struct sim_pending *pending = &client->pending[i];
+        char id[16];
+        snprintf(id, sizeof(id), "q%u", pending->id);
+        if (!pending->used || !xy_str_is(iq->id, id))
+            continue;
+        pending->used = false;
+        answers[pending->ask](client, pending, iq);
+        return;
+    }
+}
+
+void sim_app_stanza(struct sim_client *client, const struct xy_stanza *stanza)
+{
+    if (stanza->kind == XY_MESSAGE)
+        on_message(client, stanza);
+    else if (stanza->kind == XY_IQ && (stanza->type == XY_RESULT || stanza->type == XY_ERROR))
+        on_answer(client, stanza);
+}

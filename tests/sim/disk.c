@@ -1,0 +1,277 @@
+/* Log and tables of the memory backend, wrapped. See disk.h. */
+#include "tests/sim/disk.h"
+
+#include <stdlib.h>
+
+#include "core/base/assert.h"
+#include "core/base/list.h"
+
+struct disk_log {
+    struct store_log log;
+    struct store_log *inner;
+    struct sim_disk *disk;
+};
+
+struct disk_tables {
+    struct store_tables tables;
+    struct store_tables *inner;
+    struct sim_disk *disk;
+};
+
+static struct disk_log *log_of(struct store_log *base)
+{
+    return xy_container_of(base, struct disk_log, log);
+}
+
+static struct disk_tables *tables_of(struct store_tables *base)
+{
+    return xy_container_of(base, struct disk_tables, tables);
+}
+
+/* A commit is about to be done; true: the power fails first. */
+static bool commit_dies(struct sim_disk *disk)
+{
+    if (disk->die_in > 0 && --disk->die_in == 0)
+        sim_disk_die(disk);
+    return disk->dead;
+}
+
+/* --- log ---------------------------------------------------------------------------------------------------------- */
+
+static void tokens_gather(struct sim_disk *disk, struct xy_str entry)
+{
+    size_t at = 0;
+    unsigned token;
+    while (sim_token_find(disk->model, entry, &at, &token))
+        xy_buf_add(&disk->pending, &token, sizeof(token));
+}
+
+static void tokens_durable(struct sim_disk *disk)
+{
+    for (size_t at = 0; at < disk->pending.len; at += sizeof(unsigned)) {
+        unsigned token;
+        memcpy(&token, disk->pending.data + at, sizeof(token));
+        sim_model_durable(disk->model, token);
+    }
+    xy_buf_reset(&disk->pending);
+}
+
+static enum store_io log_append(struct store_log *base, uint64_t position, struct xy_str entry)
+{
+    struct disk_log *log = log_of(base);
+    struct sim_disk *disk = log->disk;
+    if (disk->dead)
+        return STORE_IO_OK;
+    disk->appends++;
+    tokens_gather(disk, entry);
+    if (disk->forget > 0 && disk->appends % disk->forget == 0)
+        return STORE_IO_OK;
+    return log->inner->ops->append(log->inner, position, entry);
+}
+
+static enum store_io log_cut(struct store_log *base, uint64_t upto, unsigned count_max, unsigned *removed)
+{
+    struct disk_log *log = log_of(base);
+    *removed = 0;
+    return log->disk->dead ? STORE_IO_OK : log->inner->ops->cut(log->inner, upto, count_max, removed);
+}
+
+static void log_abort(struct store_log *base)
+{
+    log_of(base)->inner->ops->abort(log_of(base)->inner);
+}
+
+static enum store_io log_commit(struct store_log *base)
+{
+    struct disk_log *log = log_of(base);
+    struct sim_disk *disk = log->disk;
+    if (commit_dies(disk)) {
+        log->inner->ops->abort(log->inner);
+        return STORE_IO_OK;
+    }
+    disk->commits++;
+    if (disk->lie > 0 && disk->commits % disk->lie != 0)
+        return STORE_IO_OK;
+    enum store_io io = log->inner->ops->commit(log->inner);
+    if (io == STORE_IO_OK)
+        tokens_durable(disk);
+    return io;
+}
+
+static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
+{
+    return log_of(base)->inner->ops->read(log_of(base)->inner, from, visit, ctx);
+}
+
+static uint64_t log_bytes(struct store_log *base)
+{
+    return log_of(base)->inner->ops->bytes(log_of(base)->inner);
+}
+
+static uint64_t log_room(struct store_log *base)
+{
+    return log_of(base)->inner->ops->room(log_of(base)->inner);
+}
+
+static const char *log_error(struct store_log *base)
+{
+    return log_of(base)->inner->ops->error(log_of(base)->inner);
+}
+
+static void log_close(struct store_log **base)
+{
+    struct disk_log *log = log_of(*base);
+    log->inner->ops->close(&log->inner);
+    free(log);
+    *base = NULL;
+}
+
+static const struct store_log_ops log_ops = {
+    .append = log_append,
+    .cut = log_cut,
+    .abort = log_abort,
+    .commit = log_commit,
+    .read = log_read,
+    .bytes = log_bytes,
+    .room = log_room,
+    .error = log_error,
+    .close = log_close,
+};
+
+/* --- tables ------------------------------------------------------------------------------------------------------- */
+
+static enum store_io tables_put(struct store_tables *base, enum store_table table, struct xy_str key,
+                                struct xy_str value)
+{
+    struct disk_tables *tables = tables_of(base);
+    return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->put(tables->inner, table, key, value);
+}
+
+static enum store_io tables_del(struct store_tables *base, enum store_table table, struct xy_str key)
+{
+    struct disk_tables *tables = tables_of(base);
+    return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->del(tables->inner, table, key);
+}
+
+static enum store_io tables_del_range(struct store_tables *base, enum store_table table, struct xy_str from,
+                                      struct xy_str to, unsigned count_max, bool *more)
+{
+    struct disk_tables *tables = tables_of(base);
+    *more = false;
+    if (tables->disk->dead)
+        return STORE_IO_OK;
+    return tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more);
+}
+
+static void tables_abort(struct store_tables *base)
+{
+    tables_of(base)->inner->ops->abort(tables_of(base)->inner);
+}
+
+static enum store_io tables_commit(struct store_tables *base)
+{
+    struct disk_tables *tables = tables_of(base);
+    if (commit_dies(tables->disk)) {
+        tables->inner->ops->abort(tables->inner);
+        return STORE_IO_OK;
+    }
+    return tables->inner->ops->commit(tables->inner);
+}
+
+static struct store_reader *tables_reader(struct store_tables *base)
+{
+    return tables_of(base)->inner->ops->reader(tables_of(base)->inner);
+}
+
+static uint64_t tables_bytes(struct store_tables *base)
+{
+    return tables_of(base)->inner->ops->bytes(tables_of(base)->inner);
+}
+
+static uint64_t tables_room(struct store_tables *base)
+{
+    return tables_of(base)->inner->ops->room(tables_of(base)->inner);
+}
+
+static const char *tables_error(struct store_tables *base)
+{
+    return tables_of(base)->inner->ops->error(tables_of(base)->inner);
+}
+
+static void tables_close(struct store_tables **base)
+{
+    struct disk_tables *tables = tables_of(*base);
+    tables->inner->ops->close(&tables->inner);
+    free(tables);
+    *base = NULL;
+}
+
+static const struct store_tables_ops tables_ops = {
+    .put = tables_put,
+    .del = tables_del,
+    .del_range = tables_del_range,
+    .abort = tables_abort,
+    .commit = tables_commit,
+    .reader = tables_reader,
+    .bytes = tables_bytes,
+    .room = tables_room,
+    .error = tables_error,
+    .close = tables_close,
+};
+
+/* --- the disk ----------------------------------------------------------------------------------------------------- */
+
+static bool disk_open(const struct store_backend *backend, const struct store_backend_options *options,
+                      struct store_log **log_out, struct store_tables **tables_out, struct xy_buf *error)
+{
+    struct sim_disk *disk = backend->ctx;
+    struct disk_log *log = calloc(1, sizeof(*log));
+    struct disk_tables *tables = calloc(1, sizeof(*tables));
+    xy_assert(log != NULL && tables != NULL);
+    if (!disk->inner->open(disk->inner, options, &log->inner, &tables->inner, error)) {
+        free(log);
+        free(tables);
+        return false;
+    }
+    log->log.ops = &log_ops;
+    tables->tables.ops = &tables_ops;
+    log->disk = tables->disk = disk;
+    *log_out = &log->log;
+    *tables_out = &tables->tables;
+    return true;
+}
+
+struct sim_disk *sim_disk_new(struct sim_model *model)
+{
+    struct sim_disk *disk = calloc(1, sizeof(*disk));
+    xy_assert(disk != NULL);
+    disk->memory = store_memory_new();
+    xy_assert(disk->memory != NULL);
+    disk->inner = store_memory_backend(disk->memory);
+    disk->model = model;
+    disk->backend = (struct store_backend){ .name = "simulated", .ctx = disk, .open = disk_open };
+    return disk;
+}
+
+void sim_disk_free(struct sim_disk **disk)
+{
+    if (*disk == NULL)
+        return;
+    store_memory_free(&(*disk)->memory);
+    xy_buf_free(&(*disk)->pending);
+    free(*disk);
+    *disk = NULL;
+}
+
+void sim_disk_die(struct sim_disk *disk)
+{
+    disk->dead = true;
+    disk->die_in = 0;
+    xy_buf_reset(&disk->pending);
+}
+
+void sim_disk_revive(struct sim_disk *disk)
+{
+    disk->dead = false;
+    disk->die_in = 0;
+}

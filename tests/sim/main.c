@@ -1,0 +1,174 @@
+/* The program: seeds in, verdicts out.
+ *
+ *   sim [--seeds N] [--first SEED] [--steps M]   run seeds, each twice: the same seed must make the same world
+ *   sim --seed N [--steps M] [--trace]           one seed, as it failed
+ *   sim --fault NAME [--seeds N]                 plant a fault; fails if no seed notices it
+ *
+ * Exit code 0: all held. A failure prints its seed and the step. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/base/assert.h"
+#include "tests/sim/world.h"
+
+struct arguments {
+    struct sim_options options;
+    uint64_t first;
+    unsigned seeds;
+    bool one;
+};
+
+/* An assertion of the broker's own must say which seed it was. */
+static volatile uint64_t running_seed;
+
+static void on_abort(int signal_number)
+{
+    char text[64];
+    int len = snprintf(text, sizeof(text), "seed %" PRIu64 ": aborted\n", (uint64_t)running_seed);
+    ssize_t written = write(STDERR_FILENO, text, (size_t)len);
+    (void)written;
+    signal(signal_number, SIG_DFL);
+}
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: sim [--seeds N] [--first SEED] [--seed SEED] [--steps N] [--fault NAME] [--trace]\n");
+    return 2;
+}
+
+static bool fault_find(const char *name, enum sim_fault *fault)
+{
+    for (unsigned i = 0; i < SIM_FAULT_COUNT; i++) {
+        if (strcmp(name, sim_fault_names[i]) == 0) {
+            *fault = (enum sim_fault)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool arguments_read(int argc, char **argv, struct arguments *a)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--trace") == 0) {
+            a->options.trace = true;
+            continue;
+        }
+        i++;
+        if (strcmp(argv[i - 1], "--seeds") == 0)
+            a->seeds = (unsigned)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i - 1], "--first") == 0)
+            a->first = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i - 1], "--steps") == 0)
+            a->options.steps = (unsigned)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i - 1], "--seed") == 0) {
+            a->one = true;
+            a->seeds = 1;
+            a->first = strtoull(value, NULL, 10);
+        } else if (strcmp(argv[i - 1], "--fault") != 0 || !fault_find(value, &a->options.fault))
+            return false;
+    }
+    return a->seeds > 0 && a->options.steps > 0;
+}
+
+static void print_result(uint64_t seed, const struct sim_result *r)
+{
+    printf("seed %" PRIu64 ": %s%s at step %u\n", seed, r->failed ? "FAILED: " : "held", r->verdict, r->step);
+    printf("  %u crashes, %u restarts, %u cuts, %u sessions, %u resumptions; %" PRIu64 " tokens, %" PRIu64
+           " promises, %" PRIu64 " deliveries (%" PRIu64 " of items, %" PRIu64
+           " marked); %.1f s of virtual time; hash %016" PRIx64 "\n",
+           r->crashes, r->restarts, r->cuts, r->rebound, r->resumed, r->tokens, r->promises, r->deliveries,
+           r->items, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
+}
+
+static void add(struct sim_result *sum, const struct sim_result *r)
+{
+    sum->step += r->step;
+    sum->crashes += r->crashes;
+    sum->restarts += r->restarts;
+    sum->cuts += r->cuts;
+    sum->resumed += r->resumed;
+    sum->rebound += r->rebound;
+    sum->tokens += r->tokens;
+    sum->items += r->items;
+    sum->promises += r->promises;
+    sum->deliveries += r->deliveries;
+    sum->redeliveries += r->redeliveries;
+    sum->virtual_us += r->virtual_us;
+}
+
+static int run_all(const struct arguments *a)
+{
+    struct sim_result sum = { 0 }, r, again;
+    unsigned failed = 0;
+    for (unsigned i = 0; i < a->seeds; i++) {
+        struct sim_options options = a->options;
+        options.seed = running_seed = a->first + i;
+        sim_run(&options, &r);
+        if (r.failed) {
+            failed++;
+            print_result(options.seed, &r);
+        }
+        add(&sum, &r);
+        if (a->options.trace)
+            continue;
+        sim_run(&options, &again);
+        if (r.hash != again.hash || r.step != again.step) {
+            failed++;
+            printf("seed %" PRIu64 ": FAILED: two runs differ (hash %016" PRIx64 " and %016" PRIx64 ")\n",
+                   options.seed, r.hash, again.hash);
+        }
+    }
+    if (a->one && failed == 0)
+        print_result(a->first, &r);
+    printf(
+        "%u seeds from %" PRIu64 ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u sessions, %u "
+        "resumptions; %" PRIu64 " promises, %" PRIu64 " deliveries (%" PRIu64 " of items, %" PRIu64
+        " marked); %.0f s of virtual time\n",
+        a->seeds, a->first, failed, sum.step, sum.crashes, sum.restarts, sum.cuts, sum.rebound, sum.resumed,
+        sum.promises, sum.deliveries, sum.items, sum.redeliveries, (double)sum.virtual_us / 1e6);
+    return failed > 0 ? 1 : 0;
+}
+
+/* The fault must be noticed by some seed. */
+static int run_fault(const struct arguments *a)
+{
+    struct sim_result r;
+    for (unsigned i = 0; i < a->seeds; i++) {
+        struct sim_options options = a->options;
+        options.seed = running_seed = a->first + i;
+        sim_run(&options, &r);
+        if (!r.failed)
+            continue;
+        printf("%s: noticed by seed %" PRIu64 " at step %u: %s\n", sim_fault_names[options.fault],
+               options.seed, r.step, r.verdict);
+        return 0;
+    }
+    printf("%s: not noticed in %u seeds\n", sim_fault_names[a->options.fault], a->seeds);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct xy_scram_keys keys;
+    struct arguments a = {
+        .options = { .steps = 3000, .clients = 10, .accounts = 6, .keys = &keys, .keys_count = 1 },
+        .first = 1,
+        .seeds = 100,
+    };
+    a.options.pubsub = true;
+    if (!arguments_read(argc, argv, &a))
+        return usage();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGABRT, on_abort);
+    bool derived = xy_scram_keys_derive(XY_SCRAM_SHA_256, XY_STR(SIM_PASSWORD),
+                                        XY_STR("a salt for everybody"), XY_SCRAM_ITERATIONS_MIN, &keys);
+    xy_assert(derived);
+    return a.options.fault == SIM_FAULT_NONE || a.one ? run_all(&a) : run_fault(&a);
+}

@@ -1,0 +1,281 @@
+/* The rules of what was promised, one function each. The disk, the wires and the clients of a simulation call them; what
+ * is called when is said in model.h. */
+#include "tests/sim/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/assert.h"
+
+struct sim_model *sim_model_new(void)
+{
+    struct sim_model *model = calloc(1, sizeof(*model));
+    xy_assert(model != NULL);
+    model->last_serial = calloc(SIM_CLIENTS_MAX, sizeof(*model->last_serial));
+    xy_assert(model->last_serial != NULL);
+    model->sessions = 1;
+    return model;
+}
+
+void sim_model_free(struct sim_model **model)
+{
+    if (*model == NULL)
+        return;
+    xy_buf_free(&(*model)->verdict);
+    for (size_t i = 0; i < (*model)->subscriptions_count; i++)
+        xy_buf_free(&(*model)->subscriptions[i].fresh);
+    free((*model)->last_serial);
+    free((*model)->tokens);
+    free(*model);
+    *model = NULL;
+}
+
+void sim_violation(struct sim_model *model, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    if (sim_violated(model))
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    xy_buf_str(&model->verdict, xy_str(text));
+    xy_buf_char(&model->verdict, '\0');
+}
+
+/* --- tokens ------------------------------------------------------------------------------------------------------- */
+
+unsigned sim_token_new(struct sim_model *model, enum sim_kind kind, unsigned from, unsigned to, bool assured)
+{
+    if (model->tokens_count == model->tokens_cap) {
+        model->tokens_cap = model->tokens_cap ? 2 * model->tokens_cap : 256;
+        model->tokens = realloc(model->tokens, model->tokens_cap * sizeof(struct sim_token));
+        xy_assert(model->tokens != NULL);
+    }
+    model->tokens[model->tokens_count] = (struct sim_token){
+        .kind = kind, .from = from, .to = to, .assured = assured, .first_moment = model->moment
+    };
+    return (unsigned)model->tokens_count++;
+}
+
+void sim_token_write(struct xy_buf *out, unsigned token)
+{
+    xy_buf_printf(out, "~%06u~", token);
+}
+
+bool sim_token_find(const struct sim_model *model, struct xy_str text, size_t *at, unsigned *token)
+{
+    enum { LEN = 8 };
+    for (size_t i = *at; i + LEN <= text.len; i++) {
+        uint32_t number;
+        if (text.data[i] != '~' || text.data[i + LEN - 1] != '~' ||
+            !xy_str_u32(xy_str_n(text.data + i + 1, LEN - 2), &number) || number >= model->tokens_count)
+            continue;
+        *token = number;
+        *at = i + LEN;
+        return true;
+    }
+    *at = text.len;
+    return false;
+}
+
+static const char *kind_name(const struct sim_token *token)
+{
+    return token->kind == SIM_MESSAGE ? "message" : "item";
+}
+
+/* --- what happens to them ----------------------------------------------------------------------------------------- */
+
+void sim_model_sent(struct sim_model *model, unsigned number)
+{
+    model->tokens[number].sends++;
+}
+
+void sim_model_durable(struct sim_model *model, unsigned number)
+{
+    struct sim_token *token = &model->tokens[number];
+    if (token->durable_moment == 0)
+        token->durable_moment = model->moment;
+}
+
+static void must_be_durable(struct sim_model *model, unsigned number, uint64_t left_moment, const char *what)
+{
+    const struct sim_token *token = &model->tokens[number];
+    if (token->durable_moment == 0 || token->durable_moment > left_moment)
+        sim_violation(model,
+                      "%s %u was %s before its commit (left at moment %" PRIu64 ", on disk at %" PRIu64 ")",
+                      kind_name(token), number, what, left_moment, token->durable_moment);
+}
+
+void sim_model_told(struct sim_model *model, unsigned number, uint64_t left_moment)
+{
+    struct sim_token *token = &model->tokens[number];
+    must_be_durable(model, number, left_moment, "acknowledged");
+    token->told = true;
+    model->promises++;
+}
+
+void sim_model_excuse(struct sim_model *model, unsigned number)
+{
+    model->tokens[number].excused = true;
+}
+
+/* --- deliveries --------------------------------------------------------------------------------------------------- */
+
+static void check_message(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
+{
+    if (token->to != model->account_of[d->client])
+        sim_violation(model, "message %u to account %u came to client %u of account %u", d->token, token->to,
+                      d->client, model->account_of[d->client]);
+    if (d->marked)
+        return;
+    if (token->fresh[d->client] > token->sends)
+        sim_violation(model, "message %u, sent %u times, came to client %u %u times without a mark", d->token,
+                      token->sends, d->client, token->fresh[d->client]);
+    uint32_t *last = &model->last_serial[d->client][d->session];
+    if (d->serial <= *last)
+        sim_violation(model, "message %u (the %u. of session %u) came to client %u after the %u.", d->token,
+                      d->serial, d->session, d->client, *last);
+    *last = d->serial;
+}
+
+static void check_seq(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
+{
+    if (token->seq != 0 && token->seq != d->seq)
+        sim_violation(model, "item %u came as number %" PRIu64 " and as number %" PRIu64, d->token,
+                      token->seq, d->seq);
+    token->seq = d->seq;
+}
+
+static struct sim_subscription *subscription_find(struct sim_model *model, unsigned node, struct xy_str subid)
+{
+    for (size_t i = 0; i < model->subscriptions_count; i++) {
+        struct sim_subscription *s = &model->subscriptions[i];
+        if (s->node == node && xy_str_is(subid, s->subid))
+            return s;
+    }
+    return NULL;
+}
+
+void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
+                          struct xy_str subid)
+{
+    if (subscription_find(model, node, subid))
+        return;
+    if (subid.len == 0 || subid.len >= sizeof(model->subscriptions[0].subid) ||
+        model->subscriptions_count == SIM_SUBSCRIPTIONS_MAX) {
+        sim_violation(model, "client %u got a subscription to node %u with a bad subid, or too many", client,
+                      node);
+        return;
+    }
+    struct sim_subscription *s = &model->subscriptions[model->subscriptions_count++];
+    *s = (struct sim_subscription){
+        .client = client, .node = node, .bare = bare, .confirmed_moment = model->moment
+    };
+    memcpy(s->subid, subid.data, subid.len);
+}
+
+/* How often this number came unmarked, this time included. */
+static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
+{
+    while (s->fresh.len <= seq)
+        xy_buf_char(&s->fresh, '\0');
+    return (unsigned)(unsigned char)++s->fresh.data[seq];
+}
+
+/* Repeated only with a mark; to a full JID in order and without a gap. What a bare JID is owed may change hands, and
+ * then the clients' own speeds decide who reads first. */
+static void check_item(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
+{
+    struct sim_subscription *s = d->claimed ? subscription_find(model, token->to, d->subid) : NULL;
+    if (d->claimed)
+        check_seq(model, d, token);
+    if (s == NULL) /* or its confirmation was lost */
+        return;
+    if (s->epoch != 0 && s->epoch != d->epoch)
+        sim_violation(model, "node %u changed its epoch", token->to);
+    s->epoch = d->epoch;
+    if (!d->marked && count_fresh(s, d->seq) > 1)
+        sim_violation(model, "item %u (number %" PRIu64 " of node %u) came to client %u again, unmarked",
+                      d->token, d->seq, token->to, d->client);
+    if (!s->bare && s->last_seq != 0 && d->seq > s->last_seq + 1)
+        sim_violation(model, "client %u got number %" PRIu64 " of node %u after number %" PRIu64, d->client,
+                      d->seq, token->to, s->last_seq);
+    if (!s->bare && !d->marked && d->seq <= s->last_seq)
+        sim_violation(model,
+                      "client %u got number %" PRIu64 " of node %u for the first time after number %" PRIu64,
+                      d->client, d->seq, token->to, s->last_seq);
+    if (d->seq > s->last_seq)
+        s->last_seq = d->seq;
+}
+
+void sim_model_delivered(struct sim_model *model, const struct sim_delivery *d)
+{
+    struct sim_token *token = &model->tokens[d->token];
+    token->all[d->client]++;
+    model->deliveries++;
+    model->items += token->kind == SIM_ITEM;
+    if (d->marked)
+        model->redeliveries++;
+    else
+        token->fresh[d->client]++;
+    if (token->assured)
+        must_be_durable(model, d->token, d->left_moment, "delivered");
+    if (token->kind == SIM_MESSAGE)
+        check_message(model, d, token);
+    else
+        check_item(model, d, token);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------ */
+
+static bool reached_account(const struct sim_model *model, const struct sim_token *token, unsigned account)
+{
+    for (unsigned i = 0; i < model->clients_count; i++)
+        if (model->account_of[i] == account && token->all[i] > 0)
+            return true;
+    return false;
+}
+
+static bool message_arrived(struct sim_model *model, unsigned number, bool explain)
+{
+    const struct sim_token *token = &model->tokens[number];
+    if (!token->told || token->excused || reached_account(model, token, token->to))
+        return true;
+    if (explain)
+        sim_violation(model, "message %u from client %u to account %u was acknowledged and never came",
+                      number, token->from, token->to);
+    return false;
+}
+
+static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
+{
+    const struct sim_token *token = &model->tokens[number];
+    if (!token->told)
+        return true;
+    for (size_t i = 0; i < model->subscriptions_count; i++) {
+        const struct sim_subscription *s = &model->subscriptions[i];
+        if (s->node != token->to || s->confirmed_moment >= token->first_moment)
+            continue;
+        if (s->bare ? reached_account(model, token, model->account_of[s->client]) : token->all[s->client] > 0)
+            continue;
+        if (explain)
+            sim_violation(model,
+                          "item %u of node %u was acknowledged to client %u and never came to client %u",
+                          number, token->to, token->from, s->client);
+        return false;
+    }
+    return true;
+}
+
+bool sim_model_complete(struct sim_model *model, bool explain)
+{
+    for (unsigned i = 0; i < model->tokens_count; i++) {
+        bool arrived = model->tokens[i].kind == SIM_MESSAGE ? message_arrived(model, i, explain)
+                                                            : item_arrived(model, i, explain);
+        if (!arrived)
+            return false;
+    }
+    return true;
+}

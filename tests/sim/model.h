@@ -1,0 +1,97 @@
+/* What was promised to whom, seen from outside: the judge of a simulation.
+ *
+ * Everything that matters carries a token, a number written as ~000123~ into the body of a message or the payload of an
+ * item, so that it can be recognised wherever it appears: in bytes that reach the disk, in bytes on the wire, at a
+ * recipient. Disk and clients report what they see; the model knows the rules of docs/architecture.md ("What h means")
+ * and says which one was broken. Time is the world's moment: it grows with every step, so "before" is exact. */
+#pragma once
+
+#include <stdarg.h>
+
+#include "core/base/buf.h"
+
+#define SIM_CLIENTS_MAX       16u
+#define SIM_ACCOUNTS_MAX      8u
+#define SIM_NODES_MAX         4u
+#define SIM_SESSIONS_MAX      4096u /* of one run */
+#define SIM_SUBSCRIPTIONS_MAX (SIM_CLIENTS_MAX * SIM_NODES_MAX)
+
+enum sim_kind { SIM_MESSAGE, SIM_ITEM };
+
+struct sim_token {
+    enum sim_kind kind;
+    unsigned from;           /* client */
+    unsigned to;             /* account, or node */
+    bool assured;            /* its sender counts: told means kept, and it leaves after its commit only */
+    bool told;               /* the sender was told that it is kept */
+    bool excused;            /* may be lost: handed to a socket of a recipient that does not count */
+    uint64_t durable_moment; /* 0: not on disk yet */
+    uint64_t first_moment;   /* when it was sent first */
+    uint32_t sends;
+    uint32_t fresh[SIM_CLIENTS_MAX]; /* deliveries without a mark, per client */
+    uint32_t all[SIM_CLIENTS_MAX];
+    uint64_t seq; /* item: its number in the node; 0: not seen yet */
+};
+
+/* An at-least-once subscription that was confirmed. */
+struct sim_subscription {
+    unsigned client, node;
+    bool bare; /* of the account, not of this resource */
+    char subid[64];
+    uint64_t confirmed_moment;
+    uint64_t epoch, last_seq; /* newest that came */
+    struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
+};
+
+struct sim_model {
+    uint64_t moment;
+    struct sim_token *tokens;
+    size_t tokens_count, tokens_cap;
+    unsigned clients_count;
+    unsigned account_of[SIM_CLIENTS_MAX];
+    unsigned sessions;                         /* of senders, given out */
+    uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
+    struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
+    size_t subscriptions_count;
+    uint64_t deliveries, items, redeliveries, promises; /* items: of the deliveries */
+    struct xy_buf verdict;                              /* the first rule broken; empty: none */
+};
+
+struct sim_model *sim_model_new(void);
+void sim_model_free(struct sim_model **model);
+
+/* Latches the first one. */
+void sim_violation(struct sim_model *model, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static inline bool sim_violated(const struct sim_model *model)
+{
+    return model->verdict.len > 0;
+}
+
+unsigned sim_token_new(struct sim_model *model, enum sim_kind kind, unsigned from, unsigned to, bool assured);
+void sim_token_write(struct xy_buf *out, unsigned token);
+/* Finds the next token at or after *at and moves *at behind it. */
+bool sim_token_find(const struct sim_model *model, struct xy_str text, size_t *at, unsigned *token);
+
+void sim_model_sent(struct sim_model *model, unsigned token);
+void sim_model_durable(struct sim_model *model, unsigned token);
+/* The sender was told by bytes that left the broker at `left_moment`. */
+void sim_model_told(struct sim_model *model, unsigned token, uint64_t left_moment);
+void sim_model_excuse(struct sim_model *model, unsigned token);
+
+struct sim_delivery {
+    unsigned token, client;
+    unsigned session, serial; /* of the sender; messages only */
+    bool marked;              /* <delay/>, or attempt above 1 */
+    uint64_t left_moment;
+    bool claimed; /* with <delivery/>: */
+    uint64_t epoch, seq;
+    struct xy_str subid;
+};
+void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+
+/* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
+void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
+                          struct xy_str subid);
+
+/* Everything promised has arrived. `explain`: the first that has not is a violation. */
+bool sim_model_complete(struct sim_model *model, bool explain);

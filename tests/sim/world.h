@@ -1,0 +1,87 @@
+/* One simulated world: a broker of a few shards on a simulated disk, clients, the wires between them, and a clock that
+ * only the world moves. Everything runs in one thread, one small step after the other, each chosen by a generator; the
+ * same seed makes the same world. main.c and test_sim_faults use sim_run; the rest is shared by the files of this folder.
+ *
+ *   random.h  choices           model.h   what was promised, and the verdict
+ *   disk.h    what is synced    wire.h    links of the broker with loss, delay, back-pressure
+ *   broker.h  start, turns, crash of the real broker's rooms        client.h   behaviour of clients */
+#pragma once
+
+#include "core/base/env.h"
+#include "core/sasl/sasl.h"
+#include "tests/sim/model.h"
+#include "tests/sim/random.h"
+
+struct sim_broker;
+struct sim_client;
+struct sim_disk;
+struct sim_wire;
+
+#define SIM_DOMAIN     "example.org"
+#define SIM_PASSWORD   "r0m30"
+#define SIM_SHARDS_MAX 4u
+#define SIM_WIRES_MAX  256u
+
+/* Faults planted on purpose: the model must find every one. */
+enum sim_fault {
+    SIM_FAULT_NONE,
+    SIM_FAULT_LYING_DISK,   /* the disk says synced before it is */
+    SIM_FAULT_LOST_RECORD,  /* the disk drops an entry of the log now and then */
+    SIM_FAULT_LOST_CLAIM,   /* a mailbox entry is settled without having been sent */
+    SIM_FAULT_SWAP,         /* two messages change their order */
+    SIM_FAULT_TWICE,        /* a message is delivered twice */
+    SIM_FAULT_WRONG_H,      /* an <a/> covers more than was received */
+    SIM_FAULT_EARLY_CURSOR, /* the acknowledgement of an event covers the next one too */
+    SIM_FAULT_COUNT
+};
+extern const char *const sim_fault_names[SIM_FAULT_COUNT];
+
+struct sim_options {
+    uint64_t seed;
+    unsigned steps;
+    unsigned clients;
+    unsigned accounts;
+    bool pubsub;
+    bool trace; /* print every step */
+    enum sim_fault fault;
+    const struct xy_scram_keys *keys; /* of SIM_PASSWORD, for every account: derived once, it takes long */
+    size_t keys_count;
+};
+
+struct sim_result {
+    bool failed;
+    char verdict[512];
+    unsigned step; /* where it failed, or how many there were */
+    uint64_t hash; /* of everything that happened */
+    unsigned crashes, restarts, cuts, resumed, rebound;
+    uint64_t tokens, promises, deliveries, items, redeliveries, virtual_us;
+};
+
+/* Runs one seed to its end. */
+void sim_run(const struct sim_options *options, struct sim_result *result);
+
+/* --- shared by the files of this folder ---------------------------------------------------------------------------- */
+
+struct sim_world {
+    struct sim_options options;
+    struct sim_random random;  /* the world's choices */
+    struct sim_random entropy; /* what the broker and the clients get from env */
+    struct xy_env env;
+    uint64_t now_us;
+    unsigned step;
+    bool draining; /* no more faults and no new work: what was promised has to arrive now */
+    uint64_t hash;
+    struct sim_model *model;
+    struct sim_disk *disk;
+    struct sim_broker *broker; /* NULL: down */
+    uint64_t up_at_us;         /* while it is down: when it starts again */
+    struct sim_client **clients;
+    struct sim_wire *wires[SIM_WIRES_MAX]; /* in order of their making */
+    size_t wires_count;
+    unsigned crashes, restarts, cuts, resumed, rebound;
+};
+
+/* Into the hash of the run, and printed if asked. */
+void sim_trace(struct sim_world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void sim_trace_bytes(struct sim_world *world, const char *what, unsigned who, struct xy_str bytes);
+struct xy_str sim_account_name(unsigned account, char out[32]); /* its bare JID */
