@@ -17,17 +17,22 @@ bool index_init(struct item_index *index, uint64_t hash_seed)
     return index->ids != NULL;
 }
 
-static void drop(struct item_index *index, struct item *item)
+static void give_back(struct item_index *index, struct item *item)
 {
-    if (index->released != NULL)
-        index->released(index->ctx, item);
-    xy_assert(item->event == NULL);
     if (item->class_ == ITEM_ODD) {
         free(item);
         return;
     }
     item->retained_link.next = (struct xy_list *)(void *)index->spare;
     index->spare = item;
+}
+
+static void drop(struct item_index *index, struct item *item)
+{
+    if (index->released != NULL)
+        index->released(index->ctx, item);
+    xy_assert(item->event == NULL);
+    give_back(index, item);
 }
 
 void index_free(struct item_index *index)
@@ -115,7 +120,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     if (retained) {
         xy_assert(xy_table_get(index->ids, id) == NULL);
         if (!xy_table_put(index->ids, item->id, item, NULL)) {
-            drop(index, item);
+            give_back(index, item);
             return NULL;
         }
         xy_list_append(&index->retained, &item->retained_link);

@@ -6,7 +6,7 @@
 #include "core/xml/parser.h"
 
 #define ANSWER_ITEMS_MAX 10000u
-#define ANSWER_BYTES_MAX (4u << 20)
+#define ANSWER_BYTES_MAX (1u << 20) /* well below an outbox (limits.outbox) */
 
 /* --- stored bytes back to a tree --------------------------------------------------------------------------------- */
 

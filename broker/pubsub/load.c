@@ -129,8 +129,8 @@ static void load_item(void *ctx, struct xy_str key, struct xy_str value)
         xy_buf_add(&cursors->lost, &put->seq,
                    sizeof(put->seq)); /* its last acknowledgement beat its removal */
     else
-        (void)index_add(&node->items, put->seq, xy_str(put->id), xy_str(put->publisher),
-                        (uint32_t)put->item.len, put->time_us, retained, pending);
+        (void)node_add_item(node, put->seq, xy_str(put->id), xy_str(put->publisher), (uint32_t)put->item.len,
+                            put->time_us, retained, pending);
     if (put->seq >= node->next_seq)
         node->next_seq = put->seq + 1;
     xylem__store__v1__item_put__free_unpacked(put, NULL);

@@ -30,14 +30,28 @@ static struct xy_str put_text(char *at, struct xy_str text)
     return xy_str_n(at, text.len);
 }
 
-static void forget_event(void *ctx, struct item *item)
+static void forget_event(struct pubsub *pubsub, struct item *item)
 {
-    struct pubsub *pubsub = ctx;
     if (item->event == NULL)
         return;
     xy_list_remove(&item->recent_link);
     pubsub->recent_bytes -= item->event->body_len;
     event_unref(&item->event);
+}
+
+static void on_item_gone(void *ctx, struct item *item)
+{
+    struct pubsub *pubsub = ctx;
+    forget_event(pubsub, item);
+    pubsub->stats.items--;
+}
+
+struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
+                           uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending)
+{
+    struct item *item = index_add(&node->items, seq, id, publisher, bytes, time_us, retained, pending);
+    node->pubsub->stats.items += item != NULL;
+    return item;
 }
 
 void node_remember_event(struct node *node, struct item *item, struct event *event)
@@ -73,7 +87,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
     bool made = index_init(&node->items, pubsub->hash_seed) && node->affiliations != NULL &&
                 node->subscribers != NULL && node->numbers != NULL && node->routes != NULL &&
                 options_init(node_options, &node->config);
-    node->items.released = forget_event;
+    node->items.released = on_item_gone;
     node->items.ctx = pubsub;
     struct xy_str key = xy_str_n((const char *)node->key, sizeof(node->key));
     if (!made || !xy_table_put(pubsub->by_number, key, node, NULL)) {

@@ -187,6 +187,9 @@ struct subscription *node_next_subscription(const struct node *node, size_t *pos
 bool subscription_durable(const struct subscription *subscription);
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);
+/* index_add, counted. */
+struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
+                           uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending);
 void node_remember_event(struct node *node, struct item *item,
                          struct event *event); /* takes a reference of its own */
 

@@ -190,8 +190,8 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
     while (retained && node->items.retained_count > 0 && over(node, 1, bytes.len))
         if (!evict(node, index_oldest(&node->items), &evicted))
             break;
-    struct item *item = index_add(&node->items, node->next_seq, id, call->who, (uint32_t)bytes.len,
-                                  publication->now_us, retained, node->durable_count);
+    struct item *item = node_add_item(node, node->next_seq, id, call->who, (uint32_t)bytes.len,
+                                      publication->now_us, retained, node->durable_count);
     struct event *event = node->config.deliver_payloads ? event_for_item(node, node->next_seq, bytes)
                                                         : event_for_id(node, node->next_seq, id, call->who);
     if (item == NULL || event == NULL) {
