@@ -124,8 +124,18 @@ static void subscriber_free(struct subscriber *subscriber)
     free(subscriber);
 }
 
+/* Waits for the newest record of the node, as every answer does. */
+void subscription_answer(struct subscription *subscription)
+{
+    const struct node *node = subscription->subscriber->node;
+    if (subscription->asked != NULL)
+        request_reply(node->pubsub->shard, &subscription->asked, subscription->answer, node->ticket);
+    subscription->answer = NULL;
+}
+
 static void subscription_free(struct subscription *subscription)
 {
+    subscription_answer(subscription);
     shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.leaving);
     options_free(subscription_options, &subscription->options);
     free(subscription);

@@ -95,6 +95,8 @@ struct subscription {
     struct subscriber *subscriber;
     struct subscription *next; /* of the same subscriber */
     struct subscription *moved_next;
+    struct request *asked;  /* the request that made it, answered when its sessions are known; NULL: done */
+    struct xy_elem *answer; /* to it, in its arena */
     uint32_t number;
     bool active;      /* its record is committed: it gets events */
     bool last_wanted; /* the last published item is to be sent once sessions are known */
@@ -184,6 +186,7 @@ struct subscriber *node_subscriber(const struct node *node, struct xy_str bare);
 struct subscription *node_subscription(const struct node *node, uint32_t number);
 /* All of them, from *position = 0 to NULL. The one just returned may be dropped. */
 struct subscription *node_next_subscription(const struct node *node, size_t *position);
+void subscription_answer(struct subscription *subscription); /* what waited in `asked`, if anything */
 bool subscription_durable(const struct subscription *subscription);
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);

@@ -227,6 +227,8 @@ void routes_on_watch(struct shard *shard, struct xy_str name, const struct addre
     routes_changed_for(node, subscriber);
     send_last(subscriber, before, before_count);
     subscriber->heard = true;
+    for (struct subscription *s = subscriber->subscriptions; s != NULL; s = s->next)
+        subscription_answer(s);
     for (size_t i = 0; i < before_count; i++)
         free((void *)(uintptr_t)before[i].resource.data);
     free(before);

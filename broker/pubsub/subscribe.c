@@ -253,7 +253,8 @@ bool subscription_room(const struct call *call, struct xy_str bare)
            (subscriber == NULL || subscriber->subscriptions_count < limits->subscriptions_per_account);
 }
 
-static void answer(struct call *call, const struct subscription *subscription, bool with_options)
+/* Who was told that it is subscribed gets what is published next, so the answer waits until its sessions are known. */
+static void answer(struct call *call, struct subscription *subscription, bool with_options)
 {
     struct xy_elem *pubsub;
     struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
@@ -263,7 +264,13 @@ static void answer(struct call *call, const struct subscription *subscription, b
         xy_elem_append(options, options_form(call->arena, subscription_options, &subscription->options,
                                              "result", OPTIONS_FORM));
     }
-    call_reply(call, result);
+    if (subscription->subscriber->heard || subscription->asked != NULL) {
+        call_reply(call, result);
+        return;
+    }
+    subscription->asked = *call->request;
+    subscription->answer = result;
+    *call->request = NULL;
 }
 
 void subscribe(struct call *call)
