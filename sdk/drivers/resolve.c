@@ -81,6 +81,11 @@ void xy_resolver_free(struct xy_resolver **resolver)
     *resolver = NULL;
 }
 
+bool xy_resolver_set_servers(struct xy_resolver *r, const char *servers)
+{
+    return ares_set_servers_ports_csv(r->channel, servers) == ARES_SUCCESS;
+}
+
 static struct query *query_new(struct xy_resolver *r, uint16_t port)
 {
     struct query *query = malloc(sizeof *query);

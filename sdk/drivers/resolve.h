@@ -18,6 +18,8 @@ struct xy_resolver;
 
 /* `tag` marks its sockets: events of the set carry tag | descriptor in data.u64. */
 struct xy_resolver *xy_resolver_new(int epoll, uint64_t tag, const struct xy_env *env);
+/* Ask these instead of the system's: "127.0.0.1:5353,…". false: malformed. */
+bool xy_resolver_set_servers(struct xy_resolver *resolver, const char *servers);
 void xy_resolver_free(struct xy_resolver **resolver);
 
 /* Forgets a former lookup. false: memory is short. */
