@@ -30,6 +30,7 @@
 #define NS_DATA_FORM       "jabber:x:data"
 #define NS_COMMANDS        "http://jabber.org/protocol/commands"
 #define NS_SHIM            "http://jabber.org/protocol/shim"
+#define NS_OCCUPANT_ID     "urn:xmpp:occupant-id:0"
 #define NS_RSM             "http://jabber.org/protocol/rsm"
 #define NS_IBB             "http://jabber.org/protocol/ibb"
 #define NS_PUBSUB          "http://jabber.org/protocol/pubsub"

@@ -87,6 +87,11 @@ static router_service_fn *service_find(const struct router *router, struct xy_st
     return NULL;
 }
 
+bool router_serves(const struct shard *shard, struct xy_str domain)
+{
+    return router_is_local_domain(shard, domain) || service_find(shard->router, domain) != NULL;
+}
+
 /* --- routing ------------------------------------------------------------------------------------------------------ */
 
 /* Addressed to the broker itself: example.org, with or without a resource. */

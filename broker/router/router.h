@@ -25,6 +25,8 @@ struct xy_str router_service(const struct shard *shard, size_t index); /* its do
 /* Since router_init. */
 uint64_t router_uptime_us(const struct shard *shard);
 
+/* A domain of ours or of one of our services, prepared. */
+bool router_serves(const struct shard *shard, struct xy_str domain);
 bool router_is_local_domain(const struct shard *shard, struct xy_str domain);
 struct xy_str router_domain(const struct shard *shard); /* the first configured domain, prepared */
 bool router_is_admin(const struct shard *shard, struct xy_jid jid);

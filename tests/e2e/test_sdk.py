@@ -170,6 +170,21 @@ def test_only_public_symbols_are_exported():
         assert not strangers
 
 
+def test_an_installed_library_builds_programs(tmp_path):
+    root, example = tmp_path / "root", os.path.join(harness.ROOT, "examples", "publish.c")
+    subprocess.run(["cmake", "--install", BUILD, "--prefix", str(root)], check=True, capture_output=True)
+    environ = {**os.environ, "PKG_CONFIG_PATH": ":".join(glob.glob(f"{root}/lib/**/pkgconfig", recursive=True))}
+    if "san" in BUILD:
+        return  # the library needs the sanitizer's runtime, which pkg-config does not know
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "xylem"], capture_output=True, text=True, check=True,
+                           env=environ).stdout.split()
+    subprocess.run(["cc", example, *flags, "-o", str(tmp_path / "publish")], check=True)
+    library = os.path.dirname(glob.glob(f"{root}/lib/**/libxylem.so", recursive=True)[0])
+    run = subprocess.run([str(tmp_path / "publish")], capture_output=True, text=True, check=False,
+                         env={**os.environ, "LD_LIBRARY_PATH": library})
+    assert run.returncode == 2 and run.stderr.startswith("usage: publish")
+
+
 # What could make the caller wait, start a thread, or open a connection behind its back.
 BLOCKING = {
     "connect", "accept", "poll", "ppoll", "select", "pselect", "epoll_wait", "recv", "recvfrom", "recvmsg", "send", "sendto",

@@ -11,7 +11,8 @@ extern "C" {
 #endif
 
 /* A whole <message/> or <presence/>. Messages that were not acknowledged (XEP-0198) when a session is lost are
- * sent again in the next one. */
+ * sent again in the next one. XYLEM_FULL: queue_bytes_max
+ * of stanzas wait already; nothing was taken. */
 XYLEM_API enum xylem_status xylem_stanza_send(struct xylem_client *client, const char *xml, size_t len);
 
 /* An IQ around `payload`, of type set or get, to `to` (NULL: the own account). The completion has the whole

@@ -399,6 +399,25 @@ static void test_messages_go_again_in_a_new_session(void **state)
     end(p);
 }
 
+static void test_messages_are_bounded_in_bytes(void **state)
+{
+    (void)state;
+    struct seen s = { 0 };
+    struct xylem_options o = XYLEM_OPTIONS;
+    o.queue_bytes_max = 200;
+    struct peer *p = begin(&s, &o);
+    const char *message = "<message to='b@c'><body>0123456789012345678901234567890123456789</body></message>";
+    unsigned taken = 0;
+    while (taken < 10 && xylem_stanza_send(p->client, message, strlen(message)) == XYLEM_OK)
+        taken++;
+    assert_int_equal(taken, 2);
+    assert_int_equal(xylem_stanza_send(p->client, message, strlen(message)), XYLEM_FULL);
+    assert_true(peer_run(p));
+    assert_true(peer_later(p, 200)); /* sent and acknowledged */
+    assert_int_equal(xylem_stanza_send(p->client, message, strlen(message)), XYLEM_OK);
+    end(p);
+}
+
 static void test_options_are_checked(void **state)
 {
     (void)state;
@@ -461,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_never_retry_ends_after_one_attempt),
         cmocka_unit_test(test_free_inside_a_callback),
         cmocka_unit_test(test_messages_go_again_in_a_new_session),
+        cmocka_unit_test(test_messages_are_bounded_in_bytes),
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_every_status_has_a_text_and_a_class),
     };

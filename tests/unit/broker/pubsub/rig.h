@@ -448,6 +448,8 @@ static inline void rig_publish(struct rig *rig, const char *node, const char *id
 static inline size_t rig_count(const struct rig *rig, const char *what, const struct seen **last)
 {
     size_t count = 0;
+    if (last != NULL)
+        *last = NULL;
     for (size_t i = 0; i < rig->seen_count; i++) {
         if (strcmp(rig->seen[i].what, what) != 0)
             continue;

@@ -68,7 +68,7 @@ static inline void remove_directory(const char *path)
     static const char *const files[] = { "log.mdb", "log.mdb-lock", "tables.mdb", "tables.mdb-lock", "lock" };
     char name[512];
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-        (void)snprintf(name, sizeof(name), "%s/%s", path, files[i]);
+        (void)snprintf(name, sizeof(name), "%.63s/%s", path, files[i]);
         (void)unlink(name);
     }
     (void)rmdir(path);
