@@ -224,10 +224,11 @@ enum xylem_status cli_ask(struct cli *cli, const char *to, bool set, const struc
         cli_error("%s", xylem_client_error(cli->client));
         return status;
     }
-    while (!call.done)
-        if (cli_turn(cli, -1) != CLI_DONE)
-            return call.done ? call.status : XYLEM_DISCONNECTED;
-    return call.status;
+    while (!call.done && cli_turn(cli, -1) == CLI_DONE)
+        continue;
+    if (!call.done)
+        cli_close(cli); /* interrupted: the answer ends while `call` stands */
+    return call.done ? call.status : XYLEM_DISCONNECTED;
 }
 
 const char *cli_domain(struct cli *cli)

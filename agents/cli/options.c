@@ -44,7 +44,7 @@ static const struct {
     [OPT_INTO] = { "into", VALUE, "DIR", "the folder for what comes; default ." },
     [OPT_ONCE] = { "once", FLAG, NULL, "end after one file" },
     [OPT_RESOURCE] = { "resource", VALUE, "NAME", "listen as this resource; default xylem-recv" },
-    [OPT_BLOCK] = { "block", VALUE, "BYTES", "block size; default 16384" },
+    [OPT_BLOCK] = { "block", VALUE, "BYTES", "block size; default 32768" },
 };
 
 static void print_option(int id)

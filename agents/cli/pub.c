@@ -83,8 +83,10 @@ static int publish(struct cli *cli, const struct xy_buf *data)
     }
     xylem_client_start(cli->client);
     while (!p.done) {
-        if (cli_turn(cli, -1) != CLI_DONE)
+        if (cli_turn(cli, -1) != CLI_DONE) {
+            cli_close(cli); /* ends the publish while `p` stands */
             return CLI_FAILED;
+        }
     }
     if (p.status == XYLEM_NOT_FOUND)
         cli_error("create the node first: xylem node create %s, or publish with --create", node);

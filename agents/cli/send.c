@@ -16,7 +16,7 @@
 #include "sdk/drivers/system.h"
 
 #define CHUNK         (256u << 10)
-#define BLOCK_DEFAULT 16384u
+#define BLOCK_DEFAULT 32768u /* in base64 well below the usual stanza limits */
 #define BLOCK_MAX     65535u
 
 struct sending {

@@ -154,25 +154,113 @@ int cli_user_passwd(struct cli *cli)
     return with_password(cli, "passwd", NS_ADMIN_COMMANDS "#change-user-password");
 }
 
-/* One line of the file; the names of all accounts are local parts of the first domain. */
-static bool import_line(struct cli *cli, char *line, unsigned number, const char *file)
+/* Several accounts are on their way at once, because the broker derives their keys on all its cores. */
+#define IMPORT_WINDOW 8u
+
+struct import {
+    struct cli *cli;
+    const char *file;
+    unsigned lines, outstanding, failed;
+};
+
+struct import_line {
+    struct import *import;
+    unsigned number;
+    char name[LINE_MAX_BYTES];
+    char *password; /* in name, behind the colon */
+};
+
+static void import_failed(struct import_line *line, const char *why)
 {
-    strip_line(line);
-    char *colon = strchr(line, ':');
-    if (!*line)
-        return true;
-    if (!colon || colon == line || !colon[1]) {
-        cli_error("%s:%u: not name:password", file, number);
-        return false;
+    cli_error("%s:%u: '%s' was not added: %s", line->import->file, line->number, line->name, why);
+    line->import->failed++;
+}
+
+static void import_end(struct import_line *line)
+{
+    memset(line->name, 0, sizeof line->name);
+    free(line);
+}
+
+static void import_send(struct import_line *line);
+
+static void on_imported(struct xylem_client *client, const struct xylem_result *result, void *ctx)
+{
+    (void)client;
+    struct import_line *line = ctx;
+    line->import->outstanding--;
+    if (result->status == XYLEM_BUSY) { /* it has its hands full: this answer made room */
+        import_send(line);
+        return;
     }
-    *colon = '\0';
-    char jid[LINE_MAX_BYTES + 1100];
-    snprintf(jid, sizeof jid, "%s@%s", line, cli_domain(cli));
-    enum xylem_status status = set_account(cli, NS_ADMIN_COMMANDS "#add-user", xy_str(jid), colon + 1);
-    memset(colon + 1, 0, strlen(colon + 1));
-    if (status != XYLEM_OK)
-        cli_error("%s:%u: '%s' was not added", file, number, line);
-    return status == XYLEM_OK;
+    if (result->status != XYLEM_OK)
+        import_failed(line, result->text);
+    import_end(line);
+}
+
+static void import_send(struct import_line *line)
+{
+    struct cli *cli = line->import->cli;
+    struct xy_buf jid = { 0 }, payload = { 0 };
+    xy_buf_printf(&jid, "%s@%s", line->name, cli_domain(cli));
+    command_begin(&payload, NS_ADMIN_COMMANDS "#add-user");
+    cli_form_field(&payload, XY_STR("accountjid"), xy_buf_view(&jid));
+    cli_form_field(&payload, XY_STR("password"), xy_str(line->password));
+    cli_form_end(&payload);
+    xy_buf_lit(&payload, "</command>");
+    enum xylem_status status =
+        xylem_request(cli->client, cli_domain(cli), true, payload.data, payload.len, 0, on_imported, line);
+    if (status == XYLEM_OK) {
+        line->import->outstanding++;
+    } else {
+        import_failed(line, xylem_client_error(cli->client));
+        import_end(line);
+    }
+    xy_buf_free(&jid);
+    xy_buf_free(&payload);
+}
+
+/* The names of all accounts are local parts of the first domain. */
+static void import_line(struct import *import, const char *text)
+{
+    struct import_line *line = calloc(1, sizeof *line);
+    import->lines++;
+    if (!line)
+        return;
+    line->import = import;
+    line->number = import->lines;
+    snprintf(line->name, sizeof line->name, "%s", text);
+    strip_line(line->name);
+    char *colon = strchr(line->name, ':');
+    if (!line->name[0]) {
+        import_end(line);
+    } else if (!colon || colon == line->name || !colon[1]) {
+        cli_error("%s:%u: not name:password", import->file, import->lines);
+        import->failed++;
+        import_end(line);
+    } else {
+        *colon = '\0';
+        line->password = colon + 1;
+        import_send(line);
+    }
+}
+
+static int import_all(struct cli *cli, FILE *in, const char *file)
+{
+    struct import import = { .cli = cli, .file = file };
+    char text[LINE_MAX_BYTES];
+    bool more = true;
+    while (more || import.outstanding > 0) {
+        while (more && import.outstanding < IMPORT_WINDOW && (more = fgets(text, sizeof text, in) != NULL))
+            import_line(&import, text);
+        if (import.outstanding > 0 && cli_turn(cli, -1) != CLI_DONE) {
+            cli_close(cli); /* ends what is outstanding while `import` stands */
+            return CLI_FAILED;
+        }
+    }
+    if (import.failed)
+        cli_error("%u of %u lines failed", import.failed, import.lines);
+    return import.failed ? CLI_FAILED : CLI_DONE;
 }
 
 int cli_user_import(struct cli *cli)
@@ -187,15 +275,11 @@ int cli_user_import(struct cli *cli)
         return CLI_FAILED;
     }
     status = cli_connect(cli, NULL);
-    char line[LINE_MAX_BYTES];
-    unsigned number = 0, failed = 0;
-    while (status == CLI_DONE && !cli->over && fgets(line, sizeof line, in))
-        failed += !import_line(cli, line, ++number, file);
+    if (status == CLI_DONE)
+        status = import_all(cli, in, file);
     if (in != stdin)
         fclose(in);
-    if (status == CLI_DONE && failed)
-        cli_error("%u of %u lines failed", failed, number);
-    return status == CLI_DONE && failed ? CLI_FAILED : status;
+    return status;
 }
 
 static void print_account(struct xy_str jid, bool json)
