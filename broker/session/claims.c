@@ -15,10 +15,11 @@
 /* Does this delivery belong to the run that goes on, or begin the next? Runs are compared modulo 2^16. */
 static bool run_accept(struct claim *claim, uint16_t run)
 {
-    if (run == claim->run)
+    if (claim->begun && run == claim->run)
         return !claim->stopped;
-    if ((uint16_t)(run - claim->run) > UINT16_MAX / 2)
+    if (claim->begun && (uint16_t)(run - claim->run) > UINT16_MAX / 2)
         return false;
+    claim->begun = true;
     claim->run = run;
     claim->stopped = false;
     return true;
@@ -30,6 +31,7 @@ static void claim_stall(struct session *session, struct claim *claim, uint64_t u
     if (!claim->wants_ready)
         session->claims_waiting++;
     claim->wants_ready = true;
+    outbox_touch(session); /* flushing looks whether there is room */
     stat_add(session->shard, events_stalled, 1);
     delivery_stalled(session->shard, claim->key, session->ref, claim->run, unsent);
 }
@@ -114,6 +116,8 @@ void claims_acked(struct session *session, uint32_t index, uint64_t seq)
     struct claim *claim = &session->claims[index];
     xy_assert(claim->entries > 0);
     claim->entries--;
+    if (!claim->used && claim->entries == 0 && index < session->claims_free)
+        session->claims_free = index; /* it may be used again */
     if (!claim->used || seq <= claim->acked)
         return;
     claim->acked = seq;
@@ -138,7 +142,7 @@ void claims_tell(struct session *session)
 static bool outbox_below_half(const struct session *session)
 {
     const struct config *config = session->shard->config;
-    return session->queue.bytes_unsent <= config->limits.outbox / 2 &&
+    return session->queue.bytes_unsent + session->queue.bytes_kept <= config->limits.outbox / 2 &&
            session->queue.tail - session->queue.acked <= config->sm.queue / 2;
 }
 
@@ -192,7 +196,7 @@ void claims_attach(struct shard *shard, struct session_ref ref, const struct cla
         delivery_released(shard, *key, ref, 0);
         return;
     }
-    *claim = (struct claim){ .key = *key, .used = true, .stopped = true, .subid_len = (uint8_t)subid.len };
+    *claim = (struct claim){ .key = *key, .used = true, .subid_len = (uint8_t)subid.len };
     memcpy(claim->subid, subid.data, subid.len);
     delivery_attached(shard, *key, ref, (uint32_t)(claim - session->claims));
 }

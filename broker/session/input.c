@@ -13,12 +13,28 @@ _Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous wi
 
 /* --- stanzas ------------------------------------------------------------------------------------------------------ */
 
-/* Does this name us or an account of ours? */
-static bool speaks_for_us(struct session *session, struct xy_arena *arena, struct xy_str name)
+/* May a client name this JID as the author of a remark? Whoever is not here, and itself where clients make such remarks;
+ * the broker, its services and other accounts speak for themselves. */
+static bool may_speak_for(const struct session *session, struct xy_arena *arena, struct xy_str name, bool itself)
 {
     struct xy_jid jid;
-    return !xy_str_present(name) ||
-           (xy_jid_parse(arena, name, &jid) && router_is_local_domain(session->shard, xy_jid_domain(jid)));
+    if (!xy_str_present(name) || !xy_jid_parse(arena, name, &jid))
+        return false;
+    return (itself && xy_jid_same_bare(jid, session->jid)) || !router_serves(session->shard, xy_jid_domain(jid));
+}
+
+static bool is_subid(const struct xy_elem *header)
+{
+    return xy_elem_is(header, "header", NS_SHIM) && xy_str_is(xy_elem_attr(header, "name"), "SubID");
+}
+
+static bool is_forged(const struct session *session, struct xy_arena *arena, const struct xy_elem *child)
+{
+    if (xy_elem_is(child, "delay", NS_DELAY))
+        return !may_speak_for(session, arena, xy_elem_attr(child, "from"), true);
+    if (xy_elem_is(child, "stanza-id", NS_STANZA_ID))
+        return !may_speak_for(session, arena, xy_elem_attr(child, "by"), false);
+    return xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY) || xy_elem_is(child, "occupant-id", NS_OCCUPANT_ID);
 }
 
 /* What only the broker may say about a stanza (hostile input 47). */
@@ -27,12 +43,14 @@ static void strip_server_owned(struct session *session, struct xy_stanza *stanza
     struct xy_elem *child = xy_elem_first(stanza->elem);
     while (child) {
         struct xy_elem *next = xy_elem_next(child);
-        bool forged = xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY);
-        if (xy_elem_is(child, "delay", NS_DELAY))
-            forged = speaks_for_us(session, stanza->arena, xy_elem_attr(child, "from"));
-        else if (xy_elem_is(child, "stanza-id", NS_STANZA_ID))
-            forged = speaks_for_us(session, stanza->arena, xy_elem_attr(child, "by"));
-        if (forged)
+        bool headers = xy_elem_is(child, "headers", NS_SHIM);
+        for (struct xy_elem *header = headers ? xy_elem_first(child) : NULL; header;) {
+            struct xy_elem *following = xy_elem_next(header);
+            if (is_subid(header))
+                xy_elem_remove(header);
+            header = following;
+        }
+        if (is_forged(session, stanza->arena, child))
             xy_elem_remove(child);
         child = next;
     }
@@ -47,13 +65,18 @@ static bool from_is_own(const struct session *session, const struct xy_stanza *s
            (xy_jid_is_bare(stanza->from) || xy_jid_eq(stanza->from, session->jid));
 }
 
-static uint32_t count_in(struct session *session)
+static uint32_t count_in(struct session *session, size_t bytes)
 {
+    size_t kib = (bytes + 1023) / 1024;
+    if (kib > SESSION_INBOUND_KIB_MAX)
+        kib = SESSION_INBOUND_KIB_MAX;
     session->inflight++;
+    session->inflight_bytes += kib * 1024;
+    uint32_t inbound = (uint32_t)kib << SESSION_INBOUND_KIB_SHIFT;
     if (session->sm == NULL)
-        return SESSION_INBOUND_UNCOUNTED;
+        return inbound | SESSION_INBOUND_UNCOUNTED;
     uint64_t number = xy_sm_in_begin(&session->sm->counters);
-    return (uint32_t)(number & SESSION_INBOUND_MASK) + 1;
+    return inbound | ((uint32_t)(number & SESSION_INBOUND_MASK) + 1);
 }
 
 static void stanza_refuse(struct session *session, struct request *request, enum xy_stanza_verdict verdict)
@@ -69,7 +92,7 @@ static void stanza_refuse(struct session *session, struct request *request, enum
 static void on_answered(struct session *session, const struct xy_stream_event *event)
 {
     struct xy_stanza stanza = event->stanza;
-    uint32_t inbound = count_in(session);
+    uint32_t inbound = count_in(session, stanza.bytes);
     struct xy_bytes *reply = event->reply ? xy_xml_bytes(event->reply, XY_STR(NS_CLIENT)) : NULL;
     if (reply)
         outbox_push(session, &reply, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
@@ -97,7 +120,7 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
     /* The address outlives the session's own copy: requests travel and sessions end. */
     struct xy_str from = xy_arena_str(stanza.arena, xy_jid_full(session->jid));
     xy_stanza_set_from(&stanza, xy_jid_canonical(from));
-    struct request *request = request_new(stanza, session->ref, count_in(session));
+    struct request *request = request_new(stanza, session->ref, count_in(session, stanza.bytes));
     if (request == NULL || xy_arena_failed(stanza.arena)) {
         xy_arena_pool_give(shard->arenas, &stanza.arena);
         session_fail(session, XY_STREAM_RESOURCE_CONSTRAINT, "memory is short");
@@ -121,12 +144,15 @@ static void on_request(struct session *session, const struct xy_stream_event *ev
         outbox_touch(session);
         return;
     }
+    uint64_t now_us = xy_now_us(session->shard->env);
     if (!sm->asked)
-        sm->asked_us = xy_now_us(session->shard->env);
+        sm->asked_first = sm->counters.in_tail;
+    if (sm->asked_first_us == 0)
+        sm->asked_first_us = now_us;
     sm->asked = true;
-    sm->asked_tail = sm->counters.in_tail;
-    if (!shard_timer_is_set(&session->pacer))
-        shard_timer_set(session->shard, &session->pacer, sm->asked_us + SESSION_ACK_DELAY_US);
+    sm->asked_last = sm->counters.in_tail;
+    sm->asked_last_us = now_us;
+    outbox_pace_by(session, sm->asked_first_us + SESSION_ACK_DELAY_US);
 }
 
 static void on_ack(struct session *session, const struct xy_stream_event *event)
@@ -192,8 +218,11 @@ static event_fn *const event_table[] = {
 /* The sender has so much under way that reading on would only make it wait in our memory. */
 static bool too_much_under_way(const struct session *session)
 {
-    if (session->inflight >= SESSION_INFLIGHT_MAX || (session->sm && xy_sm_in_full(&session->sm->counters)))
+    if (session->inflight >= SESSION_INFLIGHT_MAX || session->inflight_bytes >= SESSION_INFLIGHT_BYTES_MAX ||
+        (session->sm && xy_sm_in_full(&session->sm->counters)))
         return true;
+    if (session->shard->sessions->quiescing)
+        return true; /* what the stream still holds was not acknowledged and will not be */
     return session->queue.bytes_unsent > session->shard->config->limits.outbox;
 }
 

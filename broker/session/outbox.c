@@ -17,8 +17,22 @@
 bool outbox_full(const struct session *session)
 {
     const struct config *config = session->shard->config;
-    return session->queue.bytes_unsent >= config->limits.outbox ||
+    return session->queue.bytes_unsent + session->queue.bytes_kept >= config->limits.outbox ||
            session->queue.tail - session->queue.acked >= config->sm.queue;
+}
+
+bool outbox_unacked_full(const struct session *session)
+{
+    const struct config *config = session->shard->config;
+    return session->queue.bytes_kept > config->limits.outbox ||
+           session->queue.sent - session->queue.acked > config->sm.queue;
+}
+
+bool outbox_twice_full(const struct session *session)
+{
+    const struct config *config = session->shard->config;
+    return session->queue.bytes_unsent + session->queue.bytes_kept > 2 * config->limits.outbox ||
+           session->queue.tail - session->queue.acked > 2 * config->sm.queue;
 }
 
 void outbox_touch(struct session *session)
@@ -154,6 +168,8 @@ void outbox_acked(struct session *session, uint32_t h)
     settling_flush(&settling);
     claims_tell(session);
     claims_room(session);
+    if (xy_sm_unacked(&sm->counters) > 0) /* sent since our <r/>: it may need another */
+        outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
 }
 
 /* Without XEP-0198: the kernel has it all. */
@@ -177,9 +193,14 @@ static void give_back(struct xy_sm_entry *entry, bool sent, void *ctx)
         address_returned(session->shard, xy_jid_bare(session->jid), entry_seq(entry), &entry->bytes);
 }
 
-void outbox_return_all(struct session *session)
+void outbox_return_limbo(struct session *session)
 {
     xy_sm_queue_drain(&session->limbo, give_back, session);
+}
+
+void outbox_return_all(struct session *session)
+{
+    outbox_return_limbo(session);
     xy_sm_queue_drain(&session->queue, give_back, session);
 }
 
@@ -275,8 +296,8 @@ void outbox_flush(struct session *session)
     flush_all(session);
     if (session->state != SESSION_BOUND)
         return;
-    if (session->sm && xy_sm_unacked(&session->sm->counters) > 0 && !shard_timer_is_set(&session->pacer))
-        shard_timer_set(session->shard, &session->pacer, xy_now_us(session->shard->env) + SESSION_PACE_US);
+    if (session->sm && xy_sm_unacked(&session->sm->counters) > 0)
+        outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
     if (session->claims_waiting > 0)
         claims_room(session);
     if (session->held)
@@ -293,6 +314,13 @@ void outbox_writable(struct session *session)
 
 /* --- XEP-0198 traffic that waits for time -------------------------------------------------------------------------- */
 
+void outbox_pace_by(struct session *session, uint64_t due_us)
+{
+    if (session->state == SESSION_BOUND &&
+        (!shard_timer_is_set(&session->pacer) || due_us < session->pacer.due_us))
+        shard_timer_set(session->shard, &session->pacer, due_us);
+}
+
 void outbox_pace(struct session *session)
 {
     struct session_sm *sm = session->sm;
@@ -300,9 +328,10 @@ void outbox_pace(struct session *session)
     if (sm == NULL || session->state != SESSION_BOUND || sm->resuming)
         return;
     uint64_t now_us = xy_now_us(shard->env);
-    if (sm->asked && now_us >= sm->asked_us + SESSION_ACK_DELAY_US) {
+    if (sm->asked_first_us != 0 && now_us >= sm->asked_first_us + SESSION_ACK_DELAY_US) {
         sm->ack_due = true; /* the h reached so far; `asked` stays, so that progress is told unasked */
-        sm->asked_us = UINT64_MAX - SESSION_ACK_DELAY_US;
+        sm->asked_first = sm->asked_last;
+        sm->asked_first_us = sm->asked_last_us = 0;
     }
     bool unacked = xy_sm_unacked(&sm->counters) > 0;
     if (unacked && !sm->request_open && session->blocked_us == 0) {
@@ -313,7 +342,7 @@ void outbox_pace(struct session *session)
         sm->request_open = true;
         sm->since_request = 0;
     }
-    if (sm->asked && sm->asked_us < UINT64_MAX - SESSION_ACK_DELAY_US)
-        shard_timer_set(shard, &session->pacer, sm->asked_us + SESSION_ACK_DELAY_US);
+    if (sm->asked_first_us != 0)
+        outbox_pace_by(session, sm->asked_first_us + SESSION_ACK_DELAY_US);
     outbox_touch(session);
 }

@@ -9,11 +9,7 @@
  *     ask  ------------------------------> known, same account, secret right?
  *       <---------------------- go / refuse
  *     detach link and stream
- *     bring -----------------------------> attach, settle up to h; once all that came before is handled:
- *                                          <resumed/>, send the rest again
- *
- * The client sends again what <resumed h/> does not cover. What came on the old connection and still waits for its commit
- * would so come twice, and be counted twice: therefore the answer waits for it. */
+ *     bring -----------------------------> attach, settle up to h, <resumed/>, send the rest again */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,10 +47,10 @@ void resume_on_enable(struct session *session, const struct xy_stream_event *eve
     char id[64];
     xy_sm_init(&sm->counters);
     xy_random_id(shard->env, sm->secret);
-    sm->resumable = event->resume;
     sm->max_us = shard->config->sm.max_ms * 1000;
     if (event->max_seconds != 0 && event->max_seconds * UINT64_C(1000000) < sm->max_us)
         sm->max_us = event->max_seconds * UINT64_C(1000000);
+    sm->resumable = event->resume && sm->max_us >= 1000000; /* what is told is whole seconds */
     xy_sm_queue_keep(&session->queue, true);
     xy_stream_sm_enabled(session->stream, sm->resumable ? resumption_id(session, id) : XY_STR_NONE,
                          sm->resumable ? (uint32_t)(sm->max_us / 1000000) : 0, XY_STR_NONE);
@@ -62,6 +58,12 @@ void resume_on_enable(struct session *session, const struct xy_stream_event *eve
 }
 
 /* --- detach ------------------------------------------------------------------------------------------------------- */
+
+static void not_asked(struct session_sm *sm)
+{
+    sm->asked = sm->ack_due = sm->request_open = sm->resuming = false;
+    sm->asked_first_us = sm->asked_last_us = 0;
+}
 
 /* The connection is gone, the session waits. */
 void resume_detach(struct session *session)
@@ -73,7 +75,8 @@ void resume_detach(struct session *session)
     session->state = SESSION_DETACHED;
     session->held = false;
     session->blocked_us = 0;
-    session->sm->asked = session->sm->ack_due = session->sm->request_open = session->sm->resuming = false;
+    not_asked(session->sm);
+    outbox_return_limbo(session);
     xy_list_remove(&session->dirty);
     shard_timer_cancel(shard, &session->pacer);
     shard_timer_set(shard, &session->deadline, xy_now_us(shard->env) + session->sm->max_us);
@@ -164,13 +167,19 @@ void resume_on_resume(struct session *session, const struct xy_stream_event *eve
 /* It ended between ask and bring: the newcomer may bind a resource instead. */
 static void bring_too_late(struct shard *shard, struct parcel *parcel)
 {
-    struct session *session = session_new(shard, parcel->link);
-    if (session == NULL || !parcel->link->calls->attach(parcel->link, shard, session)) {
+    struct link *link = parcel->link;
+    struct session *session = session_new(shard, link);
+    if (!link->calls->attach(link, shard, session)) {
+        xy_stream_free(&parcel->stream);
         if (session) {
             session->link = NULL;
             session_end(session);
         }
+        return;
+    }
+    if (session == NULL) {
         xy_stream_free(&parcel->stream);
+        link->calls->close(link);
         return;
     }
     session->stream = parcel->stream;
@@ -194,18 +203,21 @@ static void displace(struct session *session)
     outbox_flush(session);
     session_drop_link(session);
     session_bury_stream(session);
+    outbox_return_limbo(session);
 }
 
-void resume_continue(struct session *session)
+/* What came on the old stream has to be handled first: its sender sends again what the h of <resumed/> does not cover,
+ * and would be counted twice. */
+void resume_handled(struct session *session)
 {
     struct session_sm *sm = session->sm;
+    char id[64];
     if (sm->counters.in_h != sm->counters.in_tail)
         return;
-    char id[64];
     sm->resuming = false;
+    sm->since_request = 0;
     xy_stream_sm_resumed(session->stream, resumption_id(session, id), xy_sm_h(&sm->counters));
     xy_sm_queue_rewind(&session->queue, &sm->counters);
-    sm->since_request = 0;
     stat_add(session->shard, sessions_resumed, 1);
     outbox_touch(session);
     session_pump(session);
@@ -229,13 +241,14 @@ static void bring(struct shard *shard, struct parcel *parcel)
     session->asleep = session->held = false;
     session->blocked_us = 0;
     session->last_input_us = xy_now_us(shard->env);
-    session->sm->request_open = session->sm->asked = session->sm->ack_due = false;
-    session->sm->resuming = true;
+    not_asked(session->sm);
     xy_stream_adopt(session->stream, &shard->sessions->stream_options);
-    session_deadline_update(session);
     outbox_acked(session, parcel->h);
-    if (session->state != SESSION_ENDED)
-        resume_continue(session);
+    if (session->state == SESSION_ENDED)
+        return;
+    session->sm->resuming = true;
+    session_deadline_update(session);
+    resume_handled(session);
 }
 
 static void on_bring(struct shard *shard, void *payload)

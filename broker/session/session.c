@@ -90,14 +90,15 @@ struct session *session_new(struct shard *shard, struct link *link)
 void session_set_jid(struct session *session, struct xy_jid jid)
 {
     struct xy_buf escaped = { 0 };
-    xy_bytes_unref(&session->jid_bytes);
+    struct xy_bytes *old = session->jid_bytes; /* `jid` may point into it */
+    xy_xml_escape(&escaped, xy_jid_full(jid));
     xy_bytes_unref(&session->to);
-    session->jid = (struct xy_jid){ 0 };
+    session->to = xy_buf_failed(&escaped) ? NULL : xy_bytes_new(xy_buf_view(&escaped));
     session->jid_bytes = xy_bytes_new(xy_jid_full(jid));
+    session->jid = (struct xy_jid){ 0 };
     if (session->jid_bytes)
         session->jid = xy_jid_canonical(xy_bytes_view(session->jid_bytes));
-    xy_xml_escape(&escaped, xy_jid_full(jid));
-    session->to = xy_buf_failed(&escaped) ? NULL : xy_bytes_new(xy_buf_view(&escaped));
+    xy_bytes_unref(&old);
     xy_buf_free(&escaped);
 }
 
@@ -334,14 +335,21 @@ static const struct link_events events_of_links = {
 
 /* --- other rooms call --------------------------------------------------------------------------------------------- */
 
-/* Answers, presence and the like. A session whose outbox is twice full does not read: it loses these, counted. */
+/* Answers, presence and the like. A session whose outbox is twice full does not read: it loses these, counted. One that
+ * reads and never acknowledges would keep them in our memory for ever: it ends. */
 static void call_send(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
 {
     struct session *session = session_find(shard, ref);
     if (session == NULL || session->state < SESSION_BOUND)
         return;
-    if (session->queue.bytes_unsent > 2 * shard->config->limits.outbox) {
+    if (outbox_twice_full(session))
+        outbox_flush(session);
+    if (session->state == SESSION_ENDED)
+        return;
+    if (outbox_twice_full(session)) {
         stat_add(shard, outbox_full, 1);
+        if (session->link && outbox_unacked_full(session))
+            session_fail(session, XY_STREAM_POLICY_VIOLATION, "too much was sent that is not acknowledged");
         return;
     }
     outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
@@ -386,26 +394,35 @@ static void call_close(struct shard *shard, struct session_ref ref, enum xy_stre
     struct session *session = session_find(shard, ref);
     if (session == NULL)
         return;
-    if (error == XY_STREAM_CONFLICT)
-        stat_add(shard, sessions_replaced, 1);
     session_fail(session, error, text);
+}
+
+/* The oldest open <r/> can be answered. A sender that never pauses has asked again by now: the next answer is due when
+ * that is reached. */
+static void ack_asked(struct session *session)
+{
+    struct session_sm *sm = session->sm;
+    sm->asked = sm->counters.in_h < sm->asked_last;
+    sm->asked_first = sm->asked_last;
+    sm->asked_first_us = sm->asked ? sm->asked_last_us : 0;
+    sm->ack_due = true;
+    if (sm->asked_first_us != 0)
+        outbox_pace_by(session, sm->asked_first_us + SESSION_ACK_DELAY_US);
+    outbox_touch(session);
 }
 
 static void session_handled_one(struct session *session, uint32_t inbound)
 {
-    xy_assert(session->inflight > 0);
+    uint64_t bytes = (uint64_t)(inbound >> SESSION_INBOUND_KIB_SHIFT) * 1024;
+    xy_assert(session->inflight > 0 && session->inflight_bytes >= bytes);
     session->inflight--;
-    if (inbound == SESSION_INBOUND_UNCOUNTED || session->sm == NULL)
+    session->inflight_bytes -= bytes;
+    if ((inbound & SESSION_INBOUND_UNCOUNTED) || session->sm == NULL)
         return;
     struct session_sm *sm = session->sm;
     uint64_t number = sm->counters.in_h + ((inbound - 1 - (uint32_t)sm->counters.in_h) & SESSION_INBOUND_MASK);
-    if (xy_sm_in_done(&sm->counters, number) && sm->asked && sm->counters.in_h >= sm->asked_tail) {
-        sm->asked = false;
-        sm->ack_due = true;
-        outbox_touch(session);
-    }
-    if (sm->resuming)
-        resume_continue(session);
+    if (xy_sm_in_done(&sm->counters, number) && sm->asked && sm->counters.in_h >= sm->asked_first)
+        ack_asked(session);
 }
 
 static void call_handled(struct shard *shard, struct session_ref ref, uint32_t inbound)
@@ -414,6 +431,8 @@ static void call_handled(struct shard *shard, struct session_ref ref, uint32_t i
     if (session == NULL)
         return;
     session_handled_one(session, inbound);
+    if (session->sm && session->sm->resuming)
+        resume_handled(session);
     if (session->held)
         session_input_resume(session);
 }

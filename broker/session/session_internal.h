@@ -27,10 +27,12 @@
 #define SESSION_CLAIMS_MAX       100000u
 #define SESSION_SUBID_MAX        64u
 
-/* How a stanza's number travels in request.inbound (0 would mean: nobody counts). The window of uncovered stanzas is far
- * smaller than the mask, so the rest of the number can be had back. */
+/* How a stanza's number travels in request.inbound (0 would mean: nobody counts), and how many KiB it had. The window of
+ * uncovered stanzas is far smaller than the mask, so the rest of the number can be had back. */
 #define SESSION_INBOUND_MASK      0xffffu
 #define SESSION_INBOUND_UNCOUNTED 0x20000u /* came before XEP-0198 was enabled */
+#define SESSION_INBOUND_KIB_SHIFT 18
+#define SESSION_INBOUND_KIB_MAX   0x3fffu
 
 enum session_state {
     SESSION_FREE,
@@ -72,6 +74,7 @@ struct claim {
     uint16_t run;        /* the newest run seen; deliveries of older ones are ignored */
     bool stopped;        /* that run is over: it met a full outbox */
     bool used, dirty, wants_ready;
+    bool begun;          /* `run` says something: the owner counts runs over all sessions that held the claim */
     uint8_t subid_len;
     char subid[SESSION_SUBID_MAX];
 };
@@ -81,12 +84,14 @@ struct session_sm {
     struct xy_sm counters;
     char secret[XY_ID_LEN + 1]; /* the part of the resumption id that grants */
     bool resumable;
-    bool resuming;              /* <resumed/> waits until what came on the old connection is handled */
     bool request_open;          /* an <r/> of ours is unanswered */
-    bool asked;                 /* an <r/> of the peer is unanswered */
+    bool asked;                 /* some <r/> of the peer came before stanzas that are not handled yet */
     bool ack_due;               /* send <a/> with the next flush */
-    uint64_t asked_tail;        /* stanzas begun when it came */
-    uint64_t asked_us;
+    bool resuming;              /* <resumed/> waits until all that came on the old stream is handled */
+    uint64_t asked_first;       /* stanzas begun when the oldest of these <r/> came */
+    uint64_t asked_last;        /* and the newest */
+    uint64_t asked_first_us;    /* when; 0: the h reached was told since */
+    uint64_t asked_last_us;
     uint32_t since_request;     /* stanzas sent since the last <r/> */
     uint64_t max_us;
 };
@@ -107,6 +112,7 @@ struct session {
     struct claim *claims;
     uint32_t claims_count, claims_cap, claims_free, claims_dirty, claims_waiting;
     uint32_t inflight;           /* stanzas of the peer not yet handled */
+    uint64_t inflight_bytes;     /* theirs, in whole KiB */
     struct xy_list dirty;        /* in sessions->dirty while there is something to flush */
     struct shard_timer deadline; /* login, idleness, stalled writes, expiry of a detached session */
     struct shard_timer pacer;    /* XEP-0198 traffic */
@@ -164,11 +170,15 @@ void login_bound(struct session *session, struct xy_jid jid, const struct xy_err
 
 /* outbox.c */
 bool outbox_full(const struct session *session);
+bool outbox_twice_full(const struct session *session);
+bool outbox_unacked_full(const struct session *session); /* by what the peer was sent and does not acknowledge */
+void outbox_pace_by(struct session *session, uint64_t due_us); /* outbox_pace runs at that time at the latest */
 bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim, uint64_t seq);
 void outbox_touch(struct session *session); /* something is to be flushed this turn */
 void outbox_flush(struct session *session);
 void outbox_acked(struct session *session, uint32_t h);
 void outbox_writable(struct session *session);
+void outbox_return_limbo(struct session *session); /* the link is gone: nobody knows what of it arrived */
 void outbox_return_all(struct session *session); /* the session is over: what was not handed over goes back */
 void outbox_pace(struct session *session);
 
@@ -188,4 +198,4 @@ void claims_detach(struct shard *shard, struct session_ref ref, uint32_t claim);
 void resume_on_enable(struct session *session, const struct xy_stream_event *event);
 void resume_on_resume(struct session *session, const struct xy_stream_event *event);
 void resume_detach(struct session *session);
-void resume_continue(struct session *session); /* a stanza of a session that is `resuming` was handled */
+void resume_handled(struct session *session); /* all that came on the old stream is handled */
