@@ -264,4 +264,3 @@ bool xy_bytestreams_request(struct xylem_client *c, const struct xy_stanza *stan
 void xy_bytestreams_tick(struct xylem_client *c);
 uint64_t xy_bytestreams_deadline_us(const struct xylem_client *c);
 void xy_bytestreams_free(struct xylem_client *c);
-
