@@ -11,12 +11,16 @@
 #define WORDS (DEDUP_WINDOW / 64)
 #define WHOLE UINT64_MAX
 
-struct window {
-    struct xy_list link; /* by last use */
-    uint64_t used_us;
+struct span {
     uint64_t newest;
     bool any;             /* something was seen */
     uint64_t seen[WORDS]; /* bit i: newest - 1 - i was seen */
+};
+
+struct window {
+    struct xy_list link; /* by last use */
+    uint64_t used_us;
+    struct span span;
     struct xy_str key;
     char text[]; /* publisher \0 kind prefix */
 };
@@ -86,17 +90,63 @@ static struct window *find(const struct dedup *dedup, struct xy_str publisher, s
     return xy_table_get(dedup->windows, key_of(buffer, publisher, prefix, whole));
 }
 
-static bool bit(const struct window *window, uint64_t back)
+/* --- the numbers of one stream -------------------------------------------------------------------------------------- */
+
+static bool bit(const struct span *span, uint64_t back)
 {
     xy_assert(back >= 1 && back <= DEDUP_WINDOW);
-    return (window->seen[(back - 1) / 64] >> ((back - 1) % 64)) & 1;
+    return (span->seen[(back - 1) / 64] >> ((back - 1) % 64)) & 1;
 }
 
-static void set_bit(struct window *window, uint64_t back)
+static void set_bit(struct span *span, uint64_t back)
 {
     xy_assert(back >= 1 && back <= DEDUP_WINDOW);
-    window->seen[(back - 1) / 64] |= (uint64_t)1 << ((back - 1) % 64);
+    span->seen[(back - 1) / 64] |= (uint64_t)1 << ((back - 1) % 64);
 }
+
+static void shift(struct span *span, uint64_t by)
+{
+    if (by > DEDUP_WINDOW) {
+        memset(span->seen, 0, sizeof(span->seen));
+        return;
+    }
+    for (uint64_t step = by; step > 0;) { /* whole words first, then what is left of one */
+        unsigned bits = step >= 64 ? 64 : (unsigned)step;
+        for (size_t i = WORDS; i-- > 0;) {
+            uint64_t low = i > 0 ? span->seen[i - 1] : 0;
+            span->seen[i] = bits == 64 ? low : span->seen[i] << bits | low >> (64 - bits);
+        }
+        step -= bits;
+    }
+}
+
+static void span_add(struct span *span, uint64_t number)
+{
+    if (!span->any) {
+        span->newest = number;
+        span->any = true;
+    } else if (number > span->newest) {
+        uint64_t by = number - span->newest;
+        shift(span, by);
+        if (by <= DEDUP_WINDOW)
+            set_bit(span, by);
+        span->newest = number;
+    } else if (number < span->newest && span->newest - number <= DEDUP_WINDOW) {
+        set_bit(span, span->newest - number);
+    }
+}
+
+static enum dedup_verdict span_check(const struct span *span, uint64_t number)
+{
+    if (!span->any || number > span->newest)
+        return DEDUP_NEW;
+    uint64_t back = span->newest - number;
+    if (back > DEDUP_WINDOW)
+        return DEDUP_OLD;
+    return back == 0 || bit(span, back) ? DEDUP_SEEN : DEDUP_NEW;
+}
+
+/* --- windows ---------------------------------------------------------------------------------------------------------- */
 
 enum dedup_verdict dedup_check(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix,
                                uint64_t number)
@@ -104,12 +154,7 @@ enum dedup_verdict dedup_check(const struct dedup *dedup, struct xy_str publishe
     const struct window *window = find(dedup, publisher, prefix, number == WHOLE);
     if (window == NULL)
         return DEDUP_UNKNOWN;
-    if (!window->any || number > window->newest)
-        return DEDUP_NEW;
-    uint64_t back = window->newest - number;
-    if (back == 0 || back > DEDUP_WINDOW)
-        return DEDUP_SEEN;
-    return bit(window, back) ? DEDUP_SEEN : DEDUP_NEW;
+    return span_check(&window->span, number);
 }
 
 static struct window *make(struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, bool whole)
@@ -144,32 +189,17 @@ static struct window *touch(struct dedup *dedup, struct xy_str publisher, struct
 }
 
 bool dedup_load(struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t newest,
-                uint64_t now_us)
+                struct xy_str seen, uint64_t now_us)
 {
     struct window *window = touch(dedup, publisher, prefix, newest == WHOLE, now_us);
     if (window == NULL)
         return false;
-    window->newest = newest;
-    window->any = true;
-    memset(window->seen, 0xff,
-           sizeof(window->seen)); /* which of the lower ones were seen is not known: assume all */
+    struct span *span = &window->span;
+    *span = (struct span){ .newest = newest, .any = true };
+    memset(span->seen, seen.len == DEDUP_WINDOW / 8 ? 0 : 0xff, sizeof(span->seen));
+    for (size_t i = 0; i < seen.len && seen.len == DEDUP_WINDOW / 8; i++)
+        span->seen[i / 8] |= (uint64_t)(unsigned char)seen.data[i] << (i % 8 * 8);
     return true;
-}
-
-static void shift(struct window *window, uint64_t by)
-{
-    if (by > DEDUP_WINDOW) {
-        memset(window->seen, 0, sizeof(window->seen));
-        return;
-    }
-    for (uint64_t step = by; step > 0;) { /* whole words first, then what is left of one */
-        unsigned bits = step >= 64 ? 64 : (unsigned)step;
-        for (size_t i = WORDS; i-- > 0;) {
-            uint64_t low = i > 0 ? window->seen[i - 1] : 0;
-            window->seen[i] = bits == 64 ? low : window->seen[i] << bits | low >> (64 - bits);
-        }
-        step -= bits;
-    }
 }
 
 bool dedup_add(struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t number,
@@ -178,27 +208,19 @@ bool dedup_add(struct dedup *dedup, struct xy_str publisher, struct xy_str prefi
     struct window *window = touch(dedup, publisher, prefix, number == WHOLE, now_us);
     if (window == NULL)
         return false;
-    if (!window->any) {
-        window->newest = number;
-        window->any = true;
-        return true;
-    }
-    if (number > window->newest) {
-        uint64_t by = number - window->newest;
-        shift(window, by);
-        if (by <= DEDUP_WINDOW)
-            set_bit(window, by);
-        window->newest = number;
-    } else if (number < window->newest && window->newest - number <= DEDUP_WINDOW) {
-        set_bit(window, window->newest - number);
-    }
+    span_add(&window->span, number);
     return true;
 }
 
-bool dedup_advances(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t number)
+void dedup_after(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t number,
+                 struct dedup_state *out)
 {
     const struct window *window = find(dedup, publisher, prefix, number == WHOLE);
-    return window == NULL || !window->any || number > window->newest;
+    struct span span = window != NULL ? window->span : (struct span){ 0 };
+    span_add(&span, number);
+    out->newest = span.newest;
+    for (size_t i = 0; i < sizeof(out->seen); i++)
+        out->seen[i] = (unsigned char)(span.seen[i / 8] >> (i % 8 * 8));
 }
 
 void dedup_expire(struct dedup *dedup, uint64_t now_us)

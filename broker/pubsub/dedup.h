@@ -17,6 +17,7 @@ struct dedup;
 enum dedup_verdict {
     DEDUP_NEW,
     DEDUP_SEEN,
+    DEDUP_OLD,     /* behind the window: it cannot be told, and must not be acknowledged */
     DEDUP_UNKNOWN, /* nothing remembered under this key: look into the store */
 };
 
@@ -25,15 +26,20 @@ struct dedup *dedup_new(uint64_t hash_seed);
 void dedup_free(struct dedup **dedup);
 enum dedup_verdict dedup_check(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix,
                                uint64_t number);
-/* What the store knew: the newest number of the stream, or that the id was seen (STORE_DEDUP_WHOLE). false: memory is
- * short. */
+/* What the store knew: the newest number of the stream and the bitmap of dedup_after, or that the id was seen
+ * (STORE_DEDUP_WHOLE). Without a bitmap all numbers before the newest count as seen. false: memory is short. */
 bool dedup_load(struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t newest,
-                uint64_t now_us);
+                struct xy_str seen, uint64_t now_us);
 /* The publish was accepted. false: memory is short. */
 bool dedup_add(struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t number,
                uint64_t now_us);
-/* Would this number be the newest of its stream? Only then it is worth recording: the store keeps the last one written. */
-bool dedup_advances(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix,
-                    uint64_t number);
+/* What the store is to remember of the stream once this number is accepted as well: its newest number and which of those
+ * before it were seen. The window itself does not change. */
+struct dedup_state {
+    uint64_t newest;
+    unsigned char seen[DEDUP_WINDOW / 8]; /* bit i, from the low end of byte 0: newest - 1 - i */
+};
+void dedup_after(const struct dedup *dedup, struct xy_str publisher, struct xy_str prefix, uint64_t number,
+                 struct dedup_state *out);
 void dedup_expire(struct dedup *dedup, uint64_t now_us);
 size_t dedup_count(const struct dedup *dedup);

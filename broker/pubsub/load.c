@@ -251,7 +251,8 @@ bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, str
     return item->data != NULL;
 }
 
-bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest)
+bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,
+                     struct xy_str *seen)
 {
     struct xy_buf key = { 0 };
     struct xy_str value;
@@ -264,7 +265,7 @@ bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str p
     bool found =
         !xy_buf_failed(&key) &&
         store_get(node->pubsub->shard->store, STORE_DEDUP, xy_buf_view(&key), node->pubsub->arena, &value) &&
-        store_dedup_value(value, newest, &time_us);
+        store_dedup_value(value, newest, &time_us, seen);
     xy_buf_free(&key);
     return found;
 }

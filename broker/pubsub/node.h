@@ -201,7 +201,8 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name);
 /* The stored <item/> of an entry, in `arena`; false: it is not there. */
 bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item);
 /* false: nothing stored */
-bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest);
+bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,
+                     struct xy_str *seen);
 
 /* --- record.c: to the store; every function notes the ticket in the node -------------------------------------------- */
 void record_node(struct node *node);

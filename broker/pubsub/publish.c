@@ -44,32 +44,33 @@ static enum dedup_verdict check_stored(struct call *call, const struct store_ded
 {
     struct node *node = call->node;
     uint64_t newest;
+    struct xy_str seen;
     bool whole = id->number == STORE_DEDUP_WHOLE;
     if (whole && node->born_here)
         return DEDUP_NEW; /* all that were seen recently are in memory */
-    if (!node_read_dedup(node, call->who, id->prefix, &newest) || (newest == STORE_DEDUP_WHOLE) != whole)
+    if (!node_read_dedup(node, call->who, id->prefix, &newest, &seen) || (newest == STORE_DEDUP_WHOLE) != whole)
         return DEDUP_NEW;
-    if (!dedup_load(node->dedup, call->who, id->prefix, newest, now_us))
+    if (!dedup_load(node->dedup, call->who, id->prefix, newest, seen, now_us))
         return DEDUP_NEW;
     return dedup_check(node->dedup, call->who, id->prefix, id->number);
 }
 
-static bool is_duplicate(struct call *call, const struct publication *publication)
+static enum dedup_verdict seen_before(struct call *call, const struct publication *publication)
 {
     struct node *node = call->node;
     if (publication->publish_id.len == 0)
-        return false;
+        return DEDUP_NEW;
     if (node->dedup == NULL)
         node->dedup = dedup_new(call->pubsub->hash_seed);
     if (node->dedup == NULL)
-        return false;
+        return DEDUP_NEW;
     uint64_t now_us = xy_now_us(call->shard->env);
     const struct store_dedup *id = &publication->dedup;
     dedup_expire(node->dedup, now_us);
     enum dedup_verdict verdict = dedup_check(node->dedup, call->who, id->prefix, id->number);
     if (verdict == DEDUP_UNKNOWN)
         verdict = check_stored(call, id, now_us);
-    return verdict == DEDUP_SEEN;
+    return verdict;
 }
 
 /* --- what leaves ----------------------------------------------------------------------------------------------------- */
@@ -159,11 +160,16 @@ static uint64_t append(struct call *call, const struct publication *publication,
     put.item.data = (uint8_t *)(uintptr_t)bytes.data;
     put.item.len = bytes.len;
     const struct store_dedup *id = &publication->dedup;
-    if (first && publication->publish_id.len > 0 &&
-        (node->dedup == NULL || dedup_advances(node->dedup, call->who, id->prefix, id->number))) {
-        struct xy_str copy = xy_arena_str(call->arena, publication->publish_id);
-        if (copy.data != NULL)
-            put.publish_id = (char *)(uintptr_t)copy.data;
+    struct dedup_state state;
+    struct xy_str publish_id = XY_STR_NONE;
+    if (first && publication->publish_id.len > 0 && node->dedup != NULL)
+        publish_id = xy_arena_str(call->arena, publication->publish_id);
+    if (publish_id.data != NULL) {
+        dedup_after(node->dedup, call->who, id->prefix, id->number, &state);
+        put.publish_id = (char *)(uintptr_t)publish_id.data;
+        put.publish_newest = id->number != STORE_DEDUP_WHOLE ? state.newest : 0;
+        put.publish_seen.data = state.seen;
+        put.publish_seen.len = id->number != STORE_DEDUP_WHOLE ? sizeof(state.seen) : 0;
     }
     put.n_removed = evicted->removed_count;
     put.removed = evicted->removed;
@@ -281,9 +287,16 @@ void publish_items(struct call *call)
         return;
     }
     complete_ids(call, &publication);
-    if (is_duplicate(call, &publication)) {
+    enum dedup_verdict verdict = seen_before(call, &publication);
+    if (verdict == DEDUP_SEEN) {
         stat_add(call->shard, publishes_duplicate, 1);
         answer(call, &publication);
+        return;
+    }
+    if (verdict == DEDUP_OLD) {
+        call_fail(call, XY_NOT_ACCEPTABLE, NULL,
+                  "this publish-id is too far behind the newest of its stream to tell whether it was stored; use a new "
+                  "one");
         return;
     }
     if (publication_overflows(call, &publication))

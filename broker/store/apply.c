@@ -159,14 +159,19 @@ static void dedup_put(const Xylem__Store__V1__ItemPut *item, const struct apply_
 {
     struct store_dedup id = store_dedup_parse(xy_str(item->publish_id));
     struct key key;
-    char value[16];
+    char value[16 + STORE_DEDUP_SEEN_MAX];
+    size_t seen_len = item->publish_seen.len < STORE_DEDUP_SEEN_MAX ? item->publish_seen.len : STORE_DEDUP_SEEN_MAX;
+    if (id.number != STORE_DEDUP_WHOLE && item->publish_newest > id.number)
+        id.number = item->publish_newest;
     key_of_node(&key, item->node);
     key_name(&key, xy_str(item->publisher), STORE_NAME_KEY_MAX);
     key_byte(&key, 0);
     key_name(&key, id.prefix, STORE_PUBLISH_ID_KEY_MAX);
     be64_put(value, id.number);
     be64_put(value + 8, item->time_us);
-    put(sink, STORE_DEDUP, key_view(&key), xy_str_n(value, sizeof(value)));
+    if (seen_len > 0)
+        memcpy(value + 16, item->publish_seen.data, seen_len);
+    put(sink, STORE_DEDUP, key_view(&key), xy_str_n(value, 16 + seen_len));
 }
 
 static void item_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
@@ -297,10 +302,11 @@ struct store_dedup store_dedup_parse(struct xy_str id)
     return stream;
 }
 
-bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us)
+bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen)
 {
-    if (value.len != 16)
+    if (value.len < 16 || value.len > 16 + STORE_DEDUP_SEEN_MAX)
         return false;
+    *seen = xy_str_n(value.data + 16, value.len - 16);
     *number = be64_get(value.data);
     *time_us = be64_get(value.data + 8);
     return true;

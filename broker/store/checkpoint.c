@@ -82,13 +82,13 @@ static void sweep_dedup(struct writer *w, size_t budget)
     struct store *store = w->store;
     struct store_reader *reader = store->tables->ops->reader(store->tables);
     uint64_t now_us = xy_wall_us(store->options.env), number, time_us;
-    struct xy_str key, value;
+    struct xy_str key, value, seen;
     if (reader == NULL)
         return; /* memory is short: next time */
     if (reader->ops->begin(reader) == STORE_IO_OK) {
         bool there = reader->ops->seek(reader, STORE_DEDUP, xy_buf_view(&store->sweep_from), &key, &value);
         for (; there && budget > 0; budget--) {
-            if (store_dedup_value(value, &number, &time_us)) {
+            if (store_dedup_value(value, &number, &time_us, &seen)) {
                 uint64_t keep_us =
                     number == STORE_DEDUP_WHOLE ? STORE_DEDUP_KEEP_US : STORE_DEDUP_STREAM_KEEP_US;
                 if (time_us < now_us && now_us - time_us > keep_us)

@@ -49,14 +49,16 @@ enum store_table {
  * with STORE_DEDUP_WHOLE as its number, for at least STORE_DEDUP_KEEP_US. Checkpoints forget older ones. */
 #define STORE_DEDUP_WHOLE          UINT64_MAX
 #define STORE_DEDUP_KEEP_US        (60ull * 60 * 1000000)
+#define STORE_DEDUP_SEEN_MAX       32u /* bytes of bitmap */
 #define STORE_DEDUP_STREAM_KEEP_US (30ull * 24 * 60 * 60 * 1000000)
 struct store_dedup {
     struct xy_str prefix; /* of the id given, or the whole id */
     uint64_t number;
 };
 struct store_dedup store_dedup_parse(struct xy_str publish_id);
-/* What STORE_DEDUP holds: number(8) time_us(8), as the table's other integers. false: not such a value. */
-bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us);
+/* What STORE_DEDUP holds: number(8) time_us(8), as the table's other integers, and the bitmap of numbers seen before it
+ * as ItemPut.publish_seen had it. false: not such a value. */
+bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen);
 
 /* One value per record message. Applying (apply.c) is a table of these. NodeRemove takes everything kept under the
  * node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID: append a SubscriptionRemove for each

@@ -127,12 +127,13 @@ static void test_items(void **state)
     (void)state;
     struct memtable *mem = memtable_new();
     uint64_t number, time_us;
+    struct xy_str seen;
     item(mem, 1, 1, "s:1", 0);
     item(mem, 1, 2, "s:2", 1);
     assert_int_equal(count(mem, STORE_ITEMS), 1);
     assert_int_equal(only_value(mem, STORE_ITEMS).data[0], 'r');
     assert_int_equal(be64_get(only_value(mem, STORE_NODE_SEQ).data), 2);
-    assert_true(store_dedup_value(only_value(mem, STORE_DEDUP), &number, &time_us));
+    assert_true(store_dedup_value(only_value(mem, STORE_DEDUP), &number, &time_us, &seen));
     assert_int_equal(number, 2);
     assert_int_equal(time_us, 77);
     assert_int_equal(only_key(mem, STORE_DEDUP).len, 8 + 3 + 1 + 1);
@@ -253,7 +254,8 @@ static void test_publish_ids(void **state)
         assert_true(id.number == cases[i].number);
     }
     uint64_t number, time_us;
-    assert_false(store_dedup_value(XY_STR("short"), &number, &time_us));
+    struct xy_str seen;
+    assert_false(store_dedup_value(XY_STR("short"), &number, &time_us, &seen));
 }
 
 /* --- replay -------------------------------------------------------------------------------------------------------- */

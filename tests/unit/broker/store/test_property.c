@@ -295,12 +295,12 @@ static void check_node(struct run *run, unsigned g)
     assert_int_equal(count_below(shard, STORE_AFFILIATIONS, node), group->owner);
 
     struct xy_arena *arena = xy_arena_new();
-    struct xy_str value;
+    struct xy_str value, seen;
     uint64_t number = 0, time_us;
     memcpy(dedup, prefix, 8);
     memcpy(dedup + 8, "p@x\0stream", 10);
     if (store_get(shard, STORE_DEDUP, xy_str_n(dedup, 18), arena, &value))
-        assert_true(store_dedup_value(value, &number, &time_us));
+        assert_true(store_dedup_value(value, &number, &time_us, &seen));
     assert_int_equal(number, group->dedup);
     xy_arena_free(&arena);
 }
