@@ -41,6 +41,8 @@ static void fill_defaults(struct xylem_options *o)
     default_u32(&o->backoff_max_ms, XY_BACKOFF_MAX_DEFAULT);
     if (o->queue_bytes_max == 0)
         o->queue_bytes_max = XY_QUEUE_BYTES_DEFAULT;
+    if (o->publish_window > XY_PUBLISH_WINDOW_MAX)
+        o->publish_window = XY_PUBLISH_WINDOW_MAX;
     if (o->max_inflight > XY_INFLIGHT_MAX)
         o->max_inflight = XY_INFLIGHT_MAX;
     if (o->socket_path)

@@ -148,7 +148,7 @@ struct xylem_options {
 
     uint32_t queue_items_max; /* publishes not answered yet: 10,000 … */
     uint64_t queue_bytes_max; /* … and their payloads: 8 MiB */
-    uint32_t publish_window;  /* publishes on the way: 256 */
+    uint32_t publish_window;  /* publishes on the way: 256, which is also the most */
     uint32_t max_inflight; /* messages shown and not acknowledged until reading stops: 256, at most 1,000 */
 
     uint32_t connect_timeout_ms;             /* 20 s, until logged in */
