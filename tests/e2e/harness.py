@@ -5,6 +5,8 @@ Every test gets its own broker on free loopback ports with its own fresh directo
 SIGTERM, or that leaves a sanitizer's report, fails its test; the log is shown when a test fails.
 """
 
+import atexit
+import functools
 import os
 import re
 import shutil
@@ -78,6 +80,20 @@ def quoted(value):
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@functools.lru_cache(maxsize=None)
+def data_with_users():
+    """A data directory that holds the usual accounts, made once by a broker of its own: deriving keys takes time."""
+    folder = tempfile.mkdtemp(prefix="xylem-e2e-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    data_dir = os.path.join(folder, "data")
+    broker = Broker({"data_dir": data_dir}, users=USERS)
+    try:
+        broker.start()
+    finally:
+        broker.finish()
+    return data_dir
+
+
 def merged(base, more):
     result = dict(base)
     for key, value in more.items():
@@ -116,8 +132,12 @@ class Broker:
         )
         self.process = None
         self.write_config()
-        os.mkdir(self.data_dir, 0o700)
         self.new_users = dict(USERS if users is None else users)
+        if users is None and self.config["data_dir"] == self.data_dir and self.config["domain"] == DOMAIN:
+            shutil.copytree(data_with_users(), self.data_dir)
+            self.new_users = {}
+        elif not os.path.exists(self.data_dir):
+            os.mkdir(self.data_dir, 0o700)
 
     def write_config(self):
         with open(self.config_file, "w", encoding="utf-8") as file:
