@@ -22,6 +22,7 @@
 #define SERVER_QUIET_TRIES_MAX 1500u /* times the poll: what cannot be handled by then is not acknowledged either */
 #define SERVER_CLOSE_POLL_US   1000u
 #define SERVER_CLOSE_ROUNDS    5000u /* times the poll, at most */
+#define SERVER_FAREWELL_TRIES_MAX 250u
 #define SERVER_RETIRED_MAX     1000u
 #define SERVER_STORE_RESERVE   (64u << 20)
 
@@ -212,6 +213,8 @@ bool server_reload(struct server *server, struct config **config, struct xy_buf 
 {
     struct xy_tls_config *tls = certificate_load(*config, server->env, error);
     if (tls == NULL || server->retired_count == SERVER_RETIRED_MAX) {
+        if (tls != NULL)
+            xy_buf_printf(error, "reloaded %u times: the next change needs a restart", SERVER_RETIRED_MAX);
         xy_tls_config_unref(&tls);
         return false;
     }
@@ -250,24 +253,40 @@ static void on_quiet_poll(struct shard *shard, struct shard_timer *timer)
     shard_timer_set(shard, timer, xy_now_us(shard->env) + SERVER_QUIET_POLL_US);
 }
 
+static void poll_until(struct shard *shard, struct server *server,
+                       void (*reached)(struct shard *shard, struct shard_timer *timer))
+{
+    struct quiet *quiet = calloc(1, sizeof(*quiet));
+    xy_assert(quiet != NULL);
+    quiet->server = server;
+    quiet->timer.fn = reached;
+    shard_timer_set(shard, &quiet->timer, xy_now_us(shard->env));
+}
+
 static void on_quiesce(struct shard *shard, void *payload)
 {
-    struct server *server = *(struct server **)payload;
-    struct quiet *quiet = calloc(1, sizeof(*quiet));
     if (shard->index == 0)
         net_listen_stop(shard);
     sessions_quiesce(shard);
-    xy_assert(quiet != NULL);
-    quiet->server = server;
-    quiet->timer.fn = on_quiet_poll;
-    shard_timer_set(shard, &quiet->timer, xy_now_us(shard->env));
+    poll_until(shard, *(struct server **)payload, on_quiet_poll);
+}
+
+/* Until the last bytes are sent and the peers have closed too, which most do at once. */
+static void on_farewell_poll(struct shard *shard, struct shard_timer *timer)
+{
+    struct quiet *quiet = xy_container_of(timer, struct quiet, timer);
+    if (net_is_empty(shard) || ++quiet->tries >= SERVER_FAREWELL_TRIES_MAX) {
+        sem_post(&quiet->server->reached);
+        free(quiet);
+        return;
+    }
+    shard_timer_set(shard, timer, xy_now_us(shard->env) + SERVER_QUIET_POLL_US);
 }
 
 static void on_shutdown(struct shard *shard, void *payload)
 {
-    struct server *server = *(struct server **)payload;
     sessions_shutdown(shard);
-    sem_post(&server->reached);
+    poll_until(shard, *(struct server **)payload, on_farewell_poll);
 }
 
 static void ask_all(struct server *server, shard_fn *fn)

@@ -2,7 +2,8 @@
  *
  * Reading uses the shard's buffers, so an idle connection holds none. Writing goes straight to the socket; what the
  * kernel does not take is kept here and sent when the socket is writable, and the owner writes nothing more until then.
- * A closed connection lingers, without an owner, until what it kept is sent or CONN_LINGER_MS have passed. */
+ * A closed connection lingers, without an owner, until what it kept is sent and the peer has closed too, or CONN_LINGER_MS
+ * have passed: closing a socket with unread input makes the kernel throw away what it has not sent yet. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 enum conn_tls {
     CONN_PLAIN,
     CONN_TLS_PENDING, /* once what is kept is gone */
+    CONN_TLS_QUEUED,  /* once there is room for another handshake; nothing is read */
     CONN_HANDSHAKE,
     CONN_SECURE,
 };
@@ -36,7 +38,8 @@ struct conn {
     struct shard_timer linger;
     struct xy_list all;
     struct xy_list handshake;  /* in net->handshakes while a step is due */
-    struct xy_list unfinished; /* in net->unfinished until the handshake is complete */
+    struct xy_list unfinished; /* in net->unfinished or net->queued until the handshake is complete */
+    uint64_t began_us;         /* when the handshake did */
     struct xy_tls *tls;
     struct xy_buf kept; /* bytes for the socket that it would not take */
     size_t kept_sent;
@@ -75,7 +78,7 @@ static void conn_leave_loop(struct conn *conn)
 
 static void handshake_forget(struct conn *conn)
 {
-    if (xy_list_linked(&conn->unfinished))
+    if (xy_list_linked(&conn->unfinished) && conn->tls_state != CONN_TLS_QUEUED)
         conn_net(conn)->unfinished_count--;
     xy_list_remove(&conn->unfinished);
     xy_list_remove(&conn->handshake);
@@ -89,6 +92,7 @@ static void conn_destroy(struct conn *conn)
     xy_tls_free(&conn->tls);
     xy_buf_free(&conn->kept);
     close(conn->fd);
+    net_peer_left(conn->link.shard, &conn->link);
     free(conn);
 }
 
@@ -126,7 +130,8 @@ static void conn_poll(struct conn *conn)
 {
     if (conn->gone || conn->poller == NULL)
         return;
-    int events = (conn->paused ? 0 : UV_READABLE) | (conn->want_write ? UV_WRITABLE : 0);
+    bool reads = !conn->paused && conn->tls_state != CONN_TLS_QUEUED;
+    int events = (reads ? UV_READABLE : 0) | (conn->want_write ? UV_WRITABLE : 0);
     if (events == 0)
         uv_poll_stop(&conn->poller->poll);
     else
@@ -171,10 +176,10 @@ static void kept_done(struct conn *conn)
     conn->want_write = false;
     conn_poll(conn);
     if (conn->closing)
-        conn_destroy(conn);
+        shutdown(conn->fd, SHUT_WR);
     else if (conn->tls_state == CONN_TLS_PENDING)
         tls_begin(conn);
-    else if (conn->tls_state != CONN_HANDSHAKE)
+    else if (conn->tls_state == CONN_PLAIN || conn->tls_state == CONN_SECURE)
         conn->link.shard->link_events->writable(&conn->link);
 }
 
@@ -214,34 +219,37 @@ static unsigned unfinished_of_peer(const struct net *net, const char *peer)
     return count;
 }
 
-/* Too many handshakes at once: the oldest of the address that has most of them makes room, so that somebody who begins
- * and never finishes (hostile input 29) shuts nobody out but himself. */
-static void unfinished_evict(struct net *net)
+/* Too many handshakes at once: of those that had their time, the oldest of the address that has most of them makes room,
+ * so that somebody who begins and never finishes (hostile input 29) shuts nobody out but himself. false: all are young. */
+static bool unfinished_evict(struct net *net, uint64_t now_us)
 {
     struct conn *victim = NULL;
     unsigned most = 0;
     xy_list_each(entry, &net->unfinished)
     {
         struct conn *conn = xy_container_of(entry, struct conn, unfinished);
+        if (now_us < conn->began_us + NET_HANDSHAKE_PATIENCE_US)
+            break; /* they are in order of age */
         unsigned count = unfinished_of_peer(net, conn->link.peer);
         if (count > most) {
             most = count;
             victim = conn;
         }
     }
-    xy_assert(victim != NULL);
+    if (victim == NULL)
+        return false;
     stat_add(net->shard, connections_refused, 1);
     handshake_forget(victim);
     conn_gone(victim);
+    return true;
 }
 
-static void tls_begin(struct conn *conn)
+static void handshake_begin(struct conn *conn, uint64_t now_us)
 {
     struct net *net = conn_net(conn);
-    if (net->unfinished_count >= conn->link.shard->config->limits.handshakes)
-        unfinished_evict(net);
     conn->tls = net->tls ? xy_tls_new(net->tls, NULL) : NULL;
     conn->tls_state = CONN_HANDSHAKE;
+    conn->began_us = now_us;
     if (conn->tls == NULL) {
         stat_add(conn->link.shard, connections_refused, 1);
         conn_gone(conn);
@@ -249,6 +257,45 @@ static void tls_begin(struct conn *conn)
     }
     xy_list_append(&net->unfinished, &conn->unfinished);
     net->unfinished_count++;
+    conn_poll(conn);
+}
+
+/* As many of the queue as there is room for; a crowd that reconnects at once waits its turn. */
+static void handshakes_admit(struct net *net)
+{
+    struct shard *shard = net->shard;
+    uint64_t now_us = xy_now_us(shard->env);
+    while (!xy_list_empty(&net->queued)) {
+        if (net->unfinished_count >= shard->config->limits.handshakes && !unfinished_evict(net, now_us)) {
+            struct conn *oldest = xy_container_of(net->unfinished.next, struct conn, unfinished);
+            shard_timer_set(shard, &net->patience, oldest->began_us + NET_HANDSHAKE_PATIENCE_US);
+            return;
+        }
+        struct conn *conn = xy_container_of(net->queued.next, struct conn, unfinished);
+        xy_list_remove(&conn->unfinished);
+        handshake_begin(conn, now_us);
+    }
+    shard_timer_cancel(shard, &net->patience);
+}
+
+void conn_on_patience(struct shard *shard, struct shard_timer *timer)
+{
+    (void)timer;
+    handshakes_admit(shard->net);
+}
+
+/* Whose address has nothing under way goes first: one address cannot fill the queue for the others. */
+static void tls_begin(struct conn *conn)
+{
+    struct net *net = conn_net(conn);
+    conn->tls_state = CONN_TLS_QUEUED;
+    if (net->unfinished_count >= conn->link.shard->config->limits.handshakes &&
+        unfinished_of_peer(net, conn->link.peer) == 0)
+        xy_list_prepend(&net->queued, &conn->unfinished);
+    else
+        xy_list_append(&net->queued, &conn->unfinished);
+    conn_poll(conn);
+    handshakes_admit(net);
 }
 
 /* What the owner may have done to the connection while it was called. */
@@ -354,6 +401,14 @@ static void conn_read(struct conn *conn)
         conn_gone(conn);
 }
 
+/* After our end: whatever the peer still says, until it closes too. */
+static void conn_discard(struct conn *conn)
+{
+    ssize_t n = recv(conn->fd, conn_net(conn)->read_buffer, NET_READ_BYTES, 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        conn_gone(conn);
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
     struct poller *poller = xy_container_of(poll, struct poller, poll);
@@ -366,7 +421,9 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     /* flushing may have ended the connection; then the poller is closing */
     if ((events & UV_READABLE) && !uv_is_closing((uv_handle_t *)poll)) {
         struct conn *conn = poller->conn;
-        if (!conn->gone && !conn->paused && !conn->closing)
+        if (conn->closing && !conn->gone)
+            conn_discard(conn);
+        else if (!conn->gone && !conn->paused && conn->tls_state != CONN_TLS_QUEUED)
             conn_read(conn);
     }
 }
@@ -411,8 +468,7 @@ static void conn_start_tls(struct link *link)
         tls_begin(conn);
 }
 
-/* The connection may be in the middle of a callback, so it is destroyed by its timer: at once when there is nothing to
- * send, else when that is done or has taken too long. */
+/* The connection may be in the middle of a callback, so it is destroyed by its timer, or when the peer closes too. */
 static void conn_close(struct link *link)
 {
     struct conn *conn = conn_of(link);
@@ -425,13 +481,14 @@ static void conn_close(struct link *link)
         xy_tls_close(conn->tls);
         tls_flush(conn);
     }
-    bool waits = !conn->gone && conn->kept.len > 0;
-    if (!conn->gone && !waits)
+    if (conn->tls_state == CONN_TLS_QUEUED)
+        conn->tls_state = CONN_TLS_PENDING;
+    if (!conn->gone && conn->kept.len == 0)
         shutdown(conn->fd, SHUT_WR);
-    conn->paused = true;
+    conn->paused = false;
     conn_poll(conn);
     conn->linger.fn = on_linger;
-    shard_timer_set(shard, &conn->linger, xy_now_us(shard->env) + (waits ? CONN_LINGER_MS * 1000 : 0));
+    shard_timer_set(shard, &conn->linger, xy_now_us(shard->env) + (conn->gone ? 0 : CONN_LINGER_MS * 1000));
 }
 
 static void conn_sleep(struct link *link)
@@ -444,7 +501,7 @@ static void conn_sleep(struct link *link)
 static void conn_detach(struct link *link)
 {
     struct conn *conn = conn_of(link);
-    xy_assert(conn->kept.len == 0 && !conn->closing && conn->tls_state != CONN_HANDSHAKE);
+    xy_assert(!conn->closing && (conn->tls_state == CONN_PLAIN || conn->tls_state == CONN_SECURE));
     link->owner = NULL;
     conn_leave_loop(conn);
 }
@@ -492,6 +549,8 @@ static const struct link_calls conn_calls = {
 
 bool conn_handshake_step(struct net *net)
 {
+    if (!xy_list_empty(&net->queued))
+        handshakes_admit(net);
     if (!xy_list_empty(&net->handshakes)) {
         struct conn *conn = xy_container_of(net->handshakes.next, struct conn, handshake);
         xy_list_remove(&conn->handshake);
@@ -502,23 +561,26 @@ bool conn_handshake_step(struct net *net)
 
 void conn_accept(struct shard *shard, const struct conn_origin *origin)
 {
+    struct link link = { .calls = &conn_calls,
+                         .shard = shard,
+                         .kind = origin->kind,
+                         .loopback = origin->loopback,
+                         .uid = origin->uid };
+    memcpy(link.peer, origin->peer, sizeof(link.peer));
     struct conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL) {
         close(origin->fd);
+        net_peer_left(shard, &link);
         return;
     }
-    conn->link = (struct link){ .calls = &conn_calls,
-                                .shard = shard,
-                                .kind = origin->kind,
-                                .loopback = origin->loopback,
-                                .uid = origin->uid };
-    memcpy(conn->link.peer, origin->peer, sizeof(conn->link.peer));
+    conn->link = link;
     conn->fd = origin->fd;
     xy_list_init(&conn->all);
     xy_list_init(&conn->handshake);
     xy_list_init(&conn->unfinished);
     if (!conn_join_loop(conn, shard)) {
         close(conn->fd);
+        net_peer_left(shard, &link);
         free(conn);
         return;
     }

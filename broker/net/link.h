@@ -29,8 +29,8 @@ struct link_calls {
     void (*start_tls)(struct link *link); /* after everything written so far */
     void (*close)(struct link *link);     /* flushes what is kept, then ends; the owner hears nothing more */
     void (*sleep)(struct link *link);     /* idle: give memory back */
-    /* Packs the link up for another shard: detached from its loop, without an owner, nothing kept. Then `attach` there
-     * continues it; false: no memory, and the link is gone. */
+    /* Packs the link up for another shard: detached from its loop, without an owner; what it kept goes along. Then `attach`
+     * there continues it; false: no memory, and the link is gone. */
     void (*detach)(struct link *link);
     bool (*attach)(struct link *link, struct shard *shard, void *owner);
 };

@@ -43,11 +43,24 @@ static void origin_from_inet(struct conn_origin *origin, const struct sockaddr_s
     origin->loopback = IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
-static bool origin_read(struct conn_origin *origin, const struct sockaddr_storage *address)
+/* A peer that vanished without a word is noticed: by the kernel's questions when nothing is under way, by the age of what
+ * it does not acknowledge otherwise. */
+static void socket_tune(int fd, const struct config *config)
+{
+    int on = 1, idle = NET_KEEPALIVE_IDLE_S, interval = NET_KEEPALIVE_INTERVAL_S, count = NET_KEEPALIVE_COUNT;
+    unsigned stalled_ms = (unsigned)config->limits.stalled_timeout_ms; /* at most a day */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stalled_ms, sizeof(stalled_ms));
+}
+
+static bool origin_read(struct conn_origin *origin, const struct sockaddr_storage *address, const struct config *config)
 {
     if (origin->kind != LINK_LOCAL) {
-        int on = 1;
-        setsockopt(origin->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        socket_tune(origin->fd, config);
         origin_from_inet(origin, address);
         return true;
     }
@@ -60,7 +73,100 @@ static bool origin_read(struct conn_origin *origin, const struct sockaddr_storag
     return true;
 }
 
-/* Out of descriptors: log it and leave the peer in the backlog; the next readiness tries again. */
+/* --- how many connections an address has (hostile input 29) -------------------------------------------------------- */
+
+struct peer {
+    unsigned count;
+    char address[LINK_PEER_MAX];
+};
+
+static bool peer_enter(struct net *net, const char *address)
+{
+    if (net->peers == NULL) {
+        uint64_t seed;
+        xy_random(net->shard->env, &seed, sizeof(seed));
+        net->peers = xy_table_new(seed);
+    }
+    struct peer *peer = net->peers ? xy_table_get(net->peers, xy_str(address)) : NULL;
+    if (peer) {
+        if (peer->count >= net->shard->config->limits.connections_per_address)
+            return false;
+        peer->count++;
+        return true;
+    }
+    peer = net->peers ? calloc(1, sizeof(*peer)) : NULL;
+    if (peer == NULL)
+        return false;
+    peer->count = 1;
+    memcpy(peer->address, address, strlen(address) + 1);
+    if (xy_table_put(net->peers, xy_str(peer->address), peer, NULL))
+        return true;
+    free(peer);
+    return false;
+}
+
+static void on_left(struct shard *shard, void *payload)
+{
+    const char *address = payload;
+    struct net *net = shard->net;
+    struct peer *peer = net && net->peers ? xy_table_get(net->peers, xy_str(address)) : NULL;
+    if (peer == NULL || --peer->count > 0)
+        return;
+    xy_table_remove(net->peers, xy_str(address));
+    free(peer);
+}
+
+void net_peer_left(struct shard *shard, const struct link *link)
+{
+    if (link->kind != LINK_LOCAL)
+        shard_mail(shard, 0, on_left, link->peer, strlen(link->peer) + 1);
+}
+
+void net_peers_free(struct net *net)
+{
+    size_t position = 0;
+    struct peer *peer;
+    while (net->peers && (peer = xy_table_next(net->peers, &position, NULL)) != NULL) {
+        xy_table_remove(net->peers, xy_str(peer->address));
+        free(peer);
+    }
+    xy_table_free(&net->peers);
+}
+
+/* --- taking them ---------------------------------------------------------------------------------------------------- */
+
+/* Once a second at most: who floods us shall not flood the log. */
+static void complain_about(struct net *net, const char *peer, const char *why)
+{
+    struct shard *shard = net->shard;
+    uint64_t now_us = xy_now_us(shard->env);
+    stat_add(shard, connections_refused, 1);
+    if (net->complained_us != 0 && now_us < net->complained_us + NET_COMPLAIN_US)
+        return;
+    net->complained_us = now_us;
+    log_warning(shard->log, "connection not accepted", LOG_Z("peer", peer), LOG_Z("why", why));
+}
+
+static void on_connections(uv_poll_t *poll, int status, int events);
+
+static void accept_go_on(struct shard *shard, struct shard_timer *timer)
+{
+    struct net *net = shard->net;
+    (void)timer;
+    for (unsigned i = 0; i < net->listeners_count; i++)
+        uv_poll_start(&net->listeners[i]->poll, UV_READABLE, on_connections);
+}
+
+/* Peers wait in the backlog while descriptors or memory are short: looking again at once would only spin. */
+static void accept_rest(struct net *net)
+{
+    for (unsigned i = 0; i < net->listeners_count; i++)
+        uv_poll_stop(&net->listeners[i]->poll);
+    net->accept_pause.fn = accept_go_on;
+    shard_timer_set(net->shard, &net->accept_pause, xy_now_us(net->shard->env) + NET_ACCEPT_PAUSE_US);
+}
+
+/* false: no more for now. */
 static bool accept_one(struct listener *listener)
 {
     struct net *net = listener->net;
@@ -70,13 +176,22 @@ static bool accept_one(struct listener *listener)
     struct conn_origin origin = { .kind = listener->kind };
     origin.fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (origin.fd < 0) {
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-            stat_add(shard, connections_refused, 1);
-            log_warning(shard->log, "cannot accept connections", LOG_Z("why", strerror(errno)));
+        int problem = errno;
+        if (problem == EMFILE || problem == ENFILE || problem == ENOBUFS || problem == ENOMEM) {
+            complain_about(net, "", strerror(problem));
+            accept_rest(net);
         }
-        return errno == ECONNABORTED || errno == EINTR;
+        return problem != EAGAIN && !shard_timer_is_set(&net->accept_pause); /* other errors are this peer's alone */
     }
-    if (!origin_read(&origin, &address)) {
+    const char *why = NULL;
+    if (!origin_read(&origin, &address, shard->config))
+        why = "it left at once";
+    else if (shard_memory_is_short(shard) && origin.kind != LINK_LOCAL)
+        why = "memory is short (limits.memory)";
+    else if (origin.kind != LINK_LOCAL && !peer_enter(net, origin.peer))
+        why = "that address has too many connections (limits.connections_per_address)";
+    if (why) {
+        complain_about(net, origin.peer, why);
         close(origin.fd);
         return true;
     }
@@ -275,6 +390,7 @@ void net_listen_start(struct shard *shard)
         xy_assert(problem == 0);
         uv_poll_start(&listener->poll, UV_READABLE, on_connections);
     }
+    memory_watch(net);
 }
 
 static void on_listener_closed(uv_handle_t *handle)
@@ -287,13 +403,15 @@ void net_listen_stop(struct shard *shard)
     struct net *net = shard->net;
     for (unsigned i = 0; i < net->listeners_count; i++) {
         struct listener *listener = net->listeners[i];
-        close(listener->fd);
+        int fd = listener->fd;
         if (listener->path[0])
             unlink(listener->path);
         if (listener->poll.loop)
             uv_close((uv_handle_t *)&listener->poll, on_listener_closed);
         else
             free(listener);
+        close(fd); /* not before libuv let go of it */
     }
+    shard_timer_cancel(shard, &net->accept_pause);
     net->listeners_count = 0;
 }

@@ -59,6 +59,9 @@ bool net_init(struct shard *shard, struct xy_tls_config *tls)
     xy_list_init(&net->conns);
     xy_list_init(&net->handshakes);
     xy_list_init(&net->unfinished);
+    xy_list_init(&net->queued);
+    net->patience.fn = conn_on_patience;
+    net->memory_fd = -1;
     shard->net = net;
     bool ok = net->read_buffer && net->plain_buffer && uv_loop_init(&net->loop) == 0;
     xy_assert(ok); /* at start: nothing can be served without it */
@@ -89,6 +92,10 @@ void net_free(struct shard *shard)
     uv_run(&net->loop, UV_RUN_DEFAULT);
     int left = uv_loop_close(&net->loop);
     xy_assert(left == 0);
+    shard_timer_cancel(shard, &net->patience);
+    shard_timer_cancel(shard, &net->accept_pause);
+    memory_watch_end(net);
+    net_peers_free(net);
     xy_tls_config_unref(&net->tls);
     free(net->read_buffer);
     free(net->plain_buffer);
@@ -112,6 +119,11 @@ void net_stop(struct shard *shard)
 {
     atomic_store_explicit(&shard->net->stopping, true, memory_order_release);
     net_wake(shard);
+}
+
+bool net_is_empty(const struct shard *shard)
+{
+    return xy_list_empty(&shard->net->conns);
 }
 
 void net_set_tls(struct shard *shard, struct xy_tls_config *tls)

@@ -27,5 +27,7 @@ bool net_listen_local(struct shard *shard0, struct xy_str path, struct xy_buf *e
 void net_listen_start(struct shard *shard0); /* before shard 0's thread runs, or on it */
 void net_listen_stop(struct shard *shard0);  /* on shard 0's thread */
 
+bool net_is_empty(const struct shard *shard); /* no connections, lingering ones included */
+
 /* Handshakes from now on use this configuration (reload). Takes a reference. On the shard's thread. */
 void net_set_tls(struct shard *shard, struct xy_tls_config *tls);

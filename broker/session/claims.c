@@ -63,7 +63,8 @@ static bool deliver_live(struct session *session, const struct route *route, str
 {
     if (route->claim != DELIVERY_NO_CLAIM && event->seq != 0) /* notices without an item are owed to nobody */
         return claim_deliver(session, route->claim, route->run, event, 1);
-    if (!outbox_full(session) && event_push(session, event, DELIVERY_NO_CLAIM, 1))
+    if (!outbox_full(session) && !shard_memory_is_short(session->shard) &&
+        event_push(session, event, DELIVERY_NO_CLAIM, 1))
         return true;
     stat_add(session->shard, events_dropped, 1);
     return false;
@@ -90,7 +91,8 @@ void claims_notify(struct shard *shard, struct session_ref ref, struct event *ev
     struct session *session = session_find(shard, ref);
     if (session == NULL || session->state < SESSION_BOUND)
         return;
-    if (outbox_full(session) || !event_push(session, event, DELIVERY_NO_CLAIM, 1))
+    if (outbox_full(session) || shard_memory_is_short(shard) ||
+        !event_push(session, event, DELIVERY_NO_CLAIM, 1))
         stat_add(shard, events_dropped, 1);
 }
 

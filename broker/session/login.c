@@ -185,8 +185,21 @@ void login_on_authenticated(struct session *session, const struct xy_stream_even
         session_fail(session, XY_STREAM_RESOURCE_CONSTRAINT, "memory is short");
 }
 
+static bool too_many_sessions(struct shard *shard)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < shard_count(shard); i++)
+        count += atomic_load_explicit(&shard_group_get(shard->group, i)->stats->sessions, memory_order_relaxed);
+    return count >= shard->config->limits.sessions;
+}
+
 void login_on_bind(struct session *session, const struct xy_stream_event *event)
 {
+    if (too_many_sessions(session->shard)) {
+        struct xy_error error = xy_error_make(XY_RESOURCE_CONSTRAINT, "the broker has as many sessions as it may have");
+        xy_stream_bind_failed(session->stream, &error);
+        return;
+    }
     address_bind(session->shard, session->ref, xy_jid_bare(session->jid), event->resource);
 }
 

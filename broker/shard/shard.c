@@ -50,6 +50,7 @@ struct shard_group {
     struct shard_stats *stats;
     struct xy_str secret;
     char own_secret[32];
+    atomic_bool memory_short;
 };
 
 static void shard_start(struct shard_group *group, unsigned index, const struct shard_group_options *options)
@@ -146,6 +147,16 @@ struct shard *shard_group_get(struct shard_group *group, unsigned index)
 struct store *shard_group_store(const struct shard_group *group)
 {
     return group->store;
+}
+
+bool shard_memory_is_short(const struct shard *shard)
+{
+    return atomic_load_explicit(&shard->group->memory_short, memory_order_relaxed);
+}
+
+void shard_group_set_memory_short(struct shard_group *group, bool is_short)
+{
+    atomic_store_explicit(&group->memory_short, is_short, memory_order_relaxed);
 }
 
 unsigned shard_owner(const struct shard *shard, struct xy_str key)

@@ -73,6 +73,11 @@ unsigned shard_count(const struct shard *shard);
 struct shard *shard_group_get(struct shard_group *group, unsigned index);
 struct store *shard_group_store(const struct shard_group *group); /* what all shards write to; NULL: none */
 
+/* More memory is in use than limits.memory: shed what may be shed (at-most-once events, new connections). Set by
+ * broker/net, read by any thread. */
+bool shard_memory_is_short(const struct shard *shard);
+void shard_group_set_memory_short(struct shard_group *group, bool is_short);
+
 /* The shard that owns an address (bare JID) or node (name). Same answer everywhere. */
 unsigned shard_owner(const struct shard *shard, struct xy_str key);
 
