@@ -15,6 +15,7 @@
 #include "broker/config_keys.h"
 #include "broker/config_syntax.h"
 #include "core/base/assert.h"
+#include "core/jid.h"
 
 #define KEYS_MAX        64u
 #define KEY_BYTES_MAX   64u /* longest path the edit distance looks at */
@@ -83,15 +84,32 @@ static unsigned key_distance(struct xy_str given, const char *path)
     return last < whole ? last : whole;
 }
 
-static const char *nearest_key(struct xy_str given)
+static struct xy_str nearest_key(struct xy_str given)
 {
-    const char *nearest = config_keys[0].path;
+    struct xy_str nearest = XY_STR_NONE;
     unsigned best = UINT32_MAX;
     for (size_t i = 0; i < config_keys_count; i++) {
         unsigned distance = key_distance(given, config_keys[i].path);
         if (distance < best) {
             best = distance;
-            nearest = config_keys[i].path;
+            nearest = xy_str(config_keys[i].path);
+        }
+    }
+    return nearest;
+}
+
+/* For an object: `lisen { … }` means `listen`, not a key that happens to be spelt like that. */
+static struct xy_str nearest_section(struct xy_str given)
+{
+    struct xy_str nearest = XY_STR_NONE;
+    unsigned best = UINT32_MAX;
+    for (size_t i = 0; i < config_keys_count; i++) {
+        const char *path = config_keys[i].path, *dot = strchr(path, '.');
+        struct xy_str section = dot ? xy_str_n(path, (size_t)(dot - path)) : XY_STR_NONE;
+        unsigned distance = dot ? edit_distance(given, section) : UINT32_MAX;
+        if (distance < best) {
+            best = distance;
+            nearest = section;
         }
     }
     return nearest;
@@ -254,10 +272,22 @@ static bool is_address(struct xy_str text)
     return inet_pton(v6 ? AF_INET6 : AF_INET, host, binary) == 1;
 }
 
-static bool is_bare_jid(struct xy_str text)
+static bool is_account(struct xy_str text)
 {
-    const char *at = memchr(text.data, '@', text.len);
-    return at && at > text.data && at + 1 < text.data + text.len && !memchr(text.data, '/', text.len);
+    struct xy_jid jid = { 0 };
+    struct xy_arena *arena = xy_arena_new();
+    bool ok = arena && xy_jid_parse(arena, text, &jid) && jid.local_len > 0 && xy_jid_is_bare(jid);
+    xy_arena_free(&arena);
+    return ok;
+}
+
+static bool is_domain(struct xy_str text)
+{
+    struct xy_str prepared;
+    struct xy_arena *arena = xy_arena_new();
+    bool ok = arena && xy_jid_prep_domain(arena, text, &prepared);
+    xy_arena_free(&arena);
+    return ok;
 }
 
 static bool check_element(struct loading *loading, const struct config_key *key,
@@ -266,10 +296,10 @@ static bool check_element(struct loading *loading, const struct config_key *key,
     const char *wanted = NULL;
     if (key->type == CONFIG_ADDRESSES && !is_address(value->text))
         wanted = "ADDRESS:PORT, such as \"127.0.0.1:5222\" or \"[::]:5222\"";
-    else if (key->type == CONFIG_JIDS && !is_bare_jid(value->text))
+    else if (key->type == CONFIG_JIDS && !is_account(value->text))
         wanted = "an account such as \"ops@example.org\"";
-    else if (value->text.len == 0)
-        wanted = "not empty";
+    else if (key->type == CONFIG_DOMAINS && !is_domain(value->text))
+        wanted = "a domain such as \"example.org\"";
     if (wanted)
         fault(loading, value->line, "%s = \"%.*s\": must be %s", key->path, XY_ARG(value->text), wanted);
     return !wanted;
@@ -290,7 +320,7 @@ static void set_list(struct loading *loading, const struct config_key *key, cons
 
 static bool is_list(enum config_type type)
 {
-    return type == CONFIG_STRINGS || type == CONFIG_ADDRESSES || type == CONFIG_JIDS;
+    return type == CONFIG_DOMAINS || type == CONFIG_ADDRESSES || type == CONFIG_JIDS;
 }
 
 static void set_value(struct loading *loading, const struct config_key *key, const struct config_entry *entry)
@@ -326,7 +356,7 @@ static void add_local_user(struct loading *loading, struct xy_str uid_text, cons
         fault(loading, entry->line, "auth.local_users: \"%.*s\" is not a numeric user id", XY_ARG(uid_text));
         return;
     }
-    if (entry->kind != CONFIG_SCALAR || !is_bare_jid(entry->values[0].text)) {
+    if (entry->kind != CONFIG_SCALAR || !is_account(entry->values[0].text)) {
         fault(loading, entry->line, "auth.local_users.%u: must be an account such as \"ops@example.org\"",
               uid);
         return;
@@ -412,8 +442,8 @@ static void on_entry(void *ctx, const struct config_entry *entry)
         }
     }
     if (!is_section(entry->path))
-        fault(loading, entry->line, "unknown key \"%.*s\"; the nearest is \"%s\"", XY_ARG(entry->path),
-              nearest_key(entry->path));
+        fault(loading, entry->line, "unknown key \"%.*s\"; the nearest is \"%.*s\"", XY_ARG(entry->path),
+              XY_ARG(entry->kind == CONFIG_OBJECT ? nearest_section(entry->path) : nearest_key(entry->path)));
     else if (entry->kind != CONFIG_OBJECT)
         fault(loading, entry->line, "%.*s: must be an object, as in %.*s { … }", XY_ARG(entry->path),
               XY_ARG(entry->path));
@@ -443,6 +473,24 @@ static unsigned line_of(const struct loading *loading, const char *path)
     return 0;
 }
 
+/* The address of publish-subscribe: given, or below the first domain. */
+static void finish_service(struct loading *loading)
+{
+    struct config *config = loading->config;
+    struct xy_str *service = &config->pubsub.service;
+    unsigned line = line_of(loading, "pubsub.service");
+    if (!xy_str_present(*service) && config->domains.count > 0)
+        *service = xy_arena_printf(config->arena, "pubsub.%.*s", XY_ARG(config->domains.items[0]));
+    if (xy_str_present(*service) && !is_domain(*service))
+        fault(loading, line, "pubsub.service = \"%.*s\": must be a domain such as \"pubsub.example.org\"",
+              XY_ARG(*service));
+    for (size_t i = 0; i < config->domains.count; i++) {
+        if (xy_str_eq(config->domains.items[i], *service))
+            fault(loading, line, "pubsub.service = \"%.*s\": is one of the domains; it needs a name of its own",
+                  XY_ARG(*service));
+    }
+}
+
 /* What `auto` means on this machine, what follows from other keys, and what only makes sense together. */
 static void finish(struct loading *loading)
 {
@@ -461,9 +509,7 @@ static void finish(struct loading *loading)
     if (config->domains.count == 0 && loading->faults == 0)
         fault(loading, line_of(loading, "domains") + line_of(loading, "domain"),
               "at least one domain is needed");
-    if (!xy_str_present(config->pubsub.service) && config->domains.count > 0)
-        config->pubsub.service =
-            xy_arena_printf(config->arena, "pubsub.%.*s", XY_ARG(config->domains.items[0]));
+    finish_service(loading);
     if (config->data_dir.len == 0)
         fault(loading, line_of(loading, "data_dir"), "data_dir must not be empty");
     if (xy_str_present(config->tls.certificate) != xy_str_present(config->tls.key))

@@ -48,8 +48,8 @@ static const char *const unlimited[] = { "unlimited", NULL };
 
 /* clang-format off */
 const struct config_key config_keys[] = {
-    TEXT("domain", CONFIG_STRINGS, "localhost", domains),
-    TEXT("domains", CONFIG_STRINGS, NULL, domains),
+    TEXT("domain", CONFIG_DOMAINS, "localhost", domains),
+    TEXT("domains", CONFIG_DOMAINS, NULL, domains),
     TEXT("data_dir", CONFIG_STRING, "/var/lib/xylem", data_dir),
     { "shards", CONFIG_COUNT, "auto", AT(shards), 1, CONFIG_SHARDS_MAX, automatic, 0 },
     WORD("log.level", "info", log.level, levels),

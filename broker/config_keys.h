@@ -8,7 +8,7 @@
 
 enum config_type {
     CONFIG_STRING,
-    CONFIG_STRINGS,   /* an array, or a single string */
+    CONFIG_DOMAINS,   /* an array, or a single string; as all lists */
     CONFIG_ADDRESSES, /* strings of the form ADDRESS:PORT */
     CONFIG_JIDS,      /* strings of the form local@domain */
     CONFIG_BOOL,

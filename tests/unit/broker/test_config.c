@@ -210,7 +210,7 @@ static void test_unknown_keys_name_the_nearest(void **state)
     refuse(XY_STR("domain = a.org\nlisten {\n  c2x = \"[::]:1\"\n}\n"),
            "x.conf:3: unknown key \"listen.c2x\"; the nearest is \"listen.c2s\"\n");
     refuse(XY_STR("limts { stanza_size = 1mb }"),
-           "x.conf:1: unknown key \"limts\"; the nearest is \"admins\"\n"
+           "x.conf:1: unknown key \"limts\"; the nearest is \"limits\"\n"
            "x.conf:1: unknown key \"limts.stanza_size\"; the nearest is \"limits.stanza_size\"\n");
     refuse(XY_STR("\n\nlevel = debug"), "x.conf:3: unknown key \"level\"; the nearest is \"log.level\"\n");
 }
@@ -291,7 +291,13 @@ static void test_duplicates_and_contradictions(void **state)
     refuse(XY_STR("domain = a.org\ndomains = [b.org]\n"),
            "x.conf:2: domains cannot stand beside domain on line 1\n");
     refuse(XY_STR("domains = []"), "x.conf:1: at least one domain is needed\n");
-    refuse(XY_STR("domain = \"\""), "x.conf:1: domain = \"\": must be not empty\n");
+    refuse(XY_STR("domain = \"\""), "x.conf:1: domain = \"\": must be a domain such as \"example.org\"\n");
+    refuse(XY_STR("\ndomains = [\"a.org\", \"b@c\"]"),
+           "x.conf:2: domains = \"b@c\": must be a domain such as \"example.org\"\n");
+    refuse(XY_STR("\npubsub { service = \"a/b\" }"),
+           "x.conf:2: pubsub.service = \"a/b\": must be a domain such as \"pubsub.example.org\"\n");
+    refuse(XY_STR("domain = a.org\npubsub { service = \"a.org\" }"),
+           "x.conf:2: pubsub.service = \"a.org\": is one of the domains; it needs a name of its own\n");
     refuse(XY_STR("data_dir = \"\""), "x.conf:1: data_dir must not be empty\n");
     refuse(XY_STR("\ntls { certificate = c.pem }"),
            "x.conf:2: tls.certificate and tls.key are needed together\n");
