@@ -34,9 +34,10 @@ bool address_last_activity(struct shard *shard, struct xy_str bare, uint64_t *id
 
 /* Recipients acknowledged mailbox entries. */
 void address_acked(struct shard *shard, struct xy_str bare, const uint64_t *seq, size_t count);
-/* A session ended without acknowledging these: entries of the mailbox (seq != 0) or messages that were handed over
- * without being stored (bytes, taken). They go to another session or wait in the mailbox. */
-void address_returned(struct shard *shard, struct xy_str bare, uint64_t seq, struct xy_bytes **bytes);
+/* `session` is full, or ended without acknowledging it: an entry of the mailbox (seq != 0), or a message that was handed
+ * over without being stored (bytes, taken). It goes to another session or waits in the mailbox. */
+void address_returned(struct shard *shard, struct xy_str bare, struct session_ref session, uint64_t seq,
+                      struct xy_bytes **bytes);
 
 /* --- watchers: node owners who want to know which sessions of an account are there --------------------------------- */
 

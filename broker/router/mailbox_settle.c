@@ -76,6 +76,7 @@ void mailbox_session_gone(struct address *address, struct session_ref session)
 }
 
 struct returned_mail {
+    struct session_ref session;
     uint64_t seq;
     struct xy_bytes *bytes;
     struct mail_str bare;
@@ -121,13 +122,15 @@ static void retry(struct shard *shard, struct shard_timer *timer)
 }
 
 /* By a session that is full: not again at once. One that ended unbinds next, and that releases it for good. */
-static void return_entry(struct address *address, uint64_t seq)
+static void return_entry(struct address *address, struct session_ref session, uint64_t seq)
 {
     struct mailbox *mailbox = &address->mailbox;
     struct flight *flight = flight_find(mailbox, seq);
-    if (!flight || flight->holders_count > 1)
+    if (!flight)
+        return;
+    flight_release(flight, session);
+    if (flight->holders_count > 0)
         return; /* another session has it too */
-    flight->holders_count = 0;
     mailbox->returned = true;
     mailbox->retry.fn = retry;
     if (!shard_timer_is_set(&mailbox->retry))
@@ -139,16 +142,17 @@ static void returned_at_owner(struct shard *shard, void *payload)
     struct returned_mail *mail = payload;
     struct address *address = address_touch(shard, mail_str_view(&mail->bare));
     if (address && mail->seq != 0)
-        return_entry(address, mail->seq);
+        return_entry(address, mail->session, mail->seq);
     else if (address && mail->bytes)
         return_unstored(address, mail->bytes);
     xy_bytes_unref(&mail->bytes);
     mail_str_free(&mail->bare);
 }
 
-void address_returned(struct shard *shard, struct xy_str bare, uint64_t seq, struct xy_bytes **bytes)
+void address_returned(struct shard *shard, struct xy_str bare, struct session_ref session, uint64_t seq,
+                      struct xy_bytes **bytes)
 {
-    struct returned_mail mail = { .seq = seq, .bytes = bytes ? *bytes : NULL };
+    struct returned_mail mail = { .session = session, .seq = seq, .bytes = bytes ? *bytes : NULL };
     if (bytes)
         *bytes = NULL;
     if (!mail_str_set(&mail.bare, bare)) {

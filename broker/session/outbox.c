@@ -188,9 +188,9 @@ static void give_back(struct xy_sm_entry *entry, bool sent, void *ctx)
     struct session *session = ctx;
     (void)sent;
     if (entry_kind(entry) == ENTRY_MESSAGE)
-        address_returned(session->shard, xy_jid_bare(session->jid), 0, &entry->bytes);
+        address_returned(session->shard, xy_jid_bare(session->jid), session->ref, 0, &entry->bytes);
     else if (entry_kind(entry) == ENTRY_MAILBOX)
-        address_returned(session->shard, xy_jid_bare(session->jid), entry_seq(entry), &entry->bytes);
+        address_returned(session->shard, xy_jid_bare(session->jid), session->ref, entry_seq(entry), &entry->bytes);
 }
 
 void outbox_return_limbo(struct session *session)

@@ -365,7 +365,7 @@ static void call_send_message(struct shard *shard, struct session_ref ref, struc
         return;
     if (session)
         stat_add(shard, outbox_full, 1);
-    address_returned(shard, bare, mailbox_seq, stanza);
+    address_returned(shard, bare, ref, mailbox_seq, stanza);
 }
 
 static enum session_verdict call_offer(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)

@@ -177,7 +177,7 @@ static void test_a_full_session_is_asked_again_later(void **state)
     uint64_t seq;
     send_number(f, 0);
     expect_number(f, alice, 0, false, &seq);
-    address_returned(fixture_home(f, alice), XY_STR(ALICE), seq, NULL);
+    address_returned(fixture_home(f, alice), XY_STR(ALICE), alice, seq, NULL);
     fixture_run(f);
     assert_null(fixture_event_of(f, alice, MESSAGE));
     send_number(f, 1); /* does not overtake */
@@ -223,6 +223,27 @@ static void test_it_stays_as_long_as_one_of_them_holds_it(void **state)
     fixture_free(&f);
 }
 
+static void test_two_full_sessions_are_asked_again_later(void **state)
+{
+    (void)state;
+    struct fixture *f = start("");
+    struct session_ref one = online(f, "one", 0), two = online(f, "two", 0);
+    uint64_t seq;
+    send_number(f, 0);
+    expect_number(f, one, 0, false, &seq);
+    expect_number(f, two, 0, false, &seq);
+    address_returned(fixture_home(f, one), XY_STR(ALICE), one, seq, NULL);
+    fixture_run(f);
+    fixture_sleep(f, 600000);
+    assert_null(fixture_event_of(f, one, MESSAGE)); /* the other one still has it */
+    address_returned(fixture_home(f, two), XY_STR(ALICE), two, seq, NULL);
+    fixture_run(f);
+    fixture_sleep(f, 600000);
+    expect_number(f, one, 0, true, &seq);
+    expect_number(f, two, 0, true, &seq);
+    fixture_free(&f);
+}
+
 static void test_not_stored_but_returned_is_stored(void **state)
 {
     (void)state;
@@ -232,7 +253,7 @@ static void test_not_stored_but_returned_is_stored(void **state)
     struct fixture_event *event = fixture_event_of(f, one, MESSAGE);
     assert_int_equal(event->seq, 0);
     struct xy_bytes *bytes = xy_bytes_new(xy_str(event->text));
-    address_returned(fixture_home(f, one), XY_STR(ALICE), 0, &bytes);
+    address_returned(fixture_home(f, one), XY_STR(ALICE), one, 0, &bytes);
     assert_null(bytes);
     leave(f, one);
     fixture_restart(f);
@@ -359,7 +380,7 @@ static void test_escaped_resources_are_recognised(void **state)
                 "/a&amp;b&apos;&lt;c&gt;&quot;'><body>-1-</body></message>");
     expect_number(f, odd, 1, false, &seq);
     /* It comes back from a full session and goes to the same again, not to the best. */
-    address_returned(fixture_home(f, odd), XY_STR(ALICE), seq, NULL);
+    address_returned(fixture_home(f, odd), XY_STR(ALICE), odd, seq, NULL);
     fixture_run(f);
     fixture_sleep(f, 600000);
     expect_number(f, odd, 1, true, &seq);
@@ -376,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_new_messages_queue_behind_old_ones),
         cmocka_unit_test(test_what_a_session_held_goes_to_the_next),
         cmocka_unit_test(test_a_full_session_is_asked_again_later),
+        cmocka_unit_test(test_two_full_sessions_are_asked_again_later),
         cmocka_unit_test(test_the_first_acknowledgement_ends_it_for_all),
         cmocka_unit_test(test_it_stays_as_long_as_one_of_them_holds_it),
         cmocka_unit_test(test_not_stored_but_returned_is_stored),

@@ -104,13 +104,13 @@ static void give_back_last(struct run *run, struct life *life)
     if (life->held_count == 0)
         return;
     uint64_t seq = life->held[--life->held_count];
-    address_returned(fixture_home(run->f, life->ref), XY_STR(ALICE), seq, NULL);
+    address_returned(fixture_home(run->f, life->ref), XY_STR(ALICE), life->ref, seq, NULL);
 }
 
 static void die(struct run *run, struct life *life)
 {
     for (size_t i = 0; i < life->held_count; i++)
-        address_returned(fixture_home(run->f, life->ref), XY_STR(ALICE), life->held[i], NULL);
+        address_returned(fixture_home(run->f, life->ref), XY_STR(ALICE), life->ref, life->held[i], NULL);
     address_unbind(fixture_home(run->f, life->ref), life->ref, XY_STR(ALICE));
     life->alive = false;
 }
