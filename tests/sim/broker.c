@@ -7,6 +7,7 @@
 #include "broker/config.h"
 #include "broker/router/router.h"
 #include "broker/session/session.h"
+#include "broker/shard/stats.h"
 #include "broker/shard/workers.h"
 #include "core/base/assert.h"
 #include "tests/sim/disk.h"
@@ -20,10 +21,21 @@
 #define STOP_POLL_US     2000u /* as broker/server.c */
 #define STOP_TRIES_MAX   1500u
 
-static const char config_text[] = "domain = \"" SIM_DOMAIN "\";\n"
-                                  "auth { allow_plaintext = true; }\n"
-                                  "limits { outbox = 64kb; stalled_timeout = 5s; }\n"
-                                  "sm { max = 30s; queue = 200; }\n";
+static struct config *configure(const struct sim_mood *mood)
+{
+    struct xy_buf text = { 0 }, errors = { 0 };
+    struct config *config = NULL;
+    xy_buf_printf(&text,
+                  "domain = \"" SIM_DOMAIN "\"; auth { allow_plaintext = true; }\n"
+                  "limits { outbox = %ukb; stalled_timeout = %us; } sm { max = %us; queue = %u; }\n",
+                  mood->outbox_kib, mood->stalled_seconds, mood->sm_seconds, mood->queue_max);
+    if (!config_parse("simulation", xy_buf_view(&text), &config, &errors))
+        fprintf(stderr, "%.*s\n", XY_ARG(xy_buf_view(&errors)));
+    xy_assert(config != NULL);
+    xy_buf_free(&text);
+    xy_buf_free(&errors);
+    return config;
+}
 
 /* --- the store's accounts ----------------------------------------------------------------------------------------- */
 
@@ -110,16 +122,11 @@ static bool rooms_start(struct sim_broker *broker)
 
 void sim_broker_start(struct sim_world *world, unsigned shards)
 {
-    struct xy_buf errors = { 0 };
     struct sim_broker *broker = world->broker = calloc(1, sizeof(*broker));
     xy_assert(broker != NULL && shards > 0 && shards <= SIM_SHARDS_MAX);
     broker->world = world;
     broker->shards = shards;
-    bool parsed = config_parse("simulation", XY_STR(config_text), &broker->config, &errors);
-    if (!parsed)
-        fprintf(stderr, "%.*s\n", XY_ARG(xy_buf_view(&errors)));
-    xy_assert(parsed);
-    xy_buf_free(&errors);
+    broker->config = configure(&world->mood);
     broker->store = open_store(world, shards);
     if (broker->store == NULL) { /* the verdict says why */
         config_free(&broker->config);
@@ -186,6 +193,16 @@ bool sim_broker_awake(const struct sim_broker *broker)
     return false;
 }
 
+uint64_t sim_broker_stat(struct sim_broker *broker, size_t offset)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < broker->shards; i++) {
+        const char *stats = (const char *)sim_broker_shard(broker, i)->stats;
+        sum += atomic_load((const atomic_uint_fast64_t *)(const void *)(stats + offset));
+    }
+    return sum;
+}
+
 /* --- ends --------------------------------------------------------------------------------------------------------- */
 
 static bool somebody_has_mail(struct sim_broker *broker)
@@ -218,6 +235,8 @@ static void take_apart(struct sim_world *world, bool crash)
     for (unsigned i = 0; i < broker->shards; i++)
         sessions_end_all(sim_broker_shard(broker, i));
     turns_until_quiet(broker);
+    world->stalls += sim_broker_stat(broker, offsetof(struct shard_stats, events_stalled)) +
+                     sim_broker_stat(broker, offsetof(struct shard_stats, outbox_full));
     for (unsigned i = 0; i < broker->shards; i++) {
         struct shard *shard = sim_broker_shard(broker, i);
         pubsub_free(shard);

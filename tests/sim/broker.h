@@ -35,4 +35,6 @@ struct shard *sim_broker_shard(struct sim_broker *broker, unsigned shard);
 void sim_broker_wake(struct sim_broker *broker, unsigned shard);
 bool sim_broker_turn(struct sim_broker *broker, unsigned shard); /* false: it sleeps */
 uint64_t sim_broker_due(const struct sim_broker *broker);        /* of the next timer */
+/* The sum over shards of a counter of struct shard_stats, by its offset there. */
+uint64_t sim_broker_stat(struct sim_broker *broker, size_t offset);
 bool sim_broker_awake(const struct sim_broker *broker);

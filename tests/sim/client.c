@@ -11,7 +11,6 @@
 #define LOGIN_US_MAX      (20u * 1000 * 1000)
 #define RETRY_US_MAX      100000u
 #define RETRY_LATE_US_MAX 3000000u
-#define AWAY_US           (40u * 1000 * 1000) /* longer than the broker waits for a resumption */
 #define RECEIVE_BYTES     4096u
 
 struct sim_client *sim_client_new(struct sim_world *world, unsigned index, unsigned account)
@@ -112,14 +111,15 @@ static void disconnected(struct sim_client *client)
     client->state = SIM_CLIENT_OFF;
     client->asked = client->ack_owed = false;
     bool away = !client->world->draining && sim_once_in(random, 30);
-    client->try_us =
-        client->world->now_us +
-        (away ? AWAY_US : sim_below(random, sim_once_in(random, 5) ? RETRY_LATE_US_MAX : RETRY_US_MAX));
+    client->try_us = client->world->now_us +
+                     (away ? (client->world->mood.sm_seconds + 2) * 1000000
+                           : sim_below(random, sim_once_in(random, 5) ? RETRY_LATE_US_MAX : RETRY_US_MAX));
 }
 
 static void connect_by(struct sim_client *client, unsigned mechanisms)
 {
     struct sim_world *world = client->world;
+    client->asks_resume = world->draining || !sim_once_in(&world->random, 10);
     char name[32], full[64];
     struct xy_str bare = sim_account_name(client->account, name);
     snprintf(full, sizeof(full), "%s/r%u", name, client->index);
@@ -129,7 +129,7 @@ static void connect_by(struct sim_client *client, unsigned mechanisms)
                                                 .plain_without_tls = true,
                                                 .tls = XY_STREAM_TLS_NONE,
                                                 .sm = client->wants_sm,
-                                                .sm_resume = true };
+                                                .sm_resume = client->asks_resume };
     if (mechanisms == XY_SASL_EXTERNAL)
         options.authzid = bare;
     if (client->resume_id_len > 0) {
@@ -199,7 +199,7 @@ static void on_bound(struct sim_client *client, const struct xy_stream_event *ev
         client->resume_id_len = event->sm_id.len;
         memcpy(client->resume_id, event->sm_id.data, event->sm_id.len);
     }
-    if (client->wants_sm && !client->resume_id_len)
+    if (client->wants_sm && client->asks_resume && !client->resume_id_len)
         sim_violation(model, "client %u did not get a session that can be resumed", client->index);
     xy_assert(model->sessions < SIM_SESSIONS_MAX);
     client->session = model->sessions++;
@@ -317,8 +317,8 @@ static void act_ready(struct sim_client *client)
     if (draining)
         return;
     if (sim_once_in(random, 100))
-        client->busy_us = world->now_us + sim_below(random, 3000000);
-    if (sim_once_in(random, 150))
+        client->busy_us = world->now_us + sim_below(random, world->mood.busy_us_max);
+    if (sim_once_in(random, world->mood.offline_in))
         go_offline(client);
 }
 

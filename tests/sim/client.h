@@ -13,7 +13,7 @@
 
 enum sim_client_state { SIM_CLIENT_OFF, SIM_CLIENT_LOGIN, SIM_CLIENT_READY };
 
-enum sim_ask { SIM_ASK_PUBLISH, SIM_ASK_CREATE, SIM_ASK_SUBSCRIBE };
+enum sim_ask { SIM_ASK_PUBLISH, SIM_ASK_CREATE, SIM_ASK_SUBSCRIBE, SIM_ASK_RETRACT };
 
 struct sim_pending {
     bool used;
@@ -27,6 +27,7 @@ struct sim_client {
     struct sim_world *world;
     unsigned index, account;
     bool wants_sm;
+    bool asks_resume;               /* of the session that is being made */
     bool subscriber, durable, bare; /* has subscriptions; at-least-once ones; of its bare JID */
     bool publisher;
     enum sim_client_state state;
@@ -36,6 +37,7 @@ struct sim_client {
     uint64_t try_us;   /* OFF: when to connect again */
     uint64_t login_us; /* LOGIN: when it began */
     uint64_t busy_us;  /* does not read until then */
+    bool unwell;       /* unavailable, or of negative priority */
     bool sm;           /* of this session */
     struct xy_sm counters;
     struct xy_sm_pool chunks;

@@ -16,7 +16,7 @@
 static void padding(struct sim_client *client, struct xy_buf *out)
 {
     struct sim_random *random = &client->world->random;
-    uint32_t len = sim_once_in(random, 6) ? sim_below(random, PADDING_MAX) : 0;
+    uint32_t len = sim_once_in(random, client->world->mood.padding_in) ? sim_below(random, PADDING_MAX) : 0;
     while (len-- > 0)
         xy_buf_char(out, 'x');
 }
@@ -61,9 +61,15 @@ static void send_message(struct sim_client *client)
 
 static void say_presence(struct sim_client *client)
 {
+    struct sim_world *world = client->world;
     char text[80];
-    int len = snprintf(text, sizeof(text), "<presence><priority>%u</priority></presence>",
-                       sim_below(&client->world->random, 3));
+    client->unwell = world->mood.moody && !world->draining && sim_once_in(&world->random, 3);
+    if (client->unwell && sim_once_in(&world->random, 2)) {
+        sim_client_push(client, XY_STR("<presence type='unavailable'/>"), 0);
+        return;
+    }
+    int priority = client->unwell ? -1 : (int)sim_below(&world->random, 3);
+    int len = snprintf(text, sizeof(text), "<presence><priority>%d</priority></presence>", priority);
     sim_client_push(client, xy_str_n(text, (size_t)len), 0);
 }
 
@@ -92,6 +98,9 @@ static void say_request(struct sim_client *client, const struct sim_pending *pen
                          "<field var='{urn:xylem:delivery:0}mode'><value>");
         xy_buf_printf(&out, "%s</value></field></x></options>",
                       client->durable ? "at-least-once" : "at-most-once");
+    } else if (pending->ask == SIM_ASK_RETRACT) {
+        xy_buf_printf(&out, "<retract node='n%u'><item id='i%u'/></retract>", pending->node, pending->token);
+        sim_model_retracted(client->world->model, pending->token);
     } else {
         xy_buf_printf(&out,
                       "<publish node='n%u' xmlns:d='" NS_XYLEM_DELIVERY "' d:publish-id='c%u:%u'>"
@@ -150,6 +159,22 @@ static void publish(struct sim_client *client)
     say_request(client, p);
 }
 
+/* One that this client published, if the choice falls on such a one. */
+static void retract(struct sim_client *client)
+{
+    struct sim_world *world = client->world;
+    size_t count = world->model->tokens_count;
+    unsigned number = count ? sim_below(&world->random, (uint32_t)count) : 0;
+    if (count == 0 || world->model->tokens[number].kind != SIM_ITEM || !world->model->tokens[number].told ||
+        world->model->tokens[number].from != client->index)
+        return;
+    struct sim_pending *p = pending_new(client, SIM_ASK_RETRACT, world->model->tokens[number].to);
+    if (p == NULL)
+        return;
+    p->token = number;
+    say_request(client, p);
+}
+
 static void get_ready(struct sim_client *client)
 {
     for (unsigned node = 0; node < SIM_NODES_MAX; node++) {
@@ -195,6 +220,8 @@ void sim_app_act(struct sim_client *client)
 {
     struct sim_world *world = client->world;
     struct sim_random *random = &world->random;
+    if (world->draining && client->unwell)
+        say_presence(client);
     if (world->draining || (client->sm && xy_sm_unacked(&client->counters) > UNACKED_MAX))
         return;
     uint32_t what = sim_below(random, 20);
@@ -204,6 +231,8 @@ void sim_app_act(struct sim_client *client)
         say_presence(client);
     else if (what < 10)
         send_message(client);
+    else if (world->options.pubsub && client->publisher && world->mood.retracts && what == 19)
+        retract(client);
     else if (world->options.pubsub && client->publisher)
         publish(client);
 }
@@ -264,13 +293,23 @@ static void on_event(struct sim_client *client, const struct xy_stanza *stanza, 
     }
 }
 
+static void on_refused(struct sim_client *client, const struct xy_stanza *stanza)
+{
+    struct sim_model *model = client->world->model;
+    uint32_t token;
+    if (stanza->id.len < 2 || !xy_str_u32(xy_str_n(stanza->id.data + 1, stanza->id.len - 1), &token) ||
+        token >= model->tokens_count)
+        sim_violation(model, "client %u got an error for what it never sent", client->index);
+    else
+        sim_model_refused(model, token);
+}
+
 static void on_message(struct sim_client *client, const struct xy_stanza *stanza)
 {
     struct sim_delivery delivery = { .client = client->index, .left_moment = client->left_moment };
     const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
     if (stanza->type == XY_ERROR) {
-        sim_violation(client->world->model, "client %u: its message %.*s was refused", client->index,
-                      XY_ARG(stanza->id));
+        on_refused(client, stanza);
         return;
     }
     read_marks(stanza, &delivery);
@@ -280,12 +319,17 @@ static void on_message(struct sim_client *client, const struct xy_stanza *stanza
         on_body(client, xy_elem_child_text(stanza->elem, "body", stanza->arena), &delivery);
 }
 
+static bool no_room(const struct sim_client *client, const struct xy_stanza *iq)
+{
+    return client->world->model->refusals && xy_error_read(iq).condition == XY_RESOURCE_CONSTRAINT;
+}
+
 static void on_created(struct sim_client *client, const struct sim_pending *pending,
                        const struct xy_stanza *iq)
 {
     bool there = iq->type == XY_RESULT || xy_error_read(iq).condition == XY_CONFLICT;
     client->created[pending->node] = there;
-    if (!there)
+    if (!there && !no_room(client, iq))
         sim_violation(client->world->model, "client %u could not create node %u", client->index,
                       pending->node);
 }
@@ -294,7 +338,7 @@ static void on_subscribed(struct sim_client *client, const struct sim_pending *p
                           const struct xy_stanza *iq)
 {
     if (iq->type == XY_ERROR) { /* the node is not there yet; asked again later */
-        if (xy_error_read(iq).condition != XY_ITEM_NOT_FOUND)
+        if (xy_error_read(iq).condition != XY_ITEM_NOT_FOUND && !no_room(client, iq))
             sim_violation(client->world->model, "client %u could not subscribe to node %u", client->index,
                           pending->node);
         return;
@@ -312,8 +356,19 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
 {
     if (iq->type == XY_RESULT)
         sim_model_told(client->world->model, pending->token, client->left_moment);
+    else if (no_room(client, iq))
+        sim_model_refused(client->world->model, pending->token);
     else
         sim_violation(client->world->model, "client %u could not publish item %u", client->index,
+                      pending->token);
+}
+
+/* It may have been pushed out by newer ones, or be gone since the first time this was asked. */
+static void on_retracted(struct sim_client *client, const struct sim_pending *pending,
+                         const struct xy_stanza *iq)
+{
+    if (iq->type == XY_ERROR && xy_error_read(iq).condition != XY_ITEM_NOT_FOUND)
+        sim_violation(client->world->model, "client %u could not retract item %u", client->index,
                       pending->token);
 }
 
@@ -322,7 +377,10 @@ static void on_answer(struct sim_client *client, const struct xy_stanza *iq)
     typedef void answer_fn(struct sim_client * client, const struct sim_pending *pending,
                            const struct xy_stanza *iq);
     static answer_fn *const answers[] = {
-        [SIM_ASK_PUBLISH] = on_published, [SIM_ASK_CREATE] = on_created, [SIM_ASK_SUBSCRIBE] = on_subscribed
+        [SIM_ASK_PUBLISH] = on_published,
+        [SIM_ASK_CREATE] = on_created,
+        [SIM_ASK_SUBSCRIBE] = on_subscribed,
+        [SIM_ASK_RETRACT] = on_retracted,
     };
     for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
         struct sim_pending *pending = &client->pending[i];

@@ -110,7 +110,7 @@ static uint64_t log_bytes(struct store_log *base)
 
 static uint64_t log_room(struct store_log *base)
 {
-    return log_of(base)->inner->ops->room(log_of(base)->inner);
+    return log_of(base)->disk->full ? 0 : log_of(base)->inner->ops->room(log_of(base)->inner);
 }
 
 static const char *log_error(struct store_log *base)

@@ -16,6 +16,7 @@ struct sim_disk {
     struct sim_model *model;
     struct xy_buf pending; /* unsigned each: tokens appended, not committed */
     bool dead;
+    bool full;       /* room() says that nothing more fits */
     unsigned die_in; /* commits until it dies before doing one; 0: not planned */
     unsigned lie;    /* planted: of so many commits only one is done, all are reported done */
     unsigned forget; /* planted: every so many appended entries one is lost */

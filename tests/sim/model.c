@@ -90,6 +90,7 @@ static const char *kind_name(const struct sim_token *token)
 void sim_model_sent(struct sim_model *model, unsigned number)
 {
     model->tokens[number].sends++;
+    model->tokens[number].refused = false;
 }
 
 void sim_model_durable(struct sim_model *model, unsigned number)
@@ -111,9 +112,31 @@ static void must_be_durable(struct sim_model *model, unsigned number, uint64_t l
 void sim_model_told(struct sim_model *model, unsigned number, uint64_t left_moment)
 {
     struct sim_token *token = &model->tokens[number];
+    bool durable = token->durable_moment != 0 && token->durable_moment <= left_moment;
+    if (token->refused || (model->refusals && token->kind == SIM_MESSAGE && !durable)) {
+        token->covered = !token->refused;
+        return;
+    }
     must_be_durable(model, number, left_moment, "acknowledged");
     token->told = true;
     model->promises++;
+}
+
+void sim_model_refused(struct sim_model *model, unsigned number)
+{
+    if (!model->refusals)
+        sim_violation(model, "%s %u was refused", kind_name(&model->tokens[number]), number);
+    model->tokens[number].refused = true;
+    model->refused++;
+    model->tokens[number].covered = false;
+}
+
+void sim_model_retracted(struct sim_model *model, unsigned number)
+{
+    struct sim_token *token = &model->tokens[number];
+    token->retracted = true;
+    for (size_t i = 0; i < model->subscriptions_count; i++)
+        model->subscriptions[i].gaps |= model->subscriptions[i].node == token->to;
 }
 
 void sim_model_excuse(struct sim_model *model, unsigned number)
@@ -191,6 +214,9 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     struct sim_subscription *s = d->claimed ? subscription_find(model, token->to, d->subid) : NULL;
     if (d->claimed)
         check_seq(model, d, token);
+    else if (token->fresh[d->client] > 1 && !d->marked)
+        sim_violation(model, "item %u came to client %u %u times, at most once", d->token, d->client,
+                      token->fresh[d->client]);
     if (s == NULL) /* or its confirmation was lost */
         return;
     if (s->epoch != 0 && s->epoch != d->epoch)
@@ -199,7 +225,7 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (!d->marked && count_fresh(s, d->seq) > 1)
         sim_violation(model, "item %u (number %" PRIu64 " of node %u) came to client %u again, unmarked",
                       d->token, d->seq, token->to, d->client);
-    if (!s->bare && s->last_seq != 0 && d->seq > s->last_seq + 1)
+    if (!s->bare && !s->gaps && s->last_seq != 0 && d->seq > s->last_seq + 1)
         sim_violation(model, "client %u got number %" PRIu64 " of node %u after number %" PRIu64, d->client,
                       d->seq, token->to, s->last_seq);
     if (!s->bare && !d->marked && d->seq <= s->last_seq)
@@ -222,6 +248,9 @@ void sim_model_delivered(struct sim_model *model, const struct sim_delivery *d)
         token->fresh[d->client]++;
     if (token->assured)
         must_be_durable(model, d->token, d->left_moment, "delivered");
+    if (model->quiet && (d->claimed || token->kind == SIM_MESSAGE))
+        sim_violation(model, "%s %u came to client %u after everything had been acknowledged",
+                      kind_name(token), d->token, d->client);
     if (token->kind == SIM_MESSAGE)
         check_message(model, d, token);
     else
@@ -252,7 +281,7 @@ static bool message_arrived(struct sim_model *model, unsigned number, bool expla
 static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
 {
     const struct sim_token *token = &model->tokens[number];
-    if (!token->told)
+    if (!token->told || token->retracted)
         return true;
     for (size_t i = 0; i < model->subscriptions_count; i++) {
         const struct sim_subscription *s = &model->subscriptions[i];

@@ -20,11 +20,14 @@ enum sim_kind { SIM_MESSAGE, SIM_ITEM };
 
 struct sim_token {
     enum sim_kind kind;
-    unsigned from;           /* client */
-    unsigned to;             /* account, or node */
-    bool assured;            /* its sender counts: told means kept, and it leaves after its commit only */
-    bool told;               /* the sender was told that it is kept */
-    bool excused;            /* may be lost: handed to a socket of a recipient that does not count */
+    unsigned from;  /* client */
+    unsigned to;    /* account, or node */
+    bool assured;   /* its sender counts: told means kept, and it leaves after its commit only */
+    bool told;      /* the sender was told that it is kept */
+    bool refused;   /* answered with an error, the last time it was sent */
+    bool covered;   /* by h while it was not on disk: right only if it was refused, which is said later */
+    bool retracted; /* item: somebody asked for its end */
+    bool excused;   /* may be lost: handed to a socket of a recipient that does not count */
     uint64_t durable_moment; /* 0: not on disk yet */
     uint64_t first_moment;   /* when it was sent first */
     uint32_t sends;
@@ -40,6 +43,7 @@ struct sim_subscription {
     char subid[64];
     uint64_t confirmed_moment;
     uint64_t epoch, last_seq; /* newest that came */
+    bool gaps;                /* items of the node were retracted */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
 };
 
@@ -49,10 +53,13 @@ struct sim_model {
     size_t tokens_count, tokens_cap;
     unsigned clients_count;
     unsigned account_of[SIM_CLIENTS_MAX];
-    unsigned sessions;                         /* of senders, given out */
+    unsigned sessions; /* of senders, given out */
+    bool refusals;     /* stanzas may be refused for want of room */
+    bool quiet;        /* everything was acknowledged and is on disk: nothing of it may come again */
     uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;
+    uint64_t refused;
     uint64_t deliveries, items, redeliveries, promises; /* items: of the deliveries */
     struct xy_buf verdict;                              /* the first rule broken; empty: none */
 };
@@ -76,6 +83,8 @@ void sim_model_sent(struct sim_model *model, unsigned token);
 void sim_model_durable(struct sim_model *model, unsigned token);
 /* The sender was told by bytes that left the broker at `left_moment`. */
 void sim_model_told(struct sim_model *model, unsigned token, uint64_t left_moment);
+void sim_model_refused(struct sim_model *model, unsigned token);
+void sim_model_retracted(struct sim_model *model, unsigned token);
 void sim_model_excuse(struct sim_model *model, unsigned token);
 
 struct sim_delivery {

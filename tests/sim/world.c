@@ -16,7 +16,7 @@
 #define WALL_BASE_US    UINT64_C(1700000000000000)
 #define DRAIN_STEPS_MAX 400000u
 #define DRAIN_US_MAX    (600ull * 1000 * 1000)
-#define AFTERMATH_US    (40ull * 1000 * 1000) /* longer than a detached session lives */
+#define SETTLE_US       1000000u /* until acknowledgements are on disk, which nobody waits for */
 #define DOWN_US_MAX     500000u
 #define STORE_BYTES_MAX (64ull << 20)
 
@@ -144,6 +144,15 @@ static void crash(struct sim_world *world)
     world->up_at_us = world->now_us + sim_below(&world->random, DOWN_US_MAX);
 }
 
+static void disk_fills(struct sim_world *world)
+{
+    if (!world->mood.disk_fills)
+        return;
+    sim_trace(world, "the disk is full");
+    world->disk->full = true;
+    world->disk_full_until_us = world->now_us + sim_below(&world->random, DOWN_US_MAX);
+}
+
 static bool step_fault(struct sim_world *world)
 {
     struct sim_random *random = &world->random;
@@ -155,8 +164,10 @@ static bool step_fault(struct sim_world *world)
             sim_wire_cut(world->wires[sim_below(random, (uint32_t)world->wires_count)]);
     } else if (what < 82) {
         crash(world);
-    } else if (what < 94) {
+    } else if (what < 92) {
         world->disk->die_in = 1 + sim_below(random, 4);
+    } else if (what < 96) {
+        disk_fills(world);
     } else {
         sim_broker_stop(world);
         world->up_at_us = world->now_us + sim_below(random, DOWN_US_MAX);
@@ -226,6 +237,8 @@ static void step_run(struct sim_world *world)
     world->step++;
     if (world->broker == NULL && world->up_at_us <= world->now_us)
         sim_broker_start(world, 1 + sim_below(&world->random, 3));
+    if (world->disk->full && world->disk_full_until_us <= world->now_us)
+        world->disk->full = false;
     if (!kinds[kind].fn(world))
         pass_time(world, 5000);
     if (world->disk->dead) /* within a commit: nothing of this step may be seen */
@@ -271,6 +284,7 @@ static void drain(struct sim_world *world)
 {
     world->draining = true;
     world->disk->die_in = 0;
+    world->disk->full = false;
     uint64_t end_us = world->now_us + DRAIN_US_MAX;
     for (unsigned i = 0; i < DRAIN_STEPS_MAX && world->now_us < end_us && !sim_violated(world->model); i++) {
         if (all_satisfied(world) && sim_model_complete(world->model, false))
@@ -283,27 +297,31 @@ static void drain(struct sim_world *world)
             sim_violation(world->model, "client %u is not done: the broker owes it an answer", i);
 }
 
-static uint64_t stat_sum(struct sim_broker *broker, size_t offset)
+/* What was acknowledged and is on disk does not come again, not after a crash either. */
+static void check_repetition(struct sim_world *world)
 {
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < broker->shards; i++) {
-        const char *stats = (const char *)sim_broker_shard(broker, i)->stats;
-        sum += atomic_load((const atomic_uint_fast64_t *)(const void *)(stats + offset));
-    }
-    return sum;
+    uint64_t end_us = world->now_us + SETTLE_US;
+    while (world->now_us < end_us && !sim_violated(world->model))
+        drain_round(world);
+    if (sim_violated(world->model))
+        return;
+    crash(world);
+    world->model->quiet = true;
+    drain(world);
 }
 
 /* Everybody is there and nothing is under way: what the broker holds is bounded by that. */
 static void check_leftovers(struct sim_world *world)
 {
-    struct sim_broker *broker = world->broker;
-    uint64_t end_us = world->now_us + AFTERMATH_US;
+    uint64_t end_us =
+        world->now_us + (world->mood.sm_seconds + 2) * 1000000; /* detached sessions are gone then */
     while (world->now_us < end_us && !sim_violated(world->model))
         drain_round(world);
+    struct sim_broker *broker = world->broker;
     if (broker == NULL || sim_violated(world->model))
         return;
-    uint64_t sessions = stat_sum(broker, offsetof(struct shard_stats, sessions));
-    uint64_t detached = stat_sum(broker, offsetof(struct shard_stats, sessions_detached));
+    uint64_t sessions = sim_broker_stat(broker, offsetof(struct shard_stats, sessions));
+    uint64_t detached = sim_broker_stat(broker, offsetof(struct shard_stats, sessions_detached));
     if (sessions != world->options.clients || detached != 0)
         sim_violation(world->model,
                       "%u clients are online, but the broker holds %" PRIu64 " sessions, %" PRIu64
@@ -317,6 +335,25 @@ static void check_leftovers(struct sim_world *world)
 
 /* --- a run -------------------------------------------------------------------------------------------------------- */
 
+static void mood_choose(struct sim_world *world)
+{
+    struct sim_random *random = &world->random;
+    bool heavy = sim_once_in(random, 4);
+    world->mood = (struct sim_mood){
+        .padding_in = heavy ? 1 : 6,
+        .busy_us_max = heavy ? 8000000 : 3000000,
+        .offline_in = sim_once_in(random, 3) ? 40 : 150,
+        .outbox_kib = heavy ? 64 : 4096,
+        .queue_max = heavy ? 100 : 10000,
+        .sm_seconds = 1 + sim_below(random, 30),
+        .stalled_seconds = 1 + sim_below(random, 10),
+        .disk_fills = sim_once_in(random, 4),
+        .moody = sim_once_in(random, 2),
+        .retracts = sim_once_in(random, 3),
+    };
+    world->model->refusals = world->mood.disk_fills;
+}
+
 static void world_begin(struct sim_world *world, const struct sim_options *options)
 {
     world->options = *options;
@@ -328,6 +365,7 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
     world->hash = UINT64_C(0xcbf29ce484222325);
     world->model = sim_model_new();
     world->model->clients_count = options->clients;
+    mood_choose(world);
     world->disk = sim_disk_new(world->model);
     world->clients = calloc(options->clients, sizeof(struct sim_client *));
     xy_assert(world->clients != NULL && options->clients <= SIM_CLIENTS_MAX &&
@@ -341,8 +379,6 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
 
 static void world_end(struct sim_world *world)
 {
-    if (world->broker)
-        sim_broker_crash(world);
     for (unsigned i = 0; i < world->options.clients; i++)
         sim_client_free(&world->clients[i]);
     for (size_t i = 0; i < world->wires_count; i++)
@@ -362,8 +398,12 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
     if (!sim_violated(world->model))
         drain(world);
     if (!sim_violated(world->model))
+        check_repetition(world);
+    if (!sim_violated(world->model))
         check_leftovers(world);
     const struct sim_model *model = world->model;
+    if (world->broker)
+        sim_broker_crash(world);
     *result = (struct sim_result){ .failed = sim_violated(model),
                                    .step = world->step,
                                    .hash = world->hash,
@@ -372,6 +412,8 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .cuts = world->cuts,
                                    .resumed = world->resumed,
                                    .rebound = world->rebound,
+                                   .refused = model->refused,
+                                   .stalls = world->stalls,
                                    .tokens = model->tokens_count,
                                    .promises = model->promises,
                                    .deliveries = model->deliveries,

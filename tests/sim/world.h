@@ -54,6 +54,7 @@ struct sim_result {
     unsigned step; /* where it failed, or how many there were */
     uint64_t hash; /* of everything that happened */
     unsigned crashes, restarts, cuts, resumed, rebound;
+    uint64_t refused, stalls;
     uint64_t tokens, promises, deliveries, items, redeliveries, virtual_us;
 };
 
@@ -62,8 +63,22 @@ void sim_run(const struct sim_options *options, struct sim_result *result);
 
 /* --- shared by the files of this folder ---------------------------------------------------------------------------- */
 
+/* What kind of world a seed makes: chosen once, so that each run goes to some extreme. */
+struct sim_mood {
+    uint32_t padding_in;  /* one of so many stanzas is long */
+    uint32_t busy_us_max; /* clients do not read for so long */
+    uint32_t offline_in;  /* one of so many actions of a client is to leave */
+    uint32_t outbox_kib, queue_max;
+    uint32_t sm_seconds; /* how long a detached session lives */
+    uint32_t stalled_seconds;
+    bool disk_fills; /* then stanzas may be refused */
+    bool moody;      /* clients are unavailable, or of negative priority, at times */
+    bool retracts;
+};
+
 struct sim_world {
     struct sim_options options;
+    struct sim_mood mood;
     struct sim_random random;  /* the world's choices */
     struct sim_random entropy; /* what the broker and the clients get from env */
     struct xy_env env;
@@ -73,12 +88,14 @@ struct sim_world {
     uint64_t hash;
     struct sim_model *model;
     struct sim_disk *disk;
+    uint64_t disk_full_until_us;
     struct sim_broker *broker; /* NULL: down */
     uint64_t up_at_us;         /* while it is down: when it starts again */
     struct sim_client **clients;
     struct sim_wire *wires[SIM_WIRES_MAX]; /* in order of their making */
     size_t wires_count;
     unsigned crashes, restarts, cuts, resumed, rebound;
+    uint64_t stalls; /* full outboxes that the broker met */
 };
 
 /* Into the hash of the run, and printed if asked. */
