@@ -167,7 +167,7 @@ static void write_message(struct xy_buf *out, const ProtobufCMessage *message, b
 static bool write_typed(struct xy_buf *out, const struct xylem_msg_view *view, bool json)
 {
     for (size_t i = 0; i < sizeof known_types / sizeof known_types[0]; i++) {
-        if (strcmp(known_types[i]->name, view->type) != 0)
+        if (!view->type || strcmp(known_types[i]->name, view->type) != 0)
             continue;
         ProtobufCMessage *message = protobuf_c_message_unpack(known_types[i], NULL, view->len, view->data);
         if (!message)

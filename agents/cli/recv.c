@@ -345,8 +345,8 @@ int cli_recv(struct cli *cli)
         xylem_client_free(cli->client);
         cli->client = NULL; /* before what its callbacks point at */
     }
-    while (!xy_list_empty(&r.files))
-        drop(xy_container_of(r.files.next, struct incoming, link));
+    xy_list_each (entry, &r.files)
+        drop(xy_container_of(entry, struct incoming, link));
     close(r.folder);
     return status;
 }

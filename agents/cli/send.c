@@ -188,7 +188,7 @@ static int send_file(struct sending *s, uint32_t block)
     double seconds = transfer_end(&s->progress);
     if (result != CLI_DONE)
         return result;
-    if (!plain && (status = ask_recipient(s, false)) != XYLEM_OK) {
+    if (!plain && ask_recipient(s, false) != XYLEM_OK) {
         cli_error("%s did not arrive whole: %s", s->name, xylem_client_error(s->cli->client));
         return CLI_FAILED;
     }

