@@ -19,6 +19,8 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_SWAP] = "swap",
     [SIM_FAULT_TWICE] = "twice",
     [SIM_FAULT_WRONG_H] = "wrong-h",
+    [SIM_FAULT_FORGOTTEN_CLAIM] = "forgotten-claim",
+    [SIM_FAULT_LOST_CURSOR] = "lost-cursor",
     [SIM_FAULT_EARLY_CURSOR] = "early-cursor",
 };
 
@@ -85,6 +87,21 @@ static void acked_early(struct shard *shard, struct claim_key key, struct sessio
     planted->owner_true->acked(shard, key, session, ++planted->count % FAULT_EVERY == 0 ? seq + 1 : seq);
 }
 
+static void acked_lost(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
+{
+    struct sim_planted *planted = planted_of(shard);
+    if (++planted->count % FAULT_EVERY != 0)
+        planted->owner_true->acked(shard, key, session, seq);
+}
+
+static void released_early(struct shard *shard, struct claim_key key, struct session_ref session,
+                           uint64_t acked)
+{
+    struct sim_planted *planted = planted_of(shard);
+    planted->owner_true->acked(shard, key, session, acked + 1);
+    planted->owner_true->released(shard, key, session, acked + 1);
+}
+
 struct sim_planted *sim_faults_plant(struct sim_world *world, struct shard *shard)
 {
     struct sim_planted *planted = calloc(1, sizeof(*planted));
@@ -105,6 +122,10 @@ struct sim_planted *sim_faults_plant(struct sim_world *world, struct shard *shar
         planted->calls.send_message = send_twice;
     else if (world->options.fault == SIM_FAULT_EARLY_CURSOR)
         planted->owner.acked = acked_early;
+    else if (world->options.fault == SIM_FAULT_LOST_CURSOR)
+        planted->owner.acked = acked_lost;
+    else if (world->options.fault == SIM_FAULT_FORGOTTEN_CLAIM)
+        planted->owner.released = released_early;
     return planted;
 }
 

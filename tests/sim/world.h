@@ -25,12 +25,14 @@ struct sim_wire;
 /* Faults planted on purpose: the model must find every one. */
 enum sim_fault {
     SIM_FAULT_NONE,
-    SIM_FAULT_LYING_DISK,   /* the disk says synced before it is */
-    SIM_FAULT_LOST_RECORD,  /* the disk drops an entry of the log now and then */
-    SIM_FAULT_LOST_CLAIM,   /* a mailbox entry is settled without having been sent */
-    SIM_FAULT_SWAP,         /* two messages change their order */
-    SIM_FAULT_TWICE,        /* a message is delivered twice */
-    SIM_FAULT_WRONG_H,      /* an <a/> covers more than was received */
+    SIM_FAULT_LYING_DISK,  /* the disk says synced before it is */
+    SIM_FAULT_LOST_RECORD, /* the disk drops an entry of the log now and then */
+    SIM_FAULT_LOST_CLAIM,  /* a mailbox entry is settled without having been sent */
+    SIM_FAULT_SWAP,        /* two messages change their order */
+    SIM_FAULT_TWICE,       /* a message is delivered twice */
+    SIM_FAULT_WRONG_H,     /* an <a/> covers more than was received */
+    SIM_FAULT_FORGOTTEN_CLAIM, /* when a session ends, an event that it did not acknowledge counts as acknowledged */
+    SIM_FAULT_LOST_CURSOR,  /* the acknowledgement of an event is not noted */
     SIM_FAULT_EARLY_CURSOR, /* the acknowledgement of an event covers the next one too */
     SIM_FAULT_COUNT
 };
