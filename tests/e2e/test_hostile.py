@@ -555,35 +555,7 @@ def test_71_deleting_while_publishing(bystander, broker, connect, alice):
             pass  # a publish behind the delete created it anew
 
 
-# --- host ---------------------------------------------------------------------------------------------------------
-
-
-def test_84_port_in_use(make_broker, broker):
-    second = make_broker({"listen": {"c2s": [f"127.0.0.1:{broker.port}"]}})
-    status, output = second.run_to_end()
-    assert status == 1 and str(broker.port) in output and "in use" in output.lower()
-
-
-def test_84_data_directory_of_another_instance(make_broker, broker):
-    second = make_broker({"data_dir": broker.data_dir}, users={})
-    status, output = second.run_to_end()
-    assert status == 1 and broker.data_dir in output
-
-
-@pytest.mark.parametrize("which", ["certificate", "key"])
-def test_84_unreadable_certificate(make_broker, which):
-    broker = make_broker({"tls": {which: "/nonexistent/file.pem"}})
-    status, output = broker.run_to_end()
-    assert status in (1, 2) and "/nonexistent/file.pem" in output
-
-
-def test_84_bad_configuration(make_broker):
-    broker = make_broker()
-    with open(broker.config_file, "a", encoding="utf-8") as file:
-        file.write("lisen { c2s = \"127.0.0.1:1\" }\n")
-    status, output = broker.run_to_end()
-    line = sum(1 for _ in open(broker.config_file, encoding="utf-8"))
-    assert status == 2 and f"{broker.config_file}:{line}:" in output and "listen" in output
+# --- host (what goes wrong at the start, and full disks: test_start.py) ---------------------------------------------
 
 
 def test_84_too_few_descriptors(bystander, broker, connect):
