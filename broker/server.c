@@ -59,6 +59,15 @@ static void on_store_failed(void *ctx, const char *why)
     _exit(1);
 }
 
+static void on_store_full(void *ctx, bool full)
+{
+    struct server *server = ctx;
+    if (full)
+        log_warning(server->log, "the store is full (disk, store.log_max or store.map_size): new data is refused until there is room");
+    else
+        log_info(server->log, "the store has room again");
+}
+
 static void on_mail(void *ctx, unsigned shard)
 {
     struct server *server = ctx;
@@ -82,6 +91,7 @@ static bool store_start(struct server *server, struct xy_buf *error)
         .reserve_bytes = SERVER_STORE_RESERVE,
         .committed = on_committed,
         .failed = on_store_failed,
+        .full = on_store_full,
         .ctx = server,
     };
     server->store = store_open(&options, error);

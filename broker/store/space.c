@@ -15,6 +15,17 @@ static uint64_t lesser(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Somebody should know why publishers are refused. Below STORE_ROOM_TOLD_BYTES it is no passing shortage. */
+static void tell(struct store *store, uint64_t room, bool refused)
+{
+    bool full = room < STORE_ROOM_TOLD_BYTES && (refused || store->full_told);
+    if (full == store->full_told)
+        return;
+    store->full_told = full;
+    if (store->options.full != NULL)
+        store->options.full(store->options.ctx, full);
+}
+
 /* What is in the log and not yet in the tables will need its place there. */
 void space_refresh(struct store *store)
 {
@@ -24,6 +35,7 @@ void space_refresh(struct store *store)
                             less(store->tables->ops->room(store->tables), unwritten * 2));
     uint64_t room = lesser(files / STORE_ROOM_FACTOR, less(store->options.log_bytes_max, log_bytes));
     atomic_store_explicit(&store->room, room, memory_order_relaxed);
+    tell(store, room, atomic_load_explicit(&store->refused_lately, memory_order_relaxed));
     if (room > 0)
         atomic_store_explicit(&store->refused_lately, false, memory_order_relaxed);
     store->room_looked_us = xy_now_us(store->options.env);

@@ -97,6 +97,9 @@ struct store_options {
     void (*committed)(void *ctx, unsigned shard);
     /* A commit failed for good: nothing further will be acknowledged. Log and exit. Called once, on any thread. */
     void (*failed)(void *ctx, const char *why);
+    /* The disk, or what store.log_max and store.map_size allow, is full and data was refused; or there is room again. On
+     * the commit thread, so only with threads; may be NULL. */
+    void (*full)(void *ctx, bool full);
     void *ctx;
 };
 

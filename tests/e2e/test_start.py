@@ -374,6 +374,7 @@ def test_full_disk(make_broker, connect, small_disk, left):
     assert [name for name, _ in pubsub.next_items(reader, len(accepted))] == accepted
     reader.ack()
     assert reader.ping().get("type") == "result"
+    logged(broker, "the store is full")
     time.sleep(0.3)  # cursor moves are written within 50 ms; there is no room for surprises
     assert broker.process.poll() is None
 
@@ -381,6 +382,7 @@ def test_full_disk(make_broker, connect, small_disk, left):
     more, _ = publish_until(alice, "result", timeout=5)
     accepted += more
     assert [name for name, _ in pubsub.next_items(reader, len(more))] == more
+    logged(broker, "the store has room again")
     reader.ack()
     assert reader.ping().get("type") == "result"
     broker.restart(signal.SIGTERM)

@@ -244,6 +244,13 @@ static enum store_io never(void *ctx, enum store_fault point, uint64_t count)
     return STORE_IO_OK;
 }
 
+static void note_full(void *ctx, bool full)
+{
+    atomic_int *told = ctx;
+    assert_int_equal(atomic_load(told), full ? 0 : 1); /* once each, in turn */
+    atomic_store(told, full ? 1 : 2);
+}
+
 static void test_room(void **state)
 {
     (void)state;
@@ -251,6 +258,9 @@ static void test_room(void **state)
         struct store_memory *memory = store_memory_new();
         struct store_faulty *faulty = store_faulty_new(store_memory_backend(memory), never, NULL);
         struct store_options options = options_for(NULL, store_faulty_backend(faulty), 1, threads == 1);
+        atomic_int told = 0;
+        options.full = note_full;
+        options.ctx = &told;
         store_faulty_set_room(faulty, STORE_ROOM_FACTOR * 1000);
         struct store *store = must_open(&options);
         struct store_shard *shard = store_shard(store, 0);
@@ -270,13 +280,16 @@ static void test_room(void **state)
             }
         }
         assert_false(store_room(shard, 1));
-        store_faulty_set_room(faulty, 1 << 20);
+        for (int i = 0; threads == 1 && i < 2000 && atomic_load(&told) != 1; i++)
+            usleep(1000);
+        store_faulty_set_room(faulty, 2 * STORE_ROOM_FACTOR * STORE_ROOM_TOLD_BYTES);
         for (int i = 0; i < 2000 && !store_room(shard, 1000); i++)
             usleep(1000);
         assert_true(store_room(shard, 1000)); /* without anybody writing */
         struct store_stats stats;
         store_stats(store, &stats);
         assert_true(stats.refused > 0);
+        assert_int_equal(atomic_load(&told), threads == 1 ? 2 : 0);
         store_close(&store);
         store_faulty_free(&faulty);
         store_memory_free(&memory);
