@@ -38,6 +38,7 @@ void sim_client_free(struct sim_client **client)
     xy_sm_queue_drain(&(*client)->queue, NULL, NULL);
     xy_sm_pool_free(&(*client)->chunks);
     xy_buf_free(&(*client)->again);
+    xy_buf_free(&(*client)->answered);
     free(*client);
     *client = NULL;
 }

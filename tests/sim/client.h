@@ -13,7 +13,14 @@
 
 enum sim_client_state { SIM_CLIENT_OFF, SIM_CLIENT_LOGIN, SIM_CLIENT_READY };
 
-enum sim_ask { SIM_ASK_PUBLISH, SIM_ASK_CREATE, SIM_ASK_SUBSCRIBE, SIM_ASK_RETRACT };
+enum sim_ask {
+    SIM_ASK_PUBLISH,
+    SIM_ASK_CREATE,
+    SIM_ASK_SUBSCRIBE,
+    SIM_ASK_UNSUBSCRIBE,
+    SIM_ASK_RETRACT,
+    SIM_ASK_PURGE,
+};
 
 struct sim_pending {
     bool used;
@@ -53,6 +60,9 @@ struct sim_client {
     unsigned publish_number;
     struct xy_buf again; /* unsigned each: tokens of messages to send once more */
     bool created[SIM_NODES_MAX], subscribed[SIM_NODES_MAX];
+    char subid[SIM_NODES_MAX][64];
+    unsigned pings_first, pings_next; /* numbers of this session's pings */
+    struct xy_buf answered;           /* a byte per ping of this session */
 };
 
 struct sim_client *sim_client_new(struct sim_world *world, unsigned index, unsigned account);

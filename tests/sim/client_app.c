@@ -75,42 +75,84 @@ static void say_presence(struct sim_client *client)
 
 /* --- requests ----------------------------------------------------------------------------------------------------- */
 
+static void write_jid(struct sim_client *client, struct xy_buf *out)
+{
+    char name[32];
+    xy_buf_lit(out, " jid='");
+    xy_buf_str(out, sim_account_name(client->account, name));
+    if (!client->bare)
+        xy_buf_printf(out, "/r%u", client->index);
+    xy_buf_char(out, '\'');
+}
+
+static void write_create(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    (void)client;
+    xy_buf_printf(out,
+                  "<create node='n%u'/><configure><x xmlns='" NS_DATA_FORM "' type='submit'>"
+                  "<field var='FORM_TYPE'><value>" NS_PUBSUB_NODE_CONFIG "</value></field>"
+                  "<field var='pubsub#publish_model'><value>open</value></field>"
+                  "<field var='pubsub#max_items'><value>%u</value></field></x></configure>",
+                  pending->node, 1 + 3 * pending->node);
+}
+
+static void write_subscribe(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    xy_buf_printf(out, "<subscribe node='n%u'", pending->node);
+    write_jid(client, out);
+    xy_buf_printf(out,
+                  "/><options><x xmlns='" NS_DATA_FORM "' type='submit'>"
+                  "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
+                  "<field var='{urn:xylem:delivery:0}mode'><value>%s</value></field></x></options>",
+                  client->durable ? "at-least-once" : "at-most-once");
+}
+
+static void write_unsubscribe(struct sim_client *client, const struct sim_pending *pending,
+                              struct xy_buf *out)
+{
+    const char *subid = client->subid[pending->node];
+    xy_buf_printf(out, "<unsubscribe node='n%u' subid='%s'", pending->node, subid);
+    write_jid(client, out);
+    xy_buf_lit(out, "/>");
+    sim_model_unsubscribed(client->world->model, pending->node, xy_str(subid));
+}
+
+static void write_publish(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    xy_buf_printf(out,
+                  "<publish node='n%u' xmlns:d='" NS_XYLEM_DELIVERY "' d:publish-id='c%u:%u'>"
+                  "<item id='i%u'><entry xmlns='urn:example'>",
+                  pending->node, client->index, pending->number, pending->token);
+    sim_token_write(out, pending->token);
+    padding(client, out);
+    xy_buf_lit(out, "</entry></item></publish>");
+    sim_model_sent(client->world->model, pending->token);
+}
+
+static void write_retract(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    xy_buf_printf(out, "<retract node='n%u'><item id='i%u'/></retract>", pending->node, pending->token);
+    sim_model_retracted(client->world->model, pending->token);
+}
+
+static void write_purge(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    xy_buf_printf(out, "<purge node='n%u'/>", pending->node);
+    sim_model_purged(client->world->model, pending->node);
+}
+
 static void say_request(struct sim_client *client, const struct sim_pending *pending)
 {
+    typedef void write_fn(struct sim_client * client, const struct sim_pending *pending, struct xy_buf *out);
+    static write_fn *const writers[] = {
+        [SIM_ASK_PUBLISH] = write_publish,     [SIM_ASK_CREATE] = write_create,
+        [SIM_ASK_SUBSCRIBE] = write_subscribe, [SIM_ASK_UNSUBSCRIBE] = write_unsubscribe,
+        [SIM_ASK_RETRACT] = write_retract,     [SIM_ASK_PURGE] = write_purge,
+    };
     struct xy_buf out = { 0 };
-    char name[32];
-    sim_account_name(client->account, name);
-    xy_buf_printf(&out, "<iq type='set' to='" SERVICE "' id='q%u'><pubsub xmlns='" NS_PUBSUB "'>",
-                  pending->id);
-    if (pending->ask == SIM_ASK_CREATE) {
-        xy_buf_printf(&out,
-                      "<create node='n%u'/><configure><x xmlns='" NS_DATA_FORM "' type='submit'>"
-                      "<field var='FORM_TYPE'><value>" NS_PUBSUB_NODE_CONFIG "</value></field>"
-                      "<field var='pubsub#publish_model'><value>open</value></field>"
-                      "<field var='pubsub#max_items'><value>%u</value></field></x></configure>",
-                      pending->node, 1 + 3 * pending->node);
-    } else if (pending->ask == SIM_ASK_SUBSCRIBE) {
-        xy_buf_printf(&out, "<subscribe node='n%u' jid='%s", pending->node, name);
-        if (!client->bare)
-            xy_buf_printf(&out, "/r%u", client->index);
-        xy_buf_lit(&out, "'/><options><x xmlns='" NS_DATA_FORM "' type='submit'>"
-                         "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
-                         "<field var='{urn:xylem:delivery:0}mode'><value>");
-        xy_buf_printf(&out, "%s</value></field></x></options>",
-                      client->durable ? "at-least-once" : "at-most-once");
-    } else if (pending->ask == SIM_ASK_RETRACT) {
-        xy_buf_printf(&out, "<retract node='n%u'><item id='i%u'/></retract>", pending->node, pending->token);
-        sim_model_retracted(client->world->model, pending->token);
-    } else {
-        xy_buf_printf(&out,
-                      "<publish node='n%u' xmlns:d='" NS_XYLEM_DELIVERY "' d:publish-id='c%u:%u'>"
-                      "<item id='i%u'><entry xmlns='urn:example'>",
-                      pending->node, client->index, pending->number, pending->token);
-        sim_token_write(&out, pending->token);
-        padding(client, &out);
-        xy_buf_lit(&out, "</entry></item></publish>");
-        sim_model_sent(client->world->model, pending->token);
-    }
+    xy_buf_printf(&out, "<iq type='set' to='" SERVICE "' id='q%u'><pubsub xmlns='%s'>", pending->id,
+                  pending->ask == SIM_ASK_PURGE ? NS_PUBSUB_OWNER : NS_PUBSUB);
+    writers[pending->ask](client, pending, &out);
     xy_buf_lit(&out, "</pubsub></iq>");
     sim_client_push(client, xy_buf_view(&out), 0);
     xy_buf_free(&out);
@@ -175,6 +217,36 @@ static void retract(struct sim_client *client)
     say_request(client, p);
 }
 
+static void unsubscribe(struct sim_client *client)
+{
+    unsigned node = sim_below(&client->world->random, SIM_NODES_MAX);
+    if (client->subscribed[node] && client->subid[node][0] && !is_asked(client, SIM_ASK_SUBSCRIBE, node))
+        ask_once(client, SIM_ASK_UNSUBSCRIBE, node);
+}
+
+static void purge(struct sim_client *client)
+{
+    unsigned node = sim_below(&client->world->random, SIM_NODES_MAX);
+    if (client->created[node])
+        ask_once(client, SIM_ASK_PURGE, node);
+}
+
+static void ping(struct sim_client *client)
+{
+    struct sim_world *world = client->world;
+    unsigned to = sim_below(&world->random, world->options.clients);
+    char name[32];
+    struct xy_buf out = { 0 };
+    sim_account_name(world->model->account_of[to], name);
+    xy_buf_printf(&out, "<iq type='get' to='%s/r%u' id='p%u'><ping xmlns='" NS_PING "'>", name, to,
+                  client->pings_next++);
+    padding(client, &out);
+    xy_buf_lit(&out, "</ping></iq>");
+    xy_buf_char(&client->answered, '\0');
+    sim_client_push(client, xy_buf_view(&out), 0);
+    xy_buf_free(&out);
+}
+
 static void get_ready(struct sim_client *client)
 {
     for (unsigned node = 0; node < SIM_NODES_MAX; node++) {
@@ -204,6 +276,8 @@ void sim_app_session_new(struct sim_client *client)
 {
     struct xy_buf again = client->again;
     client->again = (struct xy_buf){ 0 };
+    client->pings_first = client->pings_next;
+    xy_buf_reset(&client->answered);
     say_presence(client);
     for (size_t at = 0; at < again.len; at += sizeof(unsigned)) {
         unsigned token;
@@ -229,6 +303,12 @@ void sim_app_act(struct sim_client *client)
         get_ready(client);
     if (what == 0)
         say_presence(client);
+    else if (what == 1 && world->mood.retracts)
+        unsubscribe(client);
+    else if (what == 2 && world->mood.retracts && client->publisher && sim_once_in(random, 5))
+        purge(client);
+    else if (what == 3)
+        ping(client);
     else if (what < 10)
         send_message(client);
     else if (world->options.pubsub && client->publisher && world->mood.retracts && what == 19)
@@ -345,10 +425,11 @@ static void on_subscribed(struct sim_client *client, const struct sim_pending *p
     }
     const struct xy_elem *pubsub = xy_elem_child(iq->elem, "pubsub", NS_PUBSUB);
     const struct xy_elem *subscription = pubsub ? xy_elem_child(pubsub, "subscription", NULL) : NULL;
+    struct xy_str subid = subscription ? xy_elem_attr(subscription, "subid") : XY_STR_NONE;
     client->subscribed[pending->node] = true;
+    snprintf(client->subid[pending->node], sizeof(client->subid[0]), "%.*s", XY_ARG(subid));
     if (client->durable && subscription)
-        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare,
-                             xy_elem_attr(subscription, "subid"));
+        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare, subid);
 }
 
 static void on_published(struct sim_client *client, const struct sim_pending *pending,
@@ -372,16 +453,49 @@ static void on_retracted(struct sim_client *client, const struct sim_pending *pe
                       pending->token);
 }
 
+/* Asked a second time, it may be over already. */
+static void on_unsubscribed(struct sim_client *client, const struct sim_pending *pending,
+                            const struct xy_stanza *iq)
+{
+    enum xy_condition condition = iq->type == XY_ERROR ? xy_error_read(iq).condition : XY_ITEM_NOT_FOUND;
+    if (condition != XY_ITEM_NOT_FOUND && condition != XY_UNEXPECTED_REQUEST &&
+        condition != XY_NOT_ACCEPTABLE)
+        sim_violation(client->world->model, "client %u could not unsubscribe from node %u", client->index,
+                      pending->node);
+    client->subscribed[pending->node] = false;
+    client->subid[pending->node][0] = '\0';
+}
+
+static void on_purged(struct sim_client *client, const struct sim_pending *pending,
+                      const struct xy_stanza *iq)
+{
+    (void)iq; /* who is not the owner may not */
+    sim_model_purged(client->world->model, pending->node);
+}
+
+static void on_pong(struct sim_client *client, const struct xy_stanza *iq)
+{
+    uint32_t number;
+    if (!xy_str_u32(xy_str_n(iq->id.data + 1, iq->id.len - 1), &number) || number >= client->pings_next)
+        sim_violation(client->world->model, "client %u got an answer to what it never asked", client->index);
+    else if (number >= client->pings_first && ++client->answered.data[number - client->pings_first] > 1)
+        sim_violation(client->world->model, "client %u got two answers to its ping %u", client->index,
+                      number);
+}
+
 static void on_answer(struct sim_client *client, const struct xy_stanza *iq)
 {
     typedef void answer_fn(struct sim_client * client, const struct sim_pending *pending,
                            const struct xy_stanza *iq);
     static answer_fn *const answers[] = {
-        [SIM_ASK_PUBLISH] = on_published,
-        [SIM_ASK_CREATE] = on_created,
-        [SIM_ASK_SUBSCRIBE] = on_subscribed,
-        [SIM_ASK_RETRACT] = on_retracted,
+        [SIM_ASK_PUBLISH] = on_published,    [SIM_ASK_CREATE] = on_created,
+        [SIM_ASK_SUBSCRIBE] = on_subscribed, [SIM_ASK_UNSUBSCRIBE] = on_unsubscribed,
+        [SIM_ASK_RETRACT] = on_retracted,    [SIM_ASK_PURGE] = on_purged,
     };
+    if (iq->id.len > 1 && iq->id.data[0] == 'p') {
+        on_pong(client, iq);
+        return;
+    }
     for (unsigned i = 0; i < SIM_PENDING_MAX; i++) {
         struct sim_pending *pending = &client->pending[i];
         char id[16];
@@ -394,10 +508,21 @@ static void on_answer(struct sim_client *client, const struct xy_stanza *iq)
     }
 }
 
+static void on_ping(struct sim_client *client, const struct xy_stanza *iq)
+{
+    struct xy_buf out = { 0 };
+    xy_buf_printf(&out, "<iq type='result' to='%.*s' id='%.*s'/>", XY_ARG(xy_jid_full(iq->from)),
+                  XY_ARG(iq->id));
+    sim_client_push(client, xy_buf_view(&out), 0);
+    xy_buf_free(&out);
+}
+
 void sim_app_stanza(struct sim_client *client, const struct xy_stanza *stanza)
 {
     if (stanza->kind == XY_MESSAGE)
         on_message(client, stanza);
     else if (stanza->kind == XY_IQ && (stanza->type == XY_RESULT || stanza->type == XY_ERROR))
         on_answer(client, stanza);
+    else if (stanza->kind == XY_IQ)
+        on_ping(client, stanza);
 }

@@ -144,6 +144,14 @@ void sim_model_excuse(struct sim_model *model, unsigned number)
     model->tokens[number].excused = true;
 }
 
+/* Whatever of the node was sent until now may have been there. */
+void sim_model_purged(struct sim_model *model, unsigned node)
+{
+    for (unsigned i = 0; i < model->tokens_count; i++)
+        if (model->tokens[i].kind == SIM_ITEM && model->tokens[i].to == node)
+            sim_model_retracted(model, i);
+}
+
 /* --- deliveries --------------------------------------------------------------------------------------------------- */
 
 static void check_message(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
@@ -197,6 +205,13 @@ void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned nod
         .client = client, .node = node, .bare = bare, .confirmed_moment = model->moment
     };
     memcpy(s->subid, subid.data, subid.len);
+}
+
+void sim_model_unsubscribed(struct sim_model *model, unsigned node, struct xy_str subid)
+{
+    struct sim_subscription *s = subscription_find(model, node, subid);
+    if (s)
+        s->ended = true;
 }
 
 /* How often this number came unmarked, this time included. */
@@ -285,7 +300,7 @@ static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
         return true;
     for (size_t i = 0; i < model->subscriptions_count; i++) {
         const struct sim_subscription *s = &model->subscriptions[i];
-        if (s->node != token->to || s->confirmed_moment >= token->first_moment)
+        if (s->ended || s->node != token->to || s->confirmed_moment >= token->first_moment)
             continue;
         if (s->bare ? reached_account(model, token, model->account_of[s->client]) : token->all[s->client] > 0)
             continue;

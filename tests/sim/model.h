@@ -14,7 +14,7 @@
 #define SIM_ACCOUNTS_MAX      8u
 #define SIM_NODES_MAX         4u
 #define SIM_SESSIONS_MAX      4096u /* of one run */
-#define SIM_SUBSCRIPTIONS_MAX (SIM_CLIENTS_MAX * SIM_NODES_MAX)
+#define SIM_SUBSCRIPTIONS_MAX 1024u
 
 enum sim_kind { SIM_MESSAGE, SIM_ITEM };
 
@@ -44,6 +44,7 @@ struct sim_subscription {
     uint64_t confirmed_moment;
     uint64_t epoch, last_seq; /* newest that came */
     bool gaps;                /* items of the node were retracted */
+    bool ended;               /* somebody asked for its end */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
 };
 
@@ -85,6 +86,8 @@ void sim_model_durable(struct sim_model *model, unsigned token);
 void sim_model_told(struct sim_model *model, unsigned token, uint64_t left_moment);
 void sim_model_refused(struct sim_model *model, unsigned token);
 void sim_model_retracted(struct sim_model *model, unsigned token);
+void sim_model_purged(struct sim_model *model, unsigned node);
+void sim_model_unsubscribed(struct sim_model *model, unsigned node, struct xy_str subid);
 void sim_model_excuse(struct sim_model *model, unsigned token);
 
 struct sim_delivery {
