@@ -135,8 +135,7 @@ void sim_model_retracted(struct sim_model *model, unsigned number)
 {
     struct sim_token *token = &model->tokens[number];
     token->retracted = true;
-    for (size_t i = 0; i < model->subscriptions_count; i++)
-        model->subscriptions[i].gaps |= model->subscriptions[i].node == token->to;
+    model->gaps[token->to] = true;
 }
 
 void sim_model_excuse(struct sim_model *model, unsigned number)
@@ -240,7 +239,7 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (!d->marked && count_fresh(s, d->seq) > 1)
         sim_violation(model, "item %u (number %" PRIu64 " of node %u) came to client %u again, unmarked",
                       d->token, d->seq, token->to, d->client);
-    if (!s->bare && !s->gaps && s->last_seq != 0 && d->seq > s->last_seq + 1)
+    if (!s->bare && !model->gaps[token->to] && s->last_seq != 0 && d->seq > s->last_seq + 1)
         sim_violation(model, "client %u got number %" PRIu64 " of node %u after number %" PRIu64, d->client,
                       d->seq, token->to, s->last_seq);
     if (!s->bare && !d->marked && d->seq <= s->last_seq)

@@ -43,7 +43,6 @@ struct sim_subscription {
     char subid[64];
     uint64_t confirmed_moment;
     uint64_t epoch, last_seq; /* newest that came */
-    bool gaps;                /* items of the node were retracted */
     bool ended;               /* somebody asked for its end */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
 };
@@ -60,6 +59,7 @@ struct sim_model {
     uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;
+    bool gaps[SIM_NODES_MAX]; /* items of the node were retracted */
     uint64_t refused;
     uint64_t deliveries, items, redeliveries, promises; /* items: of the deliveries */
     struct xy_buf verdict;                              /* the first rule broken; empty: none */
