@@ -330,6 +330,16 @@ static size_t binding_add(struct xy_sasl_binding *binding, const char *type, con
     return len > 0 ? 1 : 0;
 }
 
+/* A certificate that is not trusted costs nothing but EXTERNAL: the peer may still log in with a password. */
+static void certificate_take(struct conn *conn)
+{
+    if (xy_tls_peer_trusted(conn->tls))
+        conn->link.certificate = xy_tls_peer_certificate(conn->tls);
+    else if (xy_str_present(xy_tls_peer_certificate(conn->tls)))
+        log_info(conn->link.shard->log, "certificate of a client not trusted", LOG_Z("peer", conn->link.peer),
+                 LOG_Z("why", xy_tls_peer_problem(conn->tls)));
+}
+
 static void tls_secured(struct conn *conn)
 {
     struct shard *shard = conn->link.shard;
@@ -342,6 +352,7 @@ static void tls_secured(struct conn *conn)
     handshake_forget(conn);
     conn->tls_state = CONN_SECURE;
     conn->link.secure = true;
+    certificate_take(conn);
     stat_add(shard, tls_handshakes, 1);
     stat_add(shard, tls_resumed, xy_tls_resumed(conn->tls) ? 1 : 0);
     shard->link_events->secured(&conn->link, bindings, count);

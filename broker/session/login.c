@@ -31,7 +31,7 @@ void login_on_opened(struct session *session, const struct xy_stream_event *even
     if (link->kind == LINK_LOCAL)
         offer.mechanisms = XY_SASL_EXTERNAL;
     else
-        offer.mechanisms = XY_SASL_SCRAM_ALL | XY_SASL_PLAIN;
+        offer.mechanisms = XY_SASL_SCRAM_ALL | XY_SASL_PLAIN | (external_offered(session) ? XY_SASL_EXTERNAL : 0u);
     offer.starttls = link->kind == LINK_C2S && !link->secure;
     offer.starttls_required = offer.starttls && !in_clear;
     xy_stream_accept(session->stream, &offer);
@@ -161,11 +161,16 @@ void login_on_external(struct session *session, const struct xy_stream_event *ev
     struct shard *shard = session->shard;
     struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
     struct xy_str bare = XY_STR_NONE;
+    enum xy_sasl_condition refused = XY_SASL_NO_FAILURE;
     if (arena && session->link->kind == LINK_LOCAL)
         bare = local_identity(session, arena, event->authzid);
+    else if (arena)
+        refused = external_identity(session, arena, event->authzid, &bare);
     if (xy_str_present(bare)) {
         session_set_jid(session, xy_jid_canonical(bare));
         accounts_check_exists(shard, session->ref, bare, on_external);
+    } else if (refused != XY_SASL_NO_FAILURE) {
+        xy_stream_sasl_verdict(session->stream, refused);
     } else {
         xy_stream_sasl_external(session->stream, (struct xy_jid){ 0 });
     }

@@ -3,6 +3,7 @@
  *   session.c    the slots, beginning and end, the tables other rooms call through
  *   input.c      events of the stream: stanzas in, acknowledgements, back-pressure on the sender
  *   login.c      authentication and resource binding
+ *   external.c   whom a client's certificate names (XEP-0178)
  *   outbox.c     what waits to be sent: rendering, flushing, XEP-0198 settlement
  *   claims.c     at-least-once subscriptions this session holds
  *   resume.c     XEP-0198 enable, detach, resume, expiry */
@@ -167,6 +168,12 @@ void login_on_failed(struct session *session, const struct xy_stream_event *even
 void login_on_authenticated(struct session *session, const struct xy_stream_event *event);
 void login_on_bind(struct session *session, const struct xy_stream_event *event);
 void login_bound(struct session *session, struct xy_jid jid, const struct xy_error *error);
+
+/* external.c */
+bool external_offered(const struct session *session); /* the peer's certificate names a user of the stream's domain */
+/* Whom the certificate lets the peer be: `*bare`, in `arena`; or why nobody. The account may still be missing. */
+enum xy_sasl_condition external_identity(const struct session *session, struct xy_arena *arena, struct xy_str authzid,
+                                         struct xy_str *bare);
 
 /* outbox.c */
 bool outbox_full(const struct session *session);

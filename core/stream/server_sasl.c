@@ -230,7 +230,8 @@ void xy_stream_sasl_verdict(struct xy_stream *s, enum xy_sasl_condition conditio
 {
     if (s->state == STREAM_OVER)
         return;
-    xy_assert(s->wait == WAIT_PASSWORD || (s->wait == WAIT_KEYS && condition != XY_SASL_NO_FAILURE));
+    bool refusable = s->wait == WAIT_KEYS || s->wait == WAIT_EXTERNAL;
+    xy_assert(s->wait == WAIT_PASSWORD || (refusable && condition != XY_SASL_NO_FAILURE));
     follow_answer(s, xy_sasl_server_verdict(s->negotiation->sasl, condition));
 }
 

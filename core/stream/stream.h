@@ -197,7 +197,8 @@ void xy_stream_accept(struct xy_stream *stream, const struct xy_stream_offer *of
 
 /* NULL: no such user or no keys of this hash; the client cannot tell the difference. */
 void xy_stream_sasl_keys(struct xy_stream *stream, const struct xy_scram_keys *keys);
-/* XY_SASL_NO_FAILURE: let in. Also the answer to SASL_KEYS that cannot be given (temporary-auth-failure). */
+/* XY_SASL_NO_FAILURE: let in. Also the answer to SASL_KEYS that cannot be given (temporary-auth-failure), and to
+ * SASL_EXTERNAL when the refusal is to be this one. */
 void xy_stream_sasl_verdict(struct xy_stream *stream, enum xy_sasl_condition condition);
 /* Whom the peer may act as: a bare JID, whose localpart may be any; absent: refused (not-authorized, or
  * invalid-authzid when it asked for somebody). */

@@ -422,9 +422,14 @@ bool xy_tls_peer_trusted(const struct xy_tls *tls)
            xy_tls_peer_problem(tls) == NULL;
 }
 
+/* The library judged the chain in the full handshake; a client's ticket may outlive its certificate. */
 const char *xy_tls_peer_problem(const struct xy_tls *tls)
 {
-    return problem_of(mbedtls_ssl_get_verify_result(&tls->ssl));
+    uint32_t flags = mbedtls_ssl_get_verify_result(&tls->ssl);
+    const mbedtls_x509_crt *peer = mbedtls_ssl_get_peer_cert(&tls->ssl);
+    if (tls->config->server && peer != NULL && mbedtls_x509_time_is_past(&peer->valid_to))
+        flags |= MBEDTLS_X509_BADCERT_EXPIRED;
+    return problem_of(flags);
 }
 
 size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])

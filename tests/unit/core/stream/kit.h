@@ -36,6 +36,7 @@ struct kit_server {
     struct xy_stream_event question;
     const char *resumable; /* the previd that can be resumed */
     const char *external;  /* whom EXTERNAL lets in */
+    enum xy_sasl_condition external_refused; /* nobody, with this condition */
     bool refuse_bind;
     bool refuse_enable;
     bool no_accept;
@@ -153,7 +154,10 @@ static inline void kit_answer(struct kit_server *k, const struct xy_stream_event
                                                                                    : XY_SASL_NOT_AUTHORIZED);
         break;
     case XY_STREAM_EVENT_SASL_EXTERNAL:
-        xy_stream_sasl_external(k->stream, xy_jid_canonical(xy_str(k->external)));
+        if (k->external_refused != XY_SASL_NO_FAILURE)
+            xy_stream_sasl_verdict(k->stream, k->external_refused);
+        else
+            xy_stream_sasl_external(k->stream, xy_jid_canonical(xy_str(k->external)));
         break;
     case XY_STREAM_EVENT_BIND:
         kit_answer_bind(k, e);

@@ -85,6 +85,7 @@ struct scenario {
     struct xy_stream_client_options client;
     const char *jid; /* default juliet@example.org/balcony */
     const char *resumable, *external;
+    enum xy_sasl_condition external_refused;
     bool refuse_bind, refuse_enable, late;
     bool direct_tls;
     bool any_host;
@@ -98,6 +99,7 @@ static void pair_start(struct pair *p, const struct scenario *scenario, enum spl
     p->server = (struct kit_server){ .offer = scenario->offer,
                                      .resumable = scenario->resumable,
                                      .external = scenario->external,
+                                     .external_refused = scenario->external_refused,
                                      .refuse_bind = scenario->refuse_bind,
                                      .refuse_enable = scenario->refuse_enable,
                                      .late = scenario->late,
@@ -178,6 +180,9 @@ static void test_external(void **state)
     s.client.authzid = XY_STR_NONE;
     check(&s, "SASL_FAILED mechanism=EXTERNAL sasl=not-authorized\nCLOSED\n",
           "FAILED sasl=not-authorized failure=5\n");
+    s.external_refused = XY_SASL_INVALID_AUTHZID;
+    check(&s, "SASL_FAILED mechanism=EXTERNAL sasl=invalid-authzid\nCLOSED\n",
+          "FAILED sasl=invalid-authzid failure=5\n");
 }
 
 static void test_starttls_and_binding(void **state)
