@@ -36,6 +36,21 @@ static void ending_run(struct shard *shard, void *payload)
     session_handled(shard, ending->origin, ending->inbound);
 }
 
+static void on_arena(struct shard *shard, void *payload)
+{
+    xy_arena_pool_give(shard->arenas, payload);
+}
+
+/* Arenas go back to the shard of the sender, who will take the next from there: with senders here and owners there, one
+ * pool would overflow and the other run dry. */
+static void arena_return(struct shard *shard, struct session_ref origin, struct xy_arena *arena)
+{
+    if (session_ref_present(origin) && origin.shard != shard->index)
+        shard_mail(shard, origin.shard, on_arena, &arena, sizeof(struct xy_arena *));
+    else
+        xy_arena_pool_give(shard->arenas, &arena);
+}
+
 static void request_finish(struct shard *shard, struct request **request_pointer, const struct xy_elem *answer,
                            uint64_t ticket)
 {
@@ -48,8 +63,7 @@ static void request_finish(struct shard *shard, struct request **request_pointer
     else if (answer && xy_jid_present(request->stanza.from))
         router_send(shard, request->stanza.from, answer, ticket);
     shard_when_committed(shard, ticket, ending_run, &ending, sizeof(ending));
-    struct xy_arena *arena = request->stanza.arena; /* the request itself lives in it */
-    xy_arena_pool_give(shard->arenas, &arena);
+    arena_return(shard, request->origin, request->stanza.arena); /* the request itself lives in it */
 }
 
 void request_reply(struct shard *shard, struct request **request, struct xy_elem *result, uint64_t ticket)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/base/assert.h"
+#include "core/base/limits.h"
 
 struct xy_bytes *xy_bytes_alloc(size_t len)
 {
@@ -22,6 +23,31 @@ struct xy_bytes *xy_bytes_new(struct xy_str contents)
     struct xy_bytes *bytes = xy_bytes_alloc(contents.len);
     if (bytes != NULL && contents.len > 0)
         memcpy(bytes->data, contents.data, contents.len);
+    return bytes;
+}
+
+void xy_bytes_begin(struct xy_buf *buf)
+{
+    static const struct xy_bytes head;
+    xy_assert(buf->len == 0);
+    xy_buf_add(buf, (const char *)&head, sizeof(head));
+}
+
+struct xy_bytes *xy_bytes_end(struct xy_buf *buf)
+{
+    struct xy_bytes *bytes = (struct xy_bytes *)(void *)buf->data;
+    if (xy_buf_failed(buf) || buf->len > UINT32_MAX) {
+        xy_buf_free(buf);
+        return NULL;
+    }
+    xy_assert(buf->len >= sizeof(*bytes));
+    if (buf->cap - buf->len > buf->len / 2 && buf->cap > XY_BUF_FIRST) { /* they may be kept for long */
+        struct xy_bytes *smaller = realloc(bytes, buf->len);
+        bytes = smaller ? smaller : bytes;
+    }
+    atomic_init(&bytes->refs, 1);
+    bytes->len = (uint32_t)(buf->len - sizeof(*bytes));
+    *buf = (struct xy_buf){ 0 };
     return bytes;
 }
 

@@ -161,8 +161,7 @@ void xy_xml_write_children(struct xy_buf *out, const struct xy_elem *elem)
 struct xy_bytes *xy_xml_bytes(const struct xy_elem *elem, struct xy_str context_ns)
 {
     struct xy_buf out = { 0 };
+    xy_bytes_begin(&out);
     xy_xml_write(&out, elem, context_ns);
-    struct xy_bytes *bytes = xy_buf_failed(&out) ? NULL : xy_bytes_new(xy_buf_view(&out));
-    xy_buf_free(&out);
-    return bytes;
+    return xy_bytes_end(&out);
 }

@@ -64,9 +64,40 @@ static void threads(void **state)
     xy_bytes_unref(&shared);
 }
 
+static void in_place(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = { 0, 1, 200, 248, 249, 300, 1000, 100000 };
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        struct xy_buf buf = { 0 };
+        xy_bytes_begin(&buf);
+        for (size_t j = 0; j < lengths[i]; j++)
+            xy_buf_char(&buf, (char)('a' + j % 26));
+        struct xy_bytes *bytes = xy_bytes_end(&buf);
+        assert_non_null(bytes);
+        assert_null(buf.data);
+        assert_int_equal(bytes->len, lengths[i]);
+        assert_int_equal(atomic_load(&bytes->refs), 1);
+        for (size_t j = 0; j < lengths[i]; j++)
+            assert_int_equal(bytes->data[j], 'a' + j % 26);
+        xy_bytes_unref(&bytes);
+    }
+}
+
+static void in_place_without_memory(void **state)
+{
+    (void)state;
+    struct xy_buf buf = { 0 };
+    xy_bytes_begin(&buf);
+    assert_null(xy_buf_reserve(&buf, SIZE_MAX / 2)); /* fails, and the buffer remembers */
+    assert_null(xy_bytes_end(&buf));
+    assert_null(buf.data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(counting), cmocka_unit_test(sizes),
-                                        cmocka_unit_test(threads) };
+                                        cmocka_unit_test(threads), cmocka_unit_test(in_place),
+                                        cmocka_unit_test(in_place_without_memory) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
