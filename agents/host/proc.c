@@ -48,7 +48,7 @@ static bool numbers_next(struct xy_str *line, uint64_t *out, size_t count)
 static bool milli_read(struct xy_str word, uint64_t *out)
 {
     uint64_t whole, fraction = 0, scale = 1000;
-    const char *dot = memchr(word.data, '.', word.len);
+    const char *dot = word.len > 0 ? memchr(word.data, '.', word.len) : NULL;
     size_t whole_len = dot != NULL ? (size_t)(dot - word.data) : word.len;
     if (!xy_str_u64(xy_str_n(word.data, whole_len), &whole) || whole > UINT64_MAX / 2000)
         return false;

@@ -131,6 +131,7 @@ class Broker:
             overrides or {},
         )
         self.process = None
+        self.wrapper = []  # what runs the broker: ["valgrind", ...]
         self.write_config()
         self.new_users = dict(USERS if users is None else users)
         if users is None and self.config["data_dir"] == self.data_dir and self.config["domain"] == DOMAIN:
@@ -179,7 +180,7 @@ class Broker:
             notify.bind(notify_path)
             notify.settimeout(0.1)
             self.process = subprocess.Popen(
-                [program("xylemd"), "--config", self.config_file],
+                [*self.wrapper, program("xylemd"), "--config", self.config_file],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
