@@ -205,7 +205,8 @@ static inline struct fixture *fixture_new(unsigned count, const char *config)
     f->offers = SESSION_TOOK;
     f->env = (struct xy_env){ fixture_now_us, fixture_wall_us, fixture_random, f };
     char text[1024];
-    (void)snprintf(text, sizeof(text), "domain = \"example.org\"; data_dir = \"/nowhere\"; %s", config);
+    (void)snprintf(text, sizeof(text), "%s data_dir = \"/nowhere\"; %s",
+                   strstr(config, "domains") ? "" : "domain = \"example.org\";", config);
     if (!config_parse("test", xy_str(text), &f->config, &errors))
         fail_msg("%.*s", XY_ARG(xy_buf_view(&errors)));
     f->memory = store_memory_new();
