@@ -8,6 +8,7 @@
 #include "broker/pubsub/pubsub.h"
 #include "broker/shard/stats.h"
 #include "broker/store/store.h"
+#include "core/base/assert.h"
 
 /* Lives on the asking shard until all have answered. */
 struct stats_gather {
@@ -124,8 +125,10 @@ static void run_stats(struct shard *shard, struct request **request, const struc
     }
     gather->request = *request;
     *request = NULL;
-    gather->waiting = shard_count(shard);
-    for (unsigned i = 0; i < shard_count(shard); i++) {
+    unsigned count = shard_count(shard);
+    xy_assert(count > 0);
+    gather->waiting = count;
+    for (unsigned i = 0; i < count; i++) {
         struct stats_mail mail = { .gather = gather, .home = shard->index };
         shard_mail(shard, i, stats_read, &mail, sizeof(mail));
     }

@@ -171,7 +171,7 @@ static bool accept_one(struct listener *listener)
 {
     struct net *net = listener->net;
     struct shard *shard = net->shard;
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = { 0 };
     socklen_t len = sizeof(address);
     struct conn_origin origin = { .kind = listener->kind };
     origin.fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -283,7 +283,7 @@ static int tcp_open(const struct addrinfo *info)
 
 static void log_listening(struct shard *shard, int fd, struct xy_str address)
 {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = { 0 };
     socklen_t len = sizeof(bound);
     uint64_t port = 0;
     if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0)

@@ -5,7 +5,7 @@
  * above the limit the allocator is asked what is really in use. */
 #include <fcntl.h>
 #include <malloc.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "broker/config.h"
@@ -17,14 +17,20 @@
 static uint64_t memory_resident(int fd)
 {
     char text[128];
-    unsigned long long size, resident, shared;
+    unsigned long long pages[3]; /* size, resident, shared */
     ssize_t len = pread(fd, text, sizeof(text) - 1, 0);
     if (len <= 0)
         return 0;
     text[len] = '\0';
-    if (sscanf(text, "%llu %llu %llu", &size, &resident, &shared) != 3 || resident < shared)
-        return 0;
-    return (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
+    char *at = text;
+    for (size_t i = 0; i < 3; i++) {
+        char *end;
+        pages[i] = strtoull(at, &end, 10);
+        if (end == at)
+            return 0;
+        at = end;
+    }
+    return pages[1] < pages[2] ? 0 : (pages[1] - pages[2]) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static uint64_t memory_in_use(void)

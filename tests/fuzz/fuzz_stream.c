@@ -34,7 +34,7 @@ static void answer(struct xy_stream *stream, const struct xy_stream_event *e)
     struct xy_stream_offer offer = { .domain = XY_STR("example.org"),
                                      .mechanisms = XY_SASL_PLAIN,
                                      .sm = true };
-    offer.mechanisms |= XY_SASL_SCRAM_SHA_1;
+    offer.mechanisms |= XY_SASL_SCRAM_SHA_1 | XY_SASL_EXTERNAL;
     offer.starttls = true;
     switch (e->kind) {
     case XY_STREAM_EVENT_OPENED:
@@ -46,6 +46,12 @@ static void answer(struct xy_stream *stream, const struct xy_stream_event *e)
     case XY_STREAM_EVENT_SASL_PASSWORD:
         xy_assert(xy_jid_present(e->jid) && xy_jid_is_bare(e->jid));
         xy_stream_sasl_verdict(stream, XY_SASL_NO_FAILURE);
+        break;
+    case XY_STREAM_EVENT_SASL_EXTERNAL:
+        if (e->authzid.len % 2 == 0)
+            xy_stream_sasl_external(stream, xy_jid_canonical(e->authzid.len ? XY_STR("u@example.org") : XY_STR_NONE));
+        else
+            xy_stream_sasl_verdict(stream, XY_SASL_INVALID_AUTHZID);
         break;
     case XY_STREAM_EVENT_BIND:
         xy_stream_bound(stream, xy_jid_canonical(XY_STR("u@example.org/r")));
