@@ -25,15 +25,21 @@ static void on_accepted(struct shard *shard, void *payload)
     conn_accept(shard, payload);
 }
 
-static void origin_from_inet(struct conn_origin *origin, const struct sockaddr_storage *address)
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+static void origin_from_inet(struct conn_origin *origin, const union address *address)
 {
-    if (address->ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const void *)address;
+    if (address->any.sa_family == AF_INET) {
+        const struct sockaddr_in *v4 = &address->v4;
         inet_ntop(AF_INET, &v4->sin_addr, origin->peer, sizeof(origin->peer));
         origin->loopback = (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
         return;
     }
-    const struct sockaddr_in6 *v6 = (const void *)address;
+    const struct sockaddr_in6 *v6 = &address->v6;
     if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
         inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], origin->peer, sizeof(origin->peer));
         origin->loopback = v6->sin6_addr.s6_addr[12] == 127;
@@ -57,7 +63,7 @@ static void socket_tune(int fd, const struct config *config)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stalled_ms, sizeof(stalled_ms));
 }
 
-static bool origin_read(struct conn_origin *origin, const struct sockaddr_storage *address, const struct config *config)
+static bool origin_read(struct conn_origin *origin, const union address *address, const struct config *config)
 {
     if (origin->kind != LINK_LOCAL) {
         socket_tune(origin->fd, config);
@@ -171,10 +177,10 @@ static bool accept_one(struct listener *listener)
 {
     struct net *net = listener->net;
     struct shard *shard = net->shard;
-    struct sockaddr_storage address = { 0 };
+    union address address = { .v6 = { 0 } };
     socklen_t len = sizeof(address);
     struct conn_origin origin = { .kind = listener->kind };
-    origin.fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    origin.fd = accept4(listener->fd, &address.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (origin.fd < 0) {
         int problem = errno;
         if (problem == EMFILE || problem == ENFILE || problem == ENOBUFS || problem == ENOMEM) {
@@ -283,12 +289,11 @@ static int tcp_open(const struct addrinfo *info)
 
 static void log_listening(struct shard *shard, int fd, struct xy_str address)
 {
-    struct sockaddr_storage bound = { 0 };
+    union address bound = { .v6 = { 0 } };
     socklen_t len = sizeof(bound);
     uint64_t port = 0;
-    if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0)
-        port = bound.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)(void *)&bound)->sin_port)
-                                          : ntohs(((struct sockaddr_in6 *)(void *)&bound)->sin6_port);
+    if (getsockname(fd, &bound.any, &len) == 0)
+        port = ntohs(bound.any.sa_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);
     log_info(shard->log, "listening", LOG_STR("address", address), LOG_NUM("port", port));
 }
 
