@@ -6,8 +6,10 @@ SIGTERM, or that leaves a sanitizer's report, fails its test; the log is shown w
 """
 
 import atexit
+import contextlib
 import functools
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,15 +37,14 @@ def program(name):
 
 
 def free_ports(count):
-    """Ports that were free a moment ago; all are held until all are known, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+    """Ports that were free a moment ago, below those that the system gives to outgoing connections of anybody else."""
+    found = []
+    while len(found) < count:
+        port = random.randrange(10000, 32768)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 def make_certificate(folder, names=(DOMAIN,), stem="server"):
