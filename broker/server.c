@@ -355,10 +355,11 @@ static void server_free(struct server *server)
         pubsub_free(shard);
         router_free(shard);
         sessions_free(shard);
-        net_free(shard);
     }
     workers_free(&server->workers);
     store_close(&server->store);
+    for (unsigned i = 0; server->group && i < server->shards; i++) /* the store woke their loops until now */
+        net_free(shard_group_get(server->group, i));
     shard_group_free(&server->group);
     xy_tls_config_unref(&server->tls);
     while (server->retired_count > 0)
