@@ -20,6 +20,7 @@ enum sim_ask {
     SIM_ASK_UNSUBSCRIBE,
     SIM_ASK_RETRACT,
     SIM_ASK_PURGE,
+    SIM_ASK_DELETE,
 };
 
 struct sim_pending {
@@ -28,6 +29,7 @@ struct sim_pending {
     unsigned id;
     unsigned token, number; /* PUBLISH: which item, and the number in its publish-id */
     unsigned node;
+    uint64_t asked_moment; /* the first time */
 };
 
 struct sim_client {

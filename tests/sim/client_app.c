@@ -141,6 +141,12 @@ static void write_purge(struct sim_client *client, const struct sim_pending *pen
     sim_model_purged(client->world->model, pending->node);
 }
 
+static void write_delete(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    xy_buf_printf(out, "<delete node='n%u'/>", pending->node);
+    sim_model_deleted(client->world->model, pending->node);
+}
+
 static void say_request(struct sim_client *client, const struct sim_pending *pending)
 {
     typedef void write_fn(struct sim_client * client, const struct sim_pending *pending, struct xy_buf *out);
@@ -148,10 +154,12 @@ static void say_request(struct sim_client *client, const struct sim_pending *pen
         [SIM_ASK_PUBLISH] = write_publish,     [SIM_ASK_CREATE] = write_create,
         [SIM_ASK_SUBSCRIBE] = write_subscribe, [SIM_ASK_UNSUBSCRIBE] = write_unsubscribe,
         [SIM_ASK_RETRACT] = write_retract,     [SIM_ASK_PURGE] = write_purge,
+        [SIM_ASK_DELETE] = write_delete,
     };
     struct xy_buf out = { 0 };
+    bool owner = pending->ask == SIM_ASK_PURGE || pending->ask == SIM_ASK_DELETE;
     xy_buf_printf(&out, "<iq type='set' to='" SERVICE "' id='q%u'><pubsub xmlns='%s'>", pending->id,
-                  pending->ask == SIM_ASK_PURGE ? NS_PUBSUB_OWNER : NS_PUBSUB);
+                  owner ? NS_PUBSUB_OWNER : NS_PUBSUB);
     writers[pending->ask](client, pending, &out);
     xy_buf_lit(&out, "</pubsub></iq>");
     sim_client_push(client, xy_buf_view(&out), 0);
@@ -164,7 +172,11 @@ static struct sim_pending *pending_new(struct sim_client *client, enum sim_ask a
         struct sim_pending *p = &client->pending[i];
         if (p->used)
             continue;
-        *p = (struct sim_pending){ .used = true, .ask = ask, .id = client->next_id++, .node = node };
+        *p = (struct sim_pending){ .used = true,
+                                   .ask = ask,
+                                   .id = client->next_id++,
+                                   .node = node,
+                                   .asked_moment = client->world->model->moment };
         return p;
     }
     return NULL;
@@ -224,11 +236,11 @@ static void unsubscribe(struct sim_client *client)
         ask_once(client, SIM_ASK_UNSUBSCRIBE, node);
 }
 
-static void purge(struct sim_client *client)
+static void clear(struct sim_client *client, enum sim_ask ask)
 {
     unsigned node = sim_below(&client->world->random, SIM_NODES_MAX);
     if (client->created[node])
-        ask_once(client, SIM_ASK_PURGE, node);
+        ask_once(client, ask, node);
 }
 
 static void ping(struct sim_client *client)
@@ -306,7 +318,9 @@ void sim_app_act(struct sim_client *client)
     else if (what == 1 && world->mood.retracts)
         unsubscribe(client);
     else if (what == 2 && world->mood.retracts && client->publisher && sim_once_in(random, 5))
-        purge(client);
+        clear(client, SIM_ASK_PURGE);
+    else if (what == 4 && world->mood.deletes && client->publisher && sim_once_in(random, 10))
+        clear(client, SIM_ASK_DELETE);
     else if (what == 3)
         ping(client);
     else if (what < 10)
@@ -364,6 +378,10 @@ static void on_event(struct sim_client *client, const struct xy_stanza *stanza, 
                      struct sim_delivery *delivery)
 {
     const struct xy_elem *items = xy_elem_child(event, "items", NULL);
+    const struct xy_elem *gone = xy_elem_child(event, "delete", NULL);
+    struct xy_str name = gone ? xy_elem_attr(gone, "node") : XY_STR_NONE;
+    if (name.len == 2 && name.data[1] - '0' < (int)SIM_NODES_MAX)
+        client->subscribed[name.data[1] - '0'] = false;
     for (const struct xy_elem *item = items ? xy_elem_first(items) : NULL; item; item = xy_elem_next(item)) {
         const struct xy_elem *entry = xy_elem_first(item);
         size_t at = 0;
@@ -429,7 +447,8 @@ static void on_subscribed(struct sim_client *client, const struct sim_pending *p
     client->subscribed[pending->node] = true;
     snprintf(client->subid[pending->node], sizeof(client->subid[0]), "%.*s", XY_ARG(subid));
     if (client->durable && subscription)
-        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare, subid);
+        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare, subid,
+                             pending->asked_moment);
 }
 
 static void on_published(struct sim_client *client, const struct sim_pending *pending,
@@ -439,6 +458,8 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
         sim_model_told(client->world->model, pending->token, client->left_moment);
     else if (no_room(client, iq))
         sim_model_refused(client->world->model, pending->token);
+    else if (client->world->model->deleted[pending->node] > 0) /* it is gone, or somebody else's by now */
+        client->created[pending->node] = false;
     else
         sim_violation(client->world->model, "client %u could not publish item %u", client->index,
                       pending->token);
@@ -448,7 +469,8 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
 static void on_retracted(struct sim_client *client, const struct sim_pending *pending,
                          const struct xy_stanza *iq)
 {
-    if (iq->type == XY_ERROR && xy_error_read(iq).condition != XY_ITEM_NOT_FOUND)
+    if (iq->type == XY_ERROR && xy_error_read(iq).condition != XY_ITEM_NOT_FOUND &&
+        client->world->model->deleted[pending->node] == 0)
         sim_violation(client->world->model, "client %u could not retract item %u", client->index,
                       pending->token);
 }
@@ -459,7 +481,7 @@ static void on_unsubscribed(struct sim_client *client, const struct sim_pending 
 {
     enum xy_condition condition = iq->type == XY_ERROR ? xy_error_read(iq).condition : XY_ITEM_NOT_FOUND;
     if (condition != XY_ITEM_NOT_FOUND && condition != XY_UNEXPECTED_REQUEST &&
-        condition != XY_NOT_ACCEPTABLE)
+        condition != XY_NOT_ACCEPTABLE && client->world->model->deleted[pending->node] == 0)
         sim_violation(client->world->model, "client %u could not unsubscribe from node %u", client->index,
                       pending->node);
     client->subscribed[pending->node] = false;
@@ -471,6 +493,14 @@ static void on_purged(struct sim_client *client, const struct sim_pending *pendi
 {
     (void)iq; /* who is not the owner may not */
     sim_model_purged(client->world->model, pending->node);
+}
+
+static void on_deleted(struct sim_client *client, const struct sim_pending *pending,
+                       const struct xy_stanza *iq)
+{
+    if (iq->type == XY_RESULT)
+        client->created[pending->node] = false;
+    sim_model_deleted(client->world->model, pending->node);
 }
 
 static void on_pong(struct sim_client *client, const struct xy_stanza *iq)
@@ -491,6 +521,7 @@ static void on_answer(struct sim_client *client, const struct xy_stanza *iq)
         [SIM_ASK_PUBLISH] = on_published,    [SIM_ASK_CREATE] = on_created,
         [SIM_ASK_SUBSCRIBE] = on_subscribed, [SIM_ASK_UNSUBSCRIBE] = on_unsubscribed,
         [SIM_ASK_RETRACT] = on_retracted,    [SIM_ASK_PURGE] = on_purged,
+        [SIM_ASK_DELETE] = on_deleted,
     };
     if (iq->id.len > 1 && iq->id.data[0] == 'p') {
         on_pong(client, iq);

@@ -178,6 +178,15 @@ static void check_seq(struct sim_model *model, const struct sim_delivery *d, str
     token->seq = d->seq;
 }
 
+/* What was confirmed until now went with it, or may have. */
+void sim_model_deleted(struct sim_model *model, unsigned node)
+{
+    sim_model_purged(model, node);
+    model->deleted[node] = model->moment;
+    for (size_t i = 0; i < model->subscriptions_count; i++)
+        model->subscriptions[i].ended |= model->subscriptions[i].node == node;
+}
+
 static struct sim_subscription *subscription_find(struct sim_model *model, unsigned node, struct xy_str subid)
 {
     for (size_t i = 0; i < model->subscriptions_count; i++) {
@@ -189,7 +198,7 @@ static struct sim_subscription *subscription_find(struct sim_model *model, unsig
 }
 
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
-                          struct xy_str subid)
+                          struct xy_str subid, uint64_t asked_moment)
 {
     if (subscription_find(model, node, subid))
         return;
@@ -201,7 +210,11 @@ void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned nod
     }
     struct sim_subscription *s = &model->subscriptions[model->subscriptions_count++];
     *s = (struct sim_subscription){
-        .client = client, .node = node, .bare = bare, .confirmed_moment = model->moment
+        .client = client,
+        .node = node,
+        .bare = bare,
+        .confirmed_moment = model->moment,
+        .ended = asked_moment <= model->deleted[node], /* which of the two came first is not known */
     };
     memcpy(s->subid, subid.data, subid.len);
 }
@@ -226,12 +239,13 @@ static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
 static void check_item(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
 {
     struct sim_subscription *s = d->claimed ? subscription_find(model, token->to, d->subid) : NULL;
-    if (d->claimed)
+    bool once = !d->claimed && !d->marked && model->deleted[token->to] == 0;
+    if (d->claimed && model->deleted[token->to] == 0)
         check_seq(model, d, token);
-    else if (token->fresh[d->client] > 1 && !d->marked)
+    if (once && token->fresh[d->client] > 1)
         sim_violation(model, "item %u came to client %u %u times, at most once", d->token, d->client,
                       token->fresh[d->client]);
-    if (s == NULL) /* or its confirmation was lost */
+    if (s == NULL || s->ended) /* or its confirmation was lost */
         return;
     if (s->epoch != 0 && s->epoch != d->epoch)
         sim_violation(model, "node %u changed its epoch", token->to);

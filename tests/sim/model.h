@@ -59,7 +59,9 @@ struct sim_model {
     uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;
-    bool gaps[SIM_NODES_MAX]; /* items of the node were retracted */
+    uint64_t
+        deleted[SIM_NODES_MAX]; /* last moment at which it may have been; then numbers and epoch began anew */
+    bool gaps[SIM_NODES_MAX];   /* items of the node were retracted */
     uint64_t refused;
     uint64_t deliveries, items, redeliveries, promises; /* items: of the deliveries */
     struct xy_buf verdict;                              /* the first rule broken; empty: none */
@@ -87,6 +89,7 @@ void sim_model_told(struct sim_model *model, unsigned token, uint64_t left_momen
 void sim_model_refused(struct sim_model *model, unsigned token);
 void sim_model_retracted(struct sim_model *model, unsigned token);
 void sim_model_purged(struct sim_model *model, unsigned node);
+void sim_model_deleted(struct sim_model *model, unsigned node);
 void sim_model_unsubscribed(struct sim_model *model, unsigned node, struct xy_str subid);
 void sim_model_excuse(struct sim_model *model, unsigned token);
 
@@ -103,7 +106,7 @@ void sim_model_delivered(struct sim_model *model, const struct sim_delivery *del
 
 /* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
-                          struct xy_str subid);
+                          struct xy_str subid, uint64_t asked_moment);
 
 /* Everything promised has arrived. `explain`: the first that has not is a violation. */
 bool sim_model_complete(struct sim_model *model, bool explain);

@@ -350,6 +350,7 @@ static void mood_choose(struct sim_world *world)
         .disk_fills = sim_once_in(random, 4),
         .moody = sim_once_in(random, 2),
         .retracts = sim_once_in(random, 3),
+        .deletes = sim_once_in(random, 6),
     };
     world->model->refusals = world->mood.disk_fills;
 }

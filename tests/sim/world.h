@@ -76,6 +76,7 @@ struct sim_mood {
     bool disk_fills; /* then stanzas may be refused */
     bool moody;      /* clients are unavailable, or of negative priority, at times */
     bool retracts;
+    bool deletes; /* nodes */
 };
 
 struct sim_world {
