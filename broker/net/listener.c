@@ -55,6 +55,8 @@ static void socket_tune(int fd, const struct config *config)
 {
     int on = 1, idle = NET_KEEPALIVE_IDLE_S, interval = NET_KEEPALIVE_INTERVAL_S, count = NET_KEEPALIVE_COUNT;
     unsigned stalled_ms = (unsigned)config->limits.stalled_timeout_ms; /* at most a day */
+    if (stalled_ms < NET_USER_TIMEOUT_MIN_MS)
+        stalled_ms = NET_USER_TIMEOUT_MIN_MS;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));

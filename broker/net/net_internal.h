@@ -18,6 +18,7 @@
 #define NET_KEEPALIVE_IDLE_S 60 /* without traffic until the kernel asks whether the peer is still there */
 #define NET_KEEPALIVE_INTERVAL_S 15
 #define NET_KEEPALIVE_COUNT  4
+#define NET_USER_TIMEOUT_MIN_MS 10000u /* a path may need that long to recover */
 
 struct listener {
     uv_poll_t poll;
