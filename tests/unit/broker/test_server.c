@@ -3,6 +3,7 @@
 #include "tests/unit/unit.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -190,6 +191,14 @@ static void test_notify(void **state)
     unsetenv("NOTIFY_SOCKET");
 }
 
+static int take_away(const char *name, const struct stat *there, int type, struct FTW *where)
+{
+    (void)there;
+    (void)type;
+    (void)where;
+    return remove(name);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,7 +212,6 @@ int main(void)
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     log_free(&logger);
     close(null);
-    char command[64];
-    (void)snprintf(command, sizeof(command), "rm -r %s", folder);
-    return system(command) != 0 ? 1 : failed;
+    nftw(folder, take_away, 8, FTW_DEPTH | FTW_PHYS);
+    return failed;
 }
