@@ -27,6 +27,7 @@ static bool named_has(const struct named *named, struct xy_jid jid)
 
 static bool is_user_here(const struct shard *shard, struct xy_jid jid)
 {
+    xy_assert(xy_jid_present(jid));
     return jid.local_len > 0 && xy_jid_is_bare(jid) && router_is_local_domain(shard, xy_jid_domain(jid));
 }
 

@@ -116,20 +116,31 @@ static void refuse(struct session *asker)
     session_pump(asker);
 }
 
+/* Hexadecimal up to a dash, as resumption_id writes it. */
+static bool id_number(struct xy_str *rest, uint32_t *number)
+{
+    static const char digits[16] = "0123456789abcdef";
+    uint32_t value = 0;
+    size_t len = 0;
+    for (const char *digit; len < rest->len && len < 2 * sizeof(value); len++) {
+        digit = memchr(digits, rest->data[len], sizeof(digits));
+        if (digit == NULL)
+            break;
+        value = value << 4 | (uint32_t)(digit - digits);
+    }
+    if (len == 0 || len == rest->len || rest->data[len] != '-')
+        return false;
+    *number = value;
+    *rest = xy_str_n(rest->data + len + 1, rest->len - len - 1);
+    return true;
+}
+
 /* "shard-slot-secret"; false: not one of our ids. */
 static bool id_parse(struct xy_str id, const struct shard *shard, uint32_t *to, struct ask *ask)
 {
-    char text[64];
-    unsigned index;
-    int used = 0;
-    if (id.len >= sizeof(text) || id.len < XY_ID_LEN + 4)
+    if (!id_number(&id, to) || !id_number(&id, &ask->index) || id.len != XY_ID_LEN)
         return false;
-    memcpy(text, id.data, id.len);
-    text[id.len] = '\0';
-    if (sscanf(text, "%8x-%8x-%n", to, &index, &used) != 2 || used == 0 || id.len - (size_t)used != XY_ID_LEN)
-        return false;
-    memcpy(ask->secret, text + used, XY_ID_LEN);
-    ask->index = index;
+    memcpy(ask->secret, id.data, XY_ID_LEN);
     return *to < shard_count(shard);
 }
 
