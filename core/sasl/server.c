@@ -235,10 +235,11 @@ struct xy_sasl_result xy_sasl_server_keys(struct xy_sasl_server *s, const struct
 {
     xy_assert(s->state == STATE_KEYS);
     enum xy_scram_hash hash = scram_hash_of(s->mechanism);
-    s->keys_known = keys != NULL && keys->hash == hash;
+    bool known = keys != NULL && keys->hash == hash;
     xy_scram_keys_fake(s->secret, hash, xy_buf_view(&s->user), &s->keys);
-    if (s->keys_known)
+    if (known)
         s->keys = *keys;
+    s->keys_known = known;
     if (s->nonce_next.len > 0)
         xy_buf_str(&s->nonce, xy_buf_view(&s->nonce_next));
     else
