@@ -13,10 +13,11 @@ import pytest
 
 import pubsub
 import raw
-from harness import DOMAIN, PUBSUB
+from harness import BIN, DOMAIN, PUBSUB
 from raw import body, condition, local_name
 
 ALICE, BOB = "alice@" + DOMAIN, "bob@" + DOMAIN
+GROWTH_KB_MAX = 1 << 20 if "san" in BIN else 4096  # AddressSanitizer keeps what was freed for a while
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_04_billion_laughs(bystander, broker, connect):
     entities = "".join(f"<!ENTITY l{n} '{f'&l{n - 1};' * 10}'>" for n in range(1, 10))
     client.send(f"<?xml version='1.0'?><!DOCTYPE l [<!ENTITY l0 'lol'>{entities}]><l>&l9;</l>")
     client.wait_closed()
-    assert broker.rss_kb() - before < 4096
+    assert broker.rss_kb() - before < GROWTH_KB_MAX
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_12_depth(bystander, broker, alice):
     before = broker.rss_kb()
     alice.send("<message>" + "<a>" * 10000)
     ends_with(alice, "policy-violation", "not-well-formed")
-    assert broker.rss_kb() - before < 4096
+    assert broker.rss_kb() - before < GROWTH_KB_MAX
 
 
 @pytest.mark.parametrize(
@@ -211,10 +212,10 @@ def test_14_slow_login(make_broker, connect):
 
 def test_15_whitespace_flood(bystander, broker, alice):
     before = broker.rss_kb()
-    for _ in range(64):
+    for _ in range(256):
         alice.send(b" " * 65536)
     assert alice.ping().get("type") == "result"
-    assert broker.rss_kb() - before < 4096
+    assert broker.rss_kb() - before < GROWTH_KB_MAX
 
 
 @pytest.mark.parametrize("extra, accepted", [(-1, True), (0, True), (1, False)])
