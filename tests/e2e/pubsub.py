@@ -1,5 +1,6 @@
 """XEP-0060 requests over a raw client: one function per request, answers as plain Python values."""
 
+import socket
 from xml.sax.saxutils import quoteattr
 
 import raw
@@ -140,6 +141,15 @@ def is_event(element):
 def next_event(client, timeout=None):
     """The next event message."""
     return client.read_until(is_event, timeout)
+
+
+def no_event(client, seconds=raw.QUIET_S):
+    """Asserts that no event comes for a while; other messages may."""
+    try:
+        event = next_event(client, seconds)
+    except socket.timeout:
+        return
+    raise AssertionError(f"unexpected {raw.show(event)}")
 
 
 def next_items(client, count=1, timeout=None):
