@@ -143,10 +143,10 @@ def next_event(client, timeout=None):
     return client.read_until(is_event, timeout)
 
 
-def no_event(client, seconds=raw.QUIET_S):
-    """Asserts that no event comes for a while; other messages may."""
+def no_items(client, seconds=raw.QUIET_S):
+    """Asserts that no items come for a while; other messages and events may."""
     try:
-        event = next_event(client, seconds)
+        event = client.read_until(lambda e: e.find(f"{{{EVENT}}}event/{{{EVENT}}}items") is not None, seconds)
     except socket.timeout:
         return
     raise AssertionError(f"unexpected {raw.show(event)}")
