@@ -41,7 +41,8 @@ static bool self_signed_make(const struct config *config, const struct xy_env *e
     return ok;
 }
 
-struct xy_tls_config *certificate_load(const struct config *config, const struct xy_env *env, struct xy_buf *error)
+struct xy_tls_config *certificate_load(const struct config *config, const struct xy_env *env,
+                                       struct xy_buf *error)
 {
     static const char *const alpn[] = { "xmpp-client", NULL };
     char chain_file[PATH_BYTES], key_file[PATH_BYTES];
@@ -59,7 +60,9 @@ struct xy_tls_config *certificate_load(const struct config *config, const struct
             return NULL;
     }
     struct xy_tls_certificate certificate = { .chain_file = chain_file, .key_file = key_file };
-    struct xy_tls_server_options options = { .certificates = &certificate, .certificate_count = 1, .alpn = alpn };
+    struct xy_tls_server_options options = { .certificates = &certificate,
+                                             .certificate_count = 1,
+                                             .alpn = alpn };
     if (config->tls.client_ca.len > 0)
         options.client_ca_file = config->tls.client_ca.data;
     struct xy_tls_config *tls = xy_tls_config_server(&options, &problem);

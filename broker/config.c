@@ -486,7 +486,8 @@ static void finish_service(struct loading *loading)
               XY_ARG(*service));
     for (size_t i = 0; i < config->domains.count; i++) {
         if (xy_str_eq(config->domains.items[i], *service))
-            fault(loading, line, "pubsub.service = \"%.*s\": is one of the domains; it needs a name of its own",
+            fault(loading, line,
+                  "pubsub.service = \"%.*s\": is one of the domains; it needs a name of its own",
                   XY_ARG(*service));
     }
 }

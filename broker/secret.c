@@ -27,7 +27,8 @@ static bool secret_write(const char *path, const char *draft, const unsigned cha
     return ok && rename(draft, path) == 0;
 }
 
-bool secret_load(const char *data_dir, const struct xy_env *env, unsigned char out[SECRET_BYTES], struct xy_buf *error)
+bool secret_load(const char *data_dir, const struct xy_env *env, unsigned char out[SECRET_BYTES],
+                 struct xy_buf *error)
 {
     char path[PATH_BYTES], draft[PATH_BYTES];
     int len = snprintf(path, sizeof(path), "%s/secret", data_dir);

@@ -8,4 +8,5 @@
 #define SECRET_BYTES 32u
 
 /* false: prose in `error`. `data_dir` exists. */
-bool secret_load(const char *data_dir, const struct xy_env *env, unsigned char out[SECRET_BYTES], struct xy_buf *error);
+bool secret_load(const char *data_dir, const struct xy_env *env, unsigned char out[SECRET_BYTES],
+                 struct xy_buf *error);

@@ -18,13 +18,14 @@
 #include "broker/store/store.h"
 #include "core/base/assert.h"
 
-#define SERVER_QUIET_POLL_US   (2u * 1000)
-#define SERVER_QUIET_TRIES_MAX 1500u /* times the poll: what cannot be handled by then is not acknowledged either */
-#define SERVER_CLOSE_POLL_US   1000u
-#define SERVER_CLOSE_ROUNDS    5000u /* times the poll, at most */
+#define SERVER_QUIET_POLL_US (2u * 1000)
+#define SERVER_QUIET_TRIES_MAX                                                                               \
+    1500u /* times the poll: what cannot be handled by then is not acknowledged either */
+#define SERVER_CLOSE_POLL_US      1000u
+#define SERVER_CLOSE_ROUNDS       5000u /* times the poll, at most */
 #define SERVER_FAREWELL_TRIES_MAX 250u
-#define SERVER_RETIRED_MAX     1000u
-#define SERVER_STORE_RESERVE   (64u << 20)
+#define SERVER_RETIRED_MAX        1000u
+#define SERVER_STORE_RESERVE      (64u << 20)
 
 struct server {
     struct config *config;
@@ -55,7 +56,8 @@ static void on_committed(void *ctx, unsigned shard)
 static void on_store_failed(void *ctx, const char *why)
 {
     struct server *server = ctx;
-    log_error(server->log, "the store failed: stopping without acknowledging anything further", LOG_Z("why", why));
+    log_error(server->log, "the store failed: stopping without acknowledging anything further",
+              LOG_Z("why", why));
     _exit(1);
 }
 
@@ -63,7 +65,8 @@ static void on_store_full(void *ctx, bool full)
 {
     struct server *server = ctx;
     if (full)
-        log_warning(server->log, "the store is full (disk, store.log_max or store.map_size): new data is refused until there is room");
+        log_warning(server->log, "the store is full (disk, store.log_max or store.map_size): new data is "
+                                 "refused until there is room");
     else
         log_info(server->log, "the store has room again");
 }
@@ -158,7 +161,8 @@ static bool threads_start(struct server *server)
 
 static void server_free(struct server *server);
 
-struct server *server_start(struct config **config, struct log *log, const struct xy_env *env, struct xy_buf *error)
+struct server *server_start(struct config **config, struct log *log, const struct xy_env *env,
+                            struct xy_buf *error)
 {
     struct server *server = calloc(1, sizeof(*server));
     if (server == NULL) {
@@ -178,8 +182,9 @@ struct server *server_start(struct config **config, struct log *log, const struc
         server->tls = certificate_load(server->config, env, error);
     ok = ok && server->tls != NULL;
     if (ok && !shards_start(server)) {
-        xy_buf_printf(error, "cannot start the shards: memory or threads are short, or a domain or administrator in "
-                             "the configuration is not a valid address");
+        xy_buf_printf(error,
+                      "cannot start the shards: memory or threads are short, or a domain or administrator in "
+                      "the configuration is not a valid address");
         ok = false;
     }
     ok = ok && listen_all(server, error);
@@ -214,7 +219,8 @@ static void warn_fixed(struct server *server, const struct config *config)
 {
     const struct config *old = server->config;
     bool same = config->shards == old->shards && xy_str_eq(config->data_dir, old->data_dir) &&
-                config->domains.count == old->domains.count && xy_str_eq(config->domains.items[0], old->domains.items[0]);
+                config->domains.count == old->domains.count &&
+                xy_str_eq(config->domains.items[0], old->domains.items[0]);
     if (!same)
         log_warning(server->log, "domains, data_dir, shards and listen change only at a restart");
 }

@@ -8,7 +8,8 @@
 struct server;
 
 /* Recovers the store, opens the listeners, begins to serve. Takes the configuration. NULL: prose in `error`. */
-struct server *server_start(struct config **config, struct log *log, const struct xy_env *env, struct xy_buf *error);
+struct server *server_start(struct config **config, struct log *log, const struct xy_env *env,
+                            struct xy_buf *error);
 
 /* New limits, administrators, log settings and certificates. On a bad configuration nothing changes; prose in `error`. */
 bool server_reload(struct server *server, struct config **config, struct xy_buf *error);

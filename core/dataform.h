@@ -8,15 +8,15 @@
 
 struct xy_form_field {
     struct xy_str var;
-    struct xy_str type;     /* absent allowed */
+    struct xy_str type; /* absent allowed */
     struct xy_str *values;
     size_t values_count;
     struct xy_form_field *next;
 };
 
 struct xy_form {
-    struct xy_str type;      /* form, submit, cancel, result */
-    struct xy_str form_type; /* value of FORM_TYPE, absent if none */
+    struct xy_str type;           /* form, submit, cancel, result */
+    struct xy_str form_type;      /* value of FORM_TYPE, absent if none */
     struct xy_form_field *fields; /* without FORM_TYPE */
 };
 

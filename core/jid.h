@@ -7,10 +7,10 @@
 #include "core/base/arena.h"
 
 struct xy_jid {
-    const char *data;      /* NULL: absent */
-    uint16_t len;          /* of the whole */
-    uint16_t bare_len;     /* of local@domain */
-    uint16_t local_len;    /* 0: no localpart */
+    const char *data;   /* NULL: absent */
+    uint16_t len;       /* of the whole */
+    uint16_t bare_len;  /* of local@domain */
+    uint16_t local_len; /* 0: no localpart */
 };
 
 /* Parses and prepares. The canonical form is put into `arena` and followed by a NUL. false: malformed, or memory is short
@@ -24,7 +24,8 @@ struct xy_jid xy_jid_canonical(struct xy_str canonical);
 bool xy_jid_make(struct xy_arena *arena, struct xy_str local, struct xy_str domain, struct xy_str resource,
                  struct xy_jid *out);
 /* The same bare JID with another resource. */
-bool xy_jid_with_resource(struct xy_arena *arena, struct xy_jid jid, struct xy_str resource, struct xy_jid *out);
+bool xy_jid_with_resource(struct xy_arena *arena, struct xy_jid jid, struct xy_str resource,
+                          struct xy_jid *out);
 
 /* Preparation of single parts; false: not allowed there. */
 bool xy_jid_prep_local(struct xy_arena *arena, struct xy_str in, struct xy_str *out);
@@ -64,12 +65,14 @@ static inline bool xy_jid_is_bare(struct xy_jid j)
 
 static inline struct xy_str xy_jid_resource(struct xy_jid j)
 {
-    return xy_jid_is_bare(j) ? XY_STR_NONE : xy_str_n(j.data + j.bare_len + 1, (size_t)(j.len - j.bare_len - 1));
+    return xy_jid_is_bare(j) ? XY_STR_NONE
+                             : xy_str_n(j.data + j.bare_len + 1, (size_t)(j.len - j.bare_len - 1));
 }
 
 static inline struct xy_jid xy_jid_to_bare(struct xy_jid j)
 {
-    return (struct xy_jid){ .data = j.data, .len = j.bare_len, .bare_len = j.bare_len, .local_len = j.local_len };
+    return (
+        struct xy_jid){ .data = j.data, .len = j.bare_len, .bare_len = j.bare_len, .local_len = j.local_len };
 }
 
 static inline bool xy_jid_eq(struct xy_jid a, struct xy_jid b)

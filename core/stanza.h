@@ -11,11 +11,21 @@ enum xy_stanza_kind { XY_MESSAGE, XY_PRESENCE, XY_IQ };
 enum xy_stanza_type {
     XY_TYPE_NONE, /* no type attribute: normal message, available presence */
     /* message */
-    XY_NORMAL, XY_CHAT, XY_GROUPCHAT, XY_HEADLINE,
+    XY_NORMAL,
+    XY_CHAT,
+    XY_GROUPCHAT,
+    XY_HEADLINE,
     /* presence */
-    XY_UNAVAILABLE, XY_SUBSCRIBE, XY_SUBSCRIBED, XY_UNSUBSCRIBE, XY_UNSUBSCRIBED, XY_PROBE,
+    XY_UNAVAILABLE,
+    XY_SUBSCRIBE,
+    XY_SUBSCRIBED,
+    XY_UNSUBSCRIBE,
+    XY_UNSUBSCRIBED,
+    XY_PROBE,
     /* iq */
-    XY_GET, XY_SET, XY_RESULT,
+    XY_GET,
+    XY_SET,
+    XY_RESULT,
     /* any */
     XY_ERROR,
 };
@@ -33,10 +43,10 @@ struct xy_stanza {
 
 enum xy_stanza_verdict {
     XY_STANZA_OK,
-    XY_STANZA_UNKNOWN,     /* not message, presence, iq in jabber:client: unsupported-stanza-type */
-    XY_STANZA_BAD_TO,      /* answer jid-malformed; `to` is absent */
-    XY_STANZA_BAD_FROM,    /* invalid-from */
-    XY_STANZA_BAD_IQ,      /* no id, bad type, or not exactly one child in get/set (or presence of unknown
+    XY_STANZA_UNKNOWN,  /* not message, presence, iq in jabber:client: unsupported-stanza-type */
+    XY_STANZA_BAD_TO,   /* answer jid-malformed; `to` is absent */
+    XY_STANZA_BAD_FROM, /* invalid-from */
+    XY_STANZA_BAD_IQ,   /* no id, bad type, or not exactly one child in get/set (or presence of unknown
                               type, RFC 6121 4.7.1): bad-request */
 };
 

@@ -7,4 +7,5 @@
 
 void xy_time_format(uint64_t wall_us, char out[XY_TIME_LEN]);
 bool xy_time_parse(struct xy_str text, uint64_t *wall_us); /* any offset, fraction optional */
-struct xy_elem *xy_delay_add(struct xy_arena *arena, struct xy_elem *parent, struct xy_str from, uint64_t wall_us);
+struct xy_elem *xy_delay_add(struct xy_arena *arena, struct xy_elem *parent, struct xy_str from,
+                             uint64_t wall_us);

@@ -17,16 +17,16 @@ struct event *event_new(struct xy_str service, struct xy_str body, uint64_t seq,
     if (bytes == NULL)
         return NULL;
     struct event *event = event_of(bytes);
-    *event = (struct event){ .seq = seq,
-                             .epoch = epoch,
-                             .service_len = (uint32_t)service.len,
-                             .body_len = (uint32_t)body.len };
+    *event = (struct event){
+        .seq = seq, .epoch = epoch, .service_len = (uint32_t)service.len, .body_len = (uint32_t)body.len
+    };
     memcpy(event->text, service.data, service.len);
     memcpy(event->text + service.len, body.data, body.len);
     return event;
 }
 
-_Static_assert(offsetof(struct xy_bytes, data) % _Alignof(struct event) == 0, "an event fits into shared bytes");
+_Static_assert(offsetof(struct xy_bytes, data) % _Alignof(struct event) == 0,
+               "an event fits into shared bytes");
 
 struct event *event_of(struct xy_bytes *bytes)
 {
@@ -118,8 +118,8 @@ void delivery_notify(struct shard *shard, struct session_ref session, struct eve
     shard_mail(shard, session.shard, on_one, &mail, sizeof(mail));
 }
 
-void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
-                  uint32_t attempt, bool page_end)
+void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
+                  struct event *event, uint32_t attempt, bool page_end)
 {
     xy_assert(claim != DELIVERY_NO_CLAIM && attempt >= 1);
     struct one_mail mail = { session, event, claim, attempt, run, page_end };
@@ -141,7 +141,8 @@ static void on_attach(struct shard *shard, void *payload)
     shard->session_calls->attach(shard, mail->session, &mail->key, xy_str_n(mail->subid, mail->subid_len));
 }
 
-void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, struct xy_str subid)
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key,
+                     struct xy_str subid)
 {
     xy_assert(subid.len <= SUBID_MAX);
     struct attach_mail mail = { .session = session, .key = key, .subid_len = (uint32_t)subid.len };
@@ -211,8 +212,8 @@ static void on_released(struct shard *shard, void *payload)
     shard->delivery_owner->released(shard, mail->key, mail->session, mail->number);
 }
 
-static void answer(struct shard *shard, shard_fn *fn, struct claim_key key, struct session_ref session, uint64_t number,
-                   uint16_t run)
+static void answer(struct shard *shard, shard_fn *fn, struct claim_key key, struct session_ref session,
+                   uint64_t number, uint16_t run)
 {
     struct answer_mail mail = { key, session, number, run };
     shard_mail(shard, key.owner, fn, &mail, sizeof(mail));

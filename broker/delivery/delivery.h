@@ -28,17 +28,18 @@
 /* One event, shared by all who get it, in one piece of memory that a session's queue can hold as plain shared bytes.
  * `delay_us` and `headline` are set before it is shared; nothing changes afterwards. */
 struct event {
-    uint64_t seq;      /* of the item; 0 for events without (delete, purge, configuration, retract) */
+    uint64_t seq; /* of the item; 0 for events without (delete, purge, configuration, retract) */
     uint64_t epoch;
     uint64_t delay_us; /* wall time for <delay/>; 0: fresh */
     bool headline;     /* type='headline', else normal; at-least-once is always normal */
     uint32_t service_len;
     uint32_t body_len;
-    char text[];       /* the service's JID escaped for an attribute, then <event xmlns='…#event'>…</event> */
+    char text[]; /* the service's JID escaped for an attribute, then <event xmlns='…#event'>…</event> */
 };
-struct event *event_new(struct xy_str service, struct xy_str body, uint64_t seq, uint64_t epoch); /* one reference */
+struct event *event_new(struct xy_str service, struct xy_str body, uint64_t seq,
+                        uint64_t epoch); /* one reference */
 struct event *event_ref(struct event *event);
-void event_unref(struct event **event); /* NULL ok; nulls the caller's pointer */
+void event_unref(struct event **event);            /* NULL ok; nulls the caller's pointer */
 struct xy_bytes *event_bytes(struct event *event); /* the same object, the same references */
 struct event *event_of(struct xy_bytes *bytes);
 
@@ -54,13 +55,14 @@ static inline struct xy_str event_body(const struct event *event)
 
 /* One live route: 16 bytes, walked linearly on the session's shard. */
 struct route {
-    uint32_t session;    /* index on that shard */
+    uint32_t session; /* index on that shard */
     uint32_t generation;
-    uint32_t claim;      /* DELIVERY_NO_CLAIM: at most once */
+    uint32_t claim; /* DELIVERY_NO_CLAIM: at most once */
     uint16_t run;
-    uint16_t flags;      /* ROUTE_* */
+    uint16_t flags; /* ROUTE_* */
 };
-#define ROUTE_SUBID 1u /* the subscriber has several subscriptions: the session adds the SHIM SubID of the claim/route */
+#define ROUTE_SUBID                                                                                          \
+    1u /* the subscriber has several subscriptions: the session adds the SHIM SubID of the claim/route */
 
 struct routes {
     atomic_uint refs;
@@ -72,10 +74,10 @@ void routes_unref(struct routes **routes);
 
 /* --- owner to session; called on the owner's shard ---------------------------------------------------------------- */
 
-struct claim_key {        /* names a subscription to its owner */
+struct claim_key { /* names a subscription to its owner */
     uint64_t node;
     uint32_t subscription;
-    uint32_t owner;       /* shard of the node */
+    uint32_t owner; /* shard of the node */
 };
 
 /* A publish: every route of `routes` on shard `to`. Takes one reference of each. */
@@ -86,12 +88,13 @@ void delivery_notify(struct shard *shard, struct session_ref session, struct eve
 
 /* Attach a claim. Answered by `attached`, or by `released` (acked 0) when the session is gone. `subid` is copied.
  * `attempts_from`: deliveries of items up to this seq are redeliveries (attempt > 1, <delay/> added when set). */
-void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, struct xy_str subid);
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key,
+                     struct xy_str subid);
 
 /* One item of a run to the session that holds the claim. Takes the event reference. `attempt` >= 1. `page_end`: answer
  * with `ready` when there is room for another page. */
-void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
-                  uint32_t attempt, bool page_end);
+void delivery_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
+                  struct event *event, uint32_t attempt, bool page_end);
 
 /* The subscription is over (unsubscribed, node deleted): the session forgets the claim; nothing is answered. Entries
  * already in its queue are still sent. */
@@ -102,7 +105,8 @@ struct delivery_owner {
     void (*attached)(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim);
     void (*acked)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq);
     /* `unsent`: the first seq of the run that was not taken */
-    void (*stalled)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run, uint64_t unsent);
+    void (*stalled)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run,
+                    uint64_t unsent);
     void (*ready)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
     void (*released)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
 };

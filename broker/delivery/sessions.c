@@ -74,8 +74,8 @@ static void on_offer(struct shard *shard, void *payload)
     mail->done(shard, verdict, mail->ctx);
 }
 
-void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, session_offer_fn *done,
-                   void *ctx)
+void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                   session_offer_fn *done, void *ctx)
 {
     struct offer_mail mail = { session, *stanza, done, ctx };
     xy_assert(*stanza != NULL && session_ref_present(session));
@@ -99,7 +99,8 @@ static void on_bound(struct shard *shard, void *payload)
     xy_bytes_unref(&mail->jid);
 }
 
-void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error)
+void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid,
+                   const struct xy_error *error)
 {
     struct bound_mail mail = { .session = session };
     if (xy_jid_present(jid))
@@ -123,7 +124,8 @@ static void on_close(struct shard *shard, void *payload)
     shard->session_calls->close(shard, mail->session, mail->error, mail->text);
 }
 
-void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text)
+void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error,
+                   const char *text)
 {
     struct close_mail mail = { session, error, text };
     shard_mail(shard, session.shard, on_close, &mail, sizeof(mail));

@@ -24,14 +24,16 @@ void session_send_message(struct shard *shard, struct session_ref session, struc
  * shard, exactly once; ctx travels with it. */
 enum session_verdict { SESSION_TOOK, SESSION_GONE, SESSION_FULL };
 typedef void session_offer_fn(struct shard *shard, enum session_verdict verdict, void *ctx);
-void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza, session_offer_fn *done,
-                   void *ctx);
+void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                   session_offer_fn *done, void *ctx);
 
 /* The answer to address_bind: `jid` is the full JID (NULL data: refused with `error`). Copied. */
-void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
+void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid,
+                   const struct xy_error *error);
 
 /* End a session for good (conflict, account removed, shutdown): stream error, claims go back to their owners. */
-void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);
+void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error,
+                   const char *text);
 
 /* The n-th counted stanza of that session is handled (see request.h). */
 void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound);
@@ -42,18 +44,21 @@ struct routes;
 struct claim_key;
 struct session_calls {
     void (*send)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
-    void (*send_message)(struct shard *shard, struct session_ref session, struct xy_str bare, struct xy_bytes **stanza,
-                         uint64_t mailbox_seq);
+    void (*send_message)(struct shard *shard, struct session_ref session, struct xy_str bare,
+                         struct xy_bytes **stanza, uint64_t mailbox_seq);
     enum session_verdict (*offer)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
-    void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error);
-    void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text);
+    void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid,
+                  const struct xy_error *error);
+    void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error,
+                  const char *text);
     void (*handled)(struct shard *shard, struct session_ref session, uint32_t inbound);
     /* delivery.h */
     void (*publish)(struct shard *shard, struct event *event, struct routes *routes);
     void (*notify)(struct shard *shard, struct session_ref session, struct event *event);
-    void (*attach)(struct shard *shard, struct session_ref session, const struct claim_key *key, struct xy_str subid);
-    void (*one)(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
-                uint32_t attempt, bool page_end);
+    void (*attach)(struct shard *shard, struct session_ref session, const struct claim_key *key,
+                   struct xy_str subid);
+    void (*one)(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
+                struct event *event, uint32_t attempt, bool page_end);
     void (*detach)(struct shard *shard, struct session_ref session, uint32_t claim);
 };
 void session_set_calls(struct shard *shard, const struct session_calls *calls);

@@ -98,7 +98,7 @@ static void conn_destroy(struct conn *conn)
 
 void conn_destroy_all(struct net *net)
 {
-    xy_list_each(entry, &net->conns)
+    xy_list_each (entry, &net->conns)
         conn_destroy(xy_container_of(entry, struct conn, all));
 }
 
@@ -186,7 +186,8 @@ static void kept_done(struct conn *conn)
 static void socket_flush(struct conn *conn)
 {
     while (conn->kept_sent < conn->kept.len) {
-        ssize_t n = socket_send(conn->fd, conn->kept.data + conn->kept_sent, conn->kept.len - conn->kept_sent);
+        ssize_t n =
+            socket_send(conn->fd, conn->kept.data + conn->kept_sent, conn->kept.len - conn->kept_sent);
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0) {
@@ -214,7 +215,7 @@ static bool tls_flush(struct conn *conn)
 static unsigned unfinished_of_peer(const struct net *net, const char *peer)
 {
     unsigned count = 0;
-    xy_list_each(entry, &net->unfinished)
+    xy_list_each (entry, &net->unfinished)
         count += strcmp(xy_container_of(entry, struct conn, unfinished)->link.peer, peer) == 0;
     return count;
 }
@@ -225,8 +226,7 @@ static bool unfinished_evict(struct net *net, uint64_t now_us)
 {
     struct conn *victim = NULL;
     unsigned most = 0;
-    xy_list_each(entry, &net->unfinished)
-    {
+    xy_list_each (entry, &net->unfinished) {
         struct conn *conn = xy_container_of(entry, struct conn, unfinished);
         if (now_us < conn->began_us + NET_HANDSHAKE_PATIENCE_US)
             break; /* they are in order of age */
@@ -324,7 +324,8 @@ static void tls_read(struct conn *conn)
     }
 }
 
-static size_t binding_add(struct xy_sasl_binding *binding, const char *type, const unsigned char *data, size_t len)
+static size_t binding_add(struct xy_sasl_binding *binding, const char *type, const unsigned char *data,
+                          size_t len)
 {
     *binding = (struct xy_sasl_binding){ .type = type, .data = xy_str_n((const char *)data, len) };
     return len > 0 ? 1 : 0;
@@ -347,7 +348,8 @@ static void tls_secured(struct conn *conn)
     unsigned char end_point[XY_TLS_BINDING_MAX], unique[XY_TLS_BINDING_MAX];
     struct xy_sasl_binding bindings[XY_SASL_BINDINGS_MAX];
     size_t count = 0;
-    count += binding_add(&bindings[count], "tls-server-end-point", end_point, xy_tls_server_end_point(conn->tls, end_point));
+    count += binding_add(&bindings[count], "tls-server-end-point", end_point,
+                         xy_tls_server_end_point(conn->tls, end_point));
     count += binding_add(&bindings[count], "tls-unique", unique, xy_tls_unique(conn->tls, unique));
     handshake_forget(conn);
     conn->tls_state = CONN_SECURE;

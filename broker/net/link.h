@@ -49,9 +49,9 @@ struct link {
     struct shard *shard;
     void *owner;
     enum link_kind kind;
-    bool loopback;          /* the peer is on this machine */
-    bool secure;            /* TLS is on */
-    uid_t uid;              /* LINK_LOCAL */
+    bool loopback; /* the peer is on this machine */
+    bool secure;   /* TLS is on */
+    uid_t uid;     /* LINK_LOCAL */
     /* DER of the certificate the peer showed, when it leads to tls.client_ca and is valid now; else absent. Set before
      * `secured`; lives as long as the link. */
     struct xy_str certificate;

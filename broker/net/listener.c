@@ -189,7 +189,8 @@ static bool accept_one(struct listener *listener)
             complain_about(net, "", strerror(problem));
             accept_rest(net);
         }
-        return problem != EAGAIN && !shard_timer_is_set(&net->accept_pause); /* other errors are this peer's alone */
+        return problem != EAGAIN &&
+               !shard_timer_is_set(&net->accept_pause); /* other errors are this peer's alone */
     }
     const char *why = NULL;
     if (!origin_read(&origin, &address, shard->config))
@@ -377,7 +378,8 @@ bool net_listen_local(struct shard *shard, struct xy_str path, struct xy_buf *er
     int fd = local_open(&address);
     if (fd < 0) {
         complain(error, path, strerror(errno),
-                 errno == EADDRINUSE ? "; another broker listens there" : "; does its folder exist, may it be written?");
+                 errno == EADDRINUSE ? "; another broker listens there"
+                                     : "; does its folder exist, may it be written?");
         return false;
     }
     if (!listener_add(shard->net, fd, LINK_LOCAL, address.sun_path)) {

@@ -7,18 +7,18 @@
 #include "core/base/list.h"
 #include "core/base/table.h"
 
-#define NET_READ_BYTES       (64u << 10) /* per read and readiness; shared by all connections of a shard */
-#define NET_LISTENERS_MAX    32
-#define NET_BACKLOG          4096
-#define NET_ACCEPTS_PER_TURN 256
-#define NET_ACCEPT_PAUSE_US  (100u * 1000) /* after accept failed for want of descriptors or memory */
-#define NET_COMPLAIN_US      (1000u * 1000) /* between two log lines about connections that cannot be taken */
+#define NET_READ_BYTES            (64u << 10) /* per read and readiness; shared by all connections of a shard */
+#define NET_LISTENERS_MAX         32
+#define NET_BACKLOG               4096
+#define NET_ACCEPTS_PER_TURN      256
+#define NET_ACCEPT_PAUSE_US       (100u * 1000) /* after accept failed for want of descriptors or memory */
+#define NET_COMPLAIN_US           (1000u * 1000) /* between two log lines about connections that cannot be taken */
 #define NET_HANDSHAKE_PATIENCE_US (2000u * 1000) /* a handshake may take so long while others wait */
-#define NET_MEMORY_LOOK_US   (1000u * 1000)
-#define NET_KEEPALIVE_IDLE_S 60 /* without traffic until the kernel asks whether the peer is still there */
-#define NET_KEEPALIVE_INTERVAL_S 15
-#define NET_KEEPALIVE_COUNT  4
-#define NET_USER_TIMEOUT_MIN_MS 10000u /* a path may need that long to recover */
+#define NET_MEMORY_LOOK_US        (1000u * 1000)
+#define NET_KEEPALIVE_IDLE_S      60 /* without traffic until the kernel asks whether the peer is still there */
+#define NET_KEEPALIVE_INTERVAL_S  15
+#define NET_KEEPALIVE_COUNT       4
+#define NET_USER_TIMEOUT_MIN_MS   10000u /* a path may need that long to recover */
 
 struct listener {
     uv_poll_t poll;
@@ -43,8 +43,8 @@ struct net {
     unsigned unfinished_count;
     struct xy_list queued;       /* connections that wait for room to begin theirs */
     struct shard_timer patience; /* when the oldest unfinished one may have to go */
-    char *read_buffer;         /* NET_READ_BYTES */
-    char *plain_buffer;        /* NET_READ_BYTES: decrypted */
+    char *read_buffer;           /* NET_READ_BYTES */
+    char *plain_buffer;          /* NET_READ_BYTES: decrypted */
     struct listener *listeners[NET_LISTENERS_MAX];
     unsigned listeners_count;
     unsigned next_shard; /* who gets the next accepted socket */

@@ -48,7 +48,8 @@ static enum dedup_verdict check_stored(struct call *call, const struct store_ded
     bool whole = id->number == STORE_DEDUP_WHOLE;
     if (whole && node->born_here)
         return DEDUP_NEW; /* all that were seen recently are in memory */
-    if (!node_read_dedup(node, call->who, id->prefix, &newest, &seen) || (newest == STORE_DEDUP_WHOLE) != whole)
+    if (!node_read_dedup(node, call->who, id->prefix, &newest, &seen) ||
+        (newest == STORE_DEDUP_WHOLE) != whole)
         return DEDUP_NEW;
     if (!dedup_load(node->dedup, call->who, id->prefix, newest, seen, now_us))
         return DEDUP_NEW;
@@ -295,7 +296,8 @@ void publish_items(struct call *call)
     }
     if (verdict == DEDUP_OLD) {
         call_fail(call, XY_NOT_ACCEPTABLE, NULL,
-                  "this publish-id is too far behind the newest of its stream to tell whether it was stored; use a new "
+                  "this publish-id is too far behind the newest of its stream to tell whether it was stored; "
+                  "use a new "
                   "one");
         return;
     }

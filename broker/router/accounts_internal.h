@@ -19,7 +19,7 @@ struct accounts_memory;
 struct accounts {
     struct accounts_throttle *throttle;
     struct accounts_memory *memory; /* PLAIN passwords that were right a moment ago */
-    struct xy_str reserved; /* admin@<first domain> */
+    struct xy_str reserved;         /* admin@<first domain> */
 };
 
 /* One request to this room on its way between shards, workers and timers. It has one holder at a time; whoever holds it

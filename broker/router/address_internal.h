@@ -63,7 +63,7 @@ struct flight {
 
 struct mailbox {
     bool loaded, counting;
-    bool returned; /* some flight may have no holder */
+    bool returned;          /* some flight may have no holder */
     uint64_t last_seq;      /* newest number given out */
     uint64_t durable_seq;   /* newest committed */
     uint64_t cursor;        /* entries up to here are in flight or gone */

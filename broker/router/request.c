@@ -51,8 +51,8 @@ static void arena_return(struct shard *shard, struct session_ref origin, struct 
         xy_arena_pool_give(shard->arenas, &arena);
 }
 
-static void request_finish(struct shard *shard, struct request **request_pointer, const struct xy_elem *answer,
-                           uint64_t ticket)
+static void request_finish(struct shard *shard, struct request **request_pointer,
+                           const struct xy_elem *answer, uint64_t ticket)
 {
     struct request *request = *request_pointer;
     xy_assert(request != NULL);
@@ -75,7 +75,8 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
     request_finish(shard, request, answered ? result : NULL, ticket);
 }
 
-void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error, uint64_t ticket)
+void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
+                        uint64_t ticket)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
     struct xy_elem *answer = xy_error_reply(stanza->arena, stanza, error);
@@ -89,7 +90,8 @@ void request_fail(struct shard *shard, struct request **request, const struct xy
     request_fail_after(shard, request, error, 0);
 }
 
-void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition, const char *text)
+void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition,
+                       const char *text)
 {
     struct xy_error error = xy_error_make(condition, text);
     request_fail_after(shard, request, &error, 0);

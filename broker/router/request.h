@@ -10,10 +10,10 @@
 #include "core/stanza.h"
 
 struct request {
-    struct xy_stanza stanza;       /* `from` is stamped: the sender's full JID */
-    struct session_ref origin;     /* who sent it; SESSION_NONE: the broker itself */
-    uint32_t inbound;              /* number to report as handled; 0: the sender does not count */
-    bool assured;                  /* origin has XEP-0198: commit before delivery (section 6 of the design) */
+    struct xy_stanza stanza;   /* `from` is stamped: the sender's full JID */
+    struct session_ref origin; /* who sent it; SESSION_NONE: the broker itself */
+    uint32_t inbound;          /* number to report as handled; 0: the sender does not count */
+    bool assured;              /* origin has XEP-0198: commit before delivery (section 6 of the design) */
 };
 
 struct request *request_new(struct xy_stanza stanza, struct session_ref origin, uint32_t inbound);
@@ -24,9 +24,11 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
 
 /* Answer with an error, where RFC 6120 allows one, and end the request. */
 void request_fail(struct shard *shard, struct request **request, const struct xy_error *error);
-void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition, const char *text);
+void request_fail_with(struct shard *shard, struct request **request, enum xy_condition condition,
+                       const char *text);
 /* The same once `ticket` is on disk: for refusals that depend on state not yet committed. */
-void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error, uint64_t ticket);
+void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
+                        uint64_t ticket);
 
 /* Ends it without an answer (messages, presence, results). `ticket`: handled once that is on disk; 0: now. */
 void request_end(struct shard *shard, struct request **request, uint64_t ticket);

@@ -59,7 +59,8 @@ void router_add_service(struct shard *shard, struct xy_str domain, router_servic
 {
     struct router *router = shard->router;
     xy_assert(router->services_count < ROUTER_SERVICES_MAX);
-    router->services[router->services_count++] = (struct router_service){ xy_arena_str(router->arena, domain), handler };
+    router->services[router->services_count++] =
+        (struct router_service){ xy_arena_str(router->arena, domain), handler };
 }
 
 size_t router_services_count(const struct shard *shard)
@@ -109,7 +110,8 @@ static void route_to_server(struct shard *shard, struct request **request)
     if (handler)
         handler->fn(shard, request);
     else
-        request_fail_with(shard, request, XY_SERVICE_UNAVAILABLE, "this broker has no handler for that request");
+        request_fail_with(shard, request, XY_SERVICE_UNAVAILABLE,
+                          "this broker has no handler for that request");
 }
 
 static void on_address(struct shard *shard, void *payload)
@@ -136,7 +138,8 @@ void router_route(struct shard *shard, struct request **request)
     if (service)
         service(shard, request);
     else if (!router_is_local_domain(shard, domain))
-        request_fail_with(shard, request, XY_REMOTE_SERVER_NOT_FOUND, "this broker does not serve that domain");
+        request_fail_with(shard, request, XY_REMOTE_SERVER_NOT_FOUND,
+                          "this broker does not serve that domain");
     else if (to.local_len == 0)
         route_to_server(shard, request);
     else
@@ -192,7 +195,8 @@ static bool domains_prepare(struct router *router, const struct config *config)
 static bool admins_prepare(struct router *router, const struct config *config)
 {
     size_t count = 0;
-    struct xy_jid *admins = xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
+    struct xy_jid *admins =
+        xy_arena_zalloc(router->arena, (config->admins.count + 1) * sizeof(struct xy_jid));
     if (admins == NULL)
         return false;
     for (; count < config->admins.count; count++) {
@@ -230,8 +234,7 @@ bool router_init(struct shard *shard)
     router->started_us = xy_now_us(shard->env);
     router->arena = xy_arena_new();
     return router->arena && domains_prepare(router, shard->config) && admins_prepare(router, shard->config) &&
-           accounts_init(shard) && addresses_init(shard) &&
-           modules_init(shard);
+           accounts_init(shard) && addresses_init(shard) && modules_init(shard);
 }
 
 void router_free(struct shard *shard)

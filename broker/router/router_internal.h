@@ -15,7 +15,7 @@ struct router_service {
 #define ROUTER_SERVICES_MAX 16
 
 struct router {
-    struct xy_arena *arena;   /* lives as long as the router: prepared domains and admins */
+    struct xy_arena *arena; /* lives as long as the router: prepared domains and admins */
     struct xy_str *domains;
     size_t domains_count;
     struct xy_jid *admins;

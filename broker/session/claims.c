@@ -46,7 +46,8 @@ static bool event_push(struct session *session, struct event *event, uint32_t cl
     return false;
 }
 
-static bool claim_deliver(struct session *session, uint32_t index, uint16_t run, struct event *event, uint32_t attempt)
+static bool claim_deliver(struct session *session, uint32_t index, uint16_t run, struct event *event,
+                          uint32_t attempt)
 {
     struct claim *claim = index < session->claims_count ? &session->claims[index] : NULL;
     if (claim == NULL || !claim->used || !run_accept(claim, run))
@@ -96,8 +97,8 @@ void claims_notify(struct shard *shard, struct session_ref ref, struct event *ev
         stat_add(shard, events_dropped, 1);
 }
 
-void claims_one(struct shard *shard, struct session_ref ref, uint32_t index, uint16_t run, struct event *event,
-                uint32_t attempt, bool page_end)
+void claims_one(struct shard *shard, struct session_ref ref, uint32_t index, uint16_t run,
+                struct event *event, uint32_t attempt, bool page_end)
 {
     struct session *session = session_find(shard, ref);
     if (session == NULL || !claim_deliver(session, index, run, event, attempt))
@@ -189,7 +190,8 @@ static struct claim *claim_new(struct session *session)
     return &session->claims[session->claims_count++];
 }
 
-void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, struct xy_str subid)
+void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key,
+                   struct xy_str subid)
 {
     struct session *session = session_find(shard, ref);
     bool able = session && session->state >= SESSION_BOUND && session->sm && subid.len <= SESSION_SUBID_MAX;

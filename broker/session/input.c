@@ -15,12 +15,14 @@ _Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous wi
 
 /* May a client name this JID as the author of a remark? Whoever is not here, and itself where clients make such remarks;
  * the broker, its services and other accounts speak for themselves. */
-static bool may_speak_for(const struct session *session, struct xy_arena *arena, struct xy_str name, bool itself)
+static bool may_speak_for(const struct session *session, struct xy_arena *arena, struct xy_str name,
+                          bool itself)
 {
     struct xy_jid jid;
     if (!xy_str_present(name) || !xy_jid_parse(arena, name, &jid))
         return false;
-    return (itself && xy_jid_same_bare(jid, session->jid)) || !router_serves(session->shard, xy_jid_domain(jid));
+    return (itself && xy_jid_same_bare(jid, session->jid)) ||
+           !router_serves(session->shard, xy_jid_domain(jid));
 }
 
 static bool is_subid(const struct xy_elem *header)
@@ -34,7 +36,8 @@ static bool is_forged(const struct session *session, struct xy_arena *arena, con
         return !may_speak_for(session, arena, xy_elem_attr(child, "from"), true);
     if (xy_elem_is(child, "stanza-id", NS_STANZA_ID))
         return !may_speak_for(session, arena, xy_elem_attr(child, "by"), false);
-    return xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY) || xy_elem_is(child, "occupant-id", NS_OCCUPANT_ID);
+    return xy_elem_is(child, "delivery", NS_XYLEM_DELIVERY) ||
+           xy_elem_is(child, "occupant-id", NS_OCCUPANT_ID);
 }
 
 /* What only the broker may say about a stanza (hostile input 47). */

@@ -19,7 +19,8 @@ void login_on_opened(struct session *session, const struct xy_stream_event *even
     const struct link *link = session->link;
     struct xy_stream_offer offer = { .sm = true };
     if (link->kind == LINK_LOCAL && !xy_str_present(event->to)) {
-        session->domain = router_domain(shard); /* whoever comes through the door of the machine need not know it */
+        session->domain =
+            router_domain(shard); /* whoever comes through the door of the machine need not know it */
     } else if (!router_local_domain(shard, event->to, &session->domain)) {
         xy_stream_fail(session->stream, XY_STREAM_HOST_UNKNOWN, "this broker does not serve that domain");
         outbox_flush(session);
@@ -31,7 +32,8 @@ void login_on_opened(struct session *session, const struct xy_stream_event *even
     if (link->kind == LINK_LOCAL)
         offer.mechanisms = XY_SASL_EXTERNAL;
     else
-        offer.mechanisms = XY_SASL_SCRAM_ALL | XY_SASL_PLAIN | (external_offered(session) ? XY_SASL_EXTERNAL : 0u);
+        offer.mechanisms =
+            XY_SASL_SCRAM_ALL | XY_SASL_PLAIN | (external_offered(session) ? XY_SASL_EXTERNAL : 0u);
     offer.starttls = link->kind == LINK_C2S && !link->secure;
     offer.starttls_required = offer.starttls && !in_clear;
     xy_stream_accept(session->stream, &offer);
@@ -127,7 +129,8 @@ static const struct config_local_user *local_user(const struct config *config, u
 
 /* Root and the broker's own uid may be anybody here, by default the reserved administrator; other users are who the
  * configuration says. Absent: nobody. */
-static struct xy_str local_identity(const struct session *session, struct xy_arena *arena, struct xy_str authzid)
+static struct xy_str local_identity(const struct session *session, struct xy_arena *arena,
+                                    struct xy_str authzid)
 {
     struct shard *shard = session->shard;
     uid_t uid = session->link->uid;
@@ -194,14 +197,16 @@ static bool too_many_sessions(struct shard *shard)
 {
     uint64_t count = 0;
     for (unsigned i = 0; i < shard_count(shard); i++)
-        count += atomic_load_explicit(&shard_group_get(shard->group, i)->stats->sessions, memory_order_relaxed);
+        count +=
+            atomic_load_explicit(&shard_group_get(shard->group, i)->stats->sessions, memory_order_relaxed);
     return count >= shard->config->limits.sessions;
 }
 
 void login_on_bind(struct session *session, const struct xy_stream_event *event)
 {
     if (too_many_sessions(session->shard)) {
-        struct xy_error error = xy_error_make(XY_RESOURCE_CONSTRAINT, "the broker has as many sessions as it may have");
+        struct xy_error error =
+            xy_error_make(XY_RESOURCE_CONSTRAINT, "the broker has as many sessions as it may have");
         xy_stream_bind_failed(session->stream, &error);
         return;
     }
@@ -224,7 +229,8 @@ void login_bound(struct session *session, struct xy_jid jid, const struct xy_err
         return;
     }
     xy_stream_bound(session->stream, session->jid);
-    log_info(shard->log, "session opened", LOG_STR("jid", xy_jid_full(session->jid)), LOG_Z("peer", session->link->peer),
+    log_info(shard->log, "session opened", LOG_STR("jid", xy_jid_full(session->jid)),
+             LOG_Z("peer", session->link->peer),
              LOG_Z("mechanism", xy_sasl_mechanism_name(session->mechanism)));
     session_deadline_update(session);
     session_pump(session);

@@ -41,10 +41,13 @@ void outbox_touch(struct session *session)
         xy_list_append(&session->shard->sessions->dirty, &session->dirty);
 }
 
-bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim, uint64_t seq)
+bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim,
+                 uint64_t seq)
 {
     xy_assert(*bytes != NULL && seq <= ENTRY_SEQ_MASK);
-    struct xy_sm_entry entry = { .bytes = *bytes, .claim = claim, .aux = (uint64_t)kind << ENTRY_KIND_SHIFT | seq };
+    struct xy_sm_entry entry = { .bytes = *bytes,
+                                 .claim = claim,
+                                 .aux = (uint64_t)kind << ENTRY_KIND_SHIFT | seq };
     if (!xy_sm_push(&session->queue, entry))
         return false;
     *bytes = NULL;
@@ -54,8 +57,8 @@ bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_ki
 
 /* --- rendering ---------------------------------------------------------------------------------------------------- */
 
-static void render_delivery(struct xy_buf *out, const struct session *session, const struct xy_sm_entry *entry,
-                            const struct event *event)
+static void render_delivery(struct xy_buf *out, const struct session *session,
+                            const struct xy_sm_entry *entry, const struct event *event)
 {
     const struct claim *claim = &session->claims[entry->claim & ENTRY_NO_CLAIM];
     uint64_t attempt = entry->claim >> 32;
@@ -190,7 +193,8 @@ static void give_back(struct xy_sm_entry *entry, bool sent, void *ctx)
     if (entry_kind(entry) == ENTRY_MESSAGE)
         address_returned(session->shard, xy_jid_bare(session->jid), session->ref, 0, &entry->bytes);
     else if (entry_kind(entry) == ENTRY_MAILBOX)
-        address_returned(session->shard, xy_jid_bare(session->jid), session->ref, entry_seq(entry), &entry->bytes);
+        address_returned(session->shard, xy_jid_bare(session->jid), session->ref, entry_seq(entry),
+                         &entry->bytes);
 }
 
 void outbox_return_limbo(struct session *session)

@@ -168,8 +168,7 @@ static void ended_free(struct shard *shard)
     struct sessions *sessions = shard->sessions;
     while (sessions->buried_count > 0)
         xy_stream_free(&sessions->buried[--sessions->buried_count]);
-    xy_list_each(entry, &sessions->ended)
-    {
+    xy_list_each (entry, &sessions->ended) {
         struct session *session = xy_container_of(entry, struct session, dirty);
         xy_list_remove(entry);
         xy_stream_free(&session->stream);
@@ -355,8 +354,8 @@ static void call_send(struct shard *shard, struct session_ref ref, struct xy_byt
     outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
 }
 
-static void call_send_message(struct shard *shard, struct session_ref ref, struct xy_str bare, struct xy_bytes **stanza,
-                              uint64_t mailbox_seq)
+static void call_send_message(struct shard *shard, struct session_ref ref, struct xy_str bare,
+                              struct xy_bytes **stanza, uint64_t mailbox_seq)
 {
     struct session *session = session_find(shard, ref);
     enum entry_kind kind = mailbox_seq ? ENTRY_MAILBOX : ENTRY_MESSAGE;
@@ -380,7 +379,8 @@ static enum session_verdict call_offer(struct shard *shard, struct session_ref r
     return outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0) ? SESSION_TOOK : SESSION_FULL;
 }
 
-static void call_bound(struct shard *shard, struct session_ref ref, struct xy_jid jid, const struct xy_error *error)
+static void call_bound(struct shard *shard, struct session_ref ref, struct xy_jid jid,
+                       const struct xy_error *error)
 {
     struct session *session = session_find(shard, ref);
     if (session && session->state == SESSION_UNBOUND)
@@ -389,7 +389,8 @@ static void call_bound(struct shard *shard, struct session_ref ref, struct xy_ji
         address_unbind(shard, ref, xy_jid_bare(jid)); /* it ended while its resource was being bound */
 }
 
-static void call_close(struct shard *shard, struct session_ref ref, enum xy_stream_error error, const char *text)
+static void call_close(struct shard *shard, struct session_ref ref, enum xy_stream_error error,
+                       const char *text)
 {
     struct session *session = session_find(shard, ref);
     if (session == NULL)
@@ -420,7 +421,8 @@ static void session_handled_one(struct session *session, uint32_t inbound)
     if ((inbound & SESSION_INBOUND_UNCOUNTED) || session->sm == NULL)
         return;
     struct session_sm *sm = session->sm;
-    uint64_t number = sm->counters.in_h + ((inbound - 1 - (uint32_t)sm->counters.in_h) & SESSION_INBOUND_MASK);
+    uint64_t number =
+        sm->counters.in_h + ((inbound - 1 - (uint32_t)sm->counters.in_h) & SESSION_INBOUND_MASK);
     if (xy_sm_in_done(&sm->counters, number) && sm->asked && sm->counters.in_h >= sm->asked_first)
         ack_asked(session);
 }
@@ -459,7 +461,8 @@ static void on_turn_end(struct shard *shard, void *ctx)
     struct sessions *sessions = ctx;
     struct xy_list now;
     xy_list_init(&now);
-    while (!xy_list_empty(&sessions->dirty)) { /* flushing may make others dirty: those are of the next turn */
+    while (
+        !xy_list_empty(&sessions->dirty)) { /* flushing may make others dirty: those are of the next turn */
         struct xy_list *entry = sessions->dirty.next;
         xy_list_remove(entry);
         xy_list_append(&now, entry);

@@ -17,16 +17,16 @@
 #include "core/sm/queue.h"
 #include "core/stream/stream.h"
 
-#define SESSION_FLUSH_BYTES      (64u << 10)        /* per write; also what a stalled connection keeps at most, about */
-#define SESSION_FLUSH_TURN_BYTES (1u << 20)         /* per session and turn, so that others get theirs */
-#define SESSION_INFLIGHT_MAX     1024u              /* stanzas of one sender not yet handled */
+#define SESSION_FLUSH_BYTES        (64u << 10) /* per write; also what a stalled connection keeps at most, about */
+#define SESSION_FLUSH_TURN_BYTES   (1u << 20) /* per session and turn, so that others get theirs */
+#define SESSION_INFLIGHT_MAX       1024u      /* stanzas of one sender not yet handled */
 #define SESSION_INFLIGHT_BYTES_MAX (1u << 20)
-#define SESSION_SLEEP_US         (2000u * 1000u)    /* without input: parser and buffers are given back */
-#define SESSION_REQUEST_EVERY    32u                /* stanzas sent between two <r/> */
-#define SESSION_PACE_US          (100u * 1000u)     /* idle time until an <r/> */
-#define SESSION_ACK_DELAY_US     (1000u * 1000u)    /* an <r/> is answered after this at the latest */
-#define SESSION_CLAIMS_MAX       100000u
-#define SESSION_SUBID_MAX        64u
+#define SESSION_SLEEP_US           (2000u * 1000u) /* without input: parser and buffers are given back */
+#define SESSION_REQUEST_EVERY      32u             /* stanzas sent between two <r/> */
+#define SESSION_PACE_US            (100u * 1000u)  /* idle time until an <r/> */
+#define SESSION_ACK_DELAY_US       (1000u * 1000u) /* an <r/> is answered after this at the latest */
+#define SESSION_CLAIMS_MAX         100000u
+#define SESSION_SUBID_MAX          64u
 
 /* How a stanza's number travels in request.inbound (0 would mean: nobody counts), and how many KiB it had. The window of
  * uncovered stanzas is far smaller than the mask, so the rest of the number can be had back. */
@@ -37,8 +37,8 @@
 
 enum session_state {
     SESSION_FREE,
-    SESSION_OPENING,  /* until authenticated */
-    SESSION_UNBOUND,  /* authenticated; binding or resuming */
+    SESSION_OPENING, /* until authenticated */
+    SESSION_UNBOUND, /* authenticated; binding or resuming */
     SESSION_BOUND,
     SESSION_DETACHED, /* XEP-0198: waits for its resumption */
     SESSION_ENDED,    /* freed at the end of the turn */
@@ -75,7 +75,7 @@ struct claim {
     uint16_t run;        /* the newest run seen; deliveries of older ones are ignored */
     bool stopped;        /* that run is over: it met a full outbox */
     bool used, dirty, wants_ready;
-    bool begun;          /* `run` says something: the owner counts runs over all sessions that held the claim */
+    bool begun; /* `run` says something: the owner counts runs over all sessions that held the claim */
     uint8_t subid_len;
     char subid[SESSION_SUBID_MAX];
 };
@@ -85,15 +85,15 @@ struct session_sm {
     struct xy_sm counters;
     char secret[XY_ID_LEN + 1]; /* the part of the resumption id that grants */
     bool resumable;
-    bool request_open;          /* an <r/> of ours is unanswered */
-    bool asked;                 /* some <r/> of the peer came before stanzas that are not handled yet */
-    bool ack_due;               /* send <a/> with the next flush */
-    bool resuming;              /* <resumed/> waits until all that came on the old stream is handled */
-    uint64_t asked_first;       /* stanzas begun when the oldest of these <r/> came */
-    uint64_t asked_last;        /* and the newest */
-    uint64_t asked_first_us;    /* when; 0: the h reached was told since */
+    bool request_open;       /* an <r/> of ours is unanswered */
+    bool asked;              /* some <r/> of the peer came before stanzas that are not handled yet */
+    bool ack_due;            /* send <a/> with the next flush */
+    bool resuming;           /* <resumed/> waits until all that came on the old stream is handled */
+    uint64_t asked_first;    /* stanzas begun when the oldest of these <r/> came */
+    uint64_t asked_last;     /* and the newest */
+    uint64_t asked_first_us; /* when; 0: the h reached was told since */
     uint64_t asked_last_us;
-    uint32_t since_request;     /* stanzas sent since the last <r/> */
+    uint32_t since_request; /* stanzas sent since the last <r/> */
     uint64_t max_us;
 };
 
@@ -101,15 +101,15 @@ struct session {
     struct session_ref ref;
     struct shard *shard;
     enum session_state state;
-    struct link *link;           /* NULL when detached */
-    struct xy_stream *stream;    /* NULL when detached */
-    struct xy_str domain;        /* one of the router's domains */
-    struct xy_bytes *jid_bytes;  /* bare until bound, then full */
+    struct link *link;          /* NULL when detached */
+    struct xy_stream *stream;   /* NULL when detached */
+    struct xy_str domain;       /* one of the router's domains */
+    struct xy_bytes *jid_bytes; /* bare until bound, then full */
     struct xy_jid jid;
-    struct xy_bytes *to;         /* the full JID escaped for an attribute */
-    struct session_sm *sm;       /* NULL: not enabled */
+    struct xy_bytes *to;   /* the full JID escaped for an attribute */
+    struct session_sm *sm; /* NULL: not enabled */
     struct xy_sm_queue queue;
-    struct xy_sm_queue limbo;    /* without XEP-0198: given to the link, not yet taken by the kernel */
+    struct xy_sm_queue limbo; /* without XEP-0198: given to the link, not yet taken by the kernel */
     struct claim *claims;
     uint32_t claims_count, claims_cap, claims_free, claims_dirty, claims_waiting;
     uint32_t inflight;           /* stanzas of the peer not yet handled */
@@ -118,9 +118,9 @@ struct session {
     struct shard_timer deadline; /* login, idleness, stalled writes, expiry of a detached session */
     struct shard_timer pacer;    /* XEP-0198 traffic */
     uint64_t last_input_us;
-    uint64_t blocked_us;         /* since when the link has taken nothing; 0: it takes */
+    uint64_t blocked_us; /* since when the link has taken nothing; 0: it takes */
     enum xy_sasl_mechanism mechanism;
-    bool held;                   /* we do not read: the peer has too much under way */
+    bool held; /* we do not read: the peer has too much under way */
     bool asleep;
     bool login_local;
 };
@@ -140,7 +140,8 @@ struct sessions {
     struct xy_sm_pool chunks;
     struct xy_stream_options stream_options;
     struct xy_buf scratch; /* what is being written */
-    struct xy_stream **buried; /* streams to be freed at the end of the turn: they may be in the middle of a call */
+    struct xy_stream *
+        *buried; /* streams to be freed at the end of the turn: they may be in the middle of a call */
     size_t buried_count, buried_cap;
     bool quiescing; /* nothing is read any more */
 };
@@ -148,8 +149,9 @@ struct sessions {
 /* session.c */
 struct session *session_find(struct shard *shard, struct session_ref ref);
 struct session *session_new(struct shard *shard, struct link *link); /* NULL: memory is short */
-void session_end(struct session *session);                          /* for good; claims go back */
-void session_fail(struct session *session, enum xy_stream_error error, const char *text); /* says why, then ends */
+void session_end(struct session *session);                           /* for good; claims go back */
+void session_fail(struct session *session, enum xy_stream_error error,
+                  const char *text); /* says why, then ends */
 void session_set_jid(struct session *session, struct xy_jid jid);
 void session_drop_link(struct session *session); /* closes what there is of a connection */
 void session_deadline_update(struct session *session);
@@ -170,17 +172,21 @@ void login_on_bind(struct session *session, const struct xy_stream_event *event)
 void login_bound(struct session *session, struct xy_jid jid, const struct xy_error *error);
 
 /* external.c */
-bool external_offered(const struct session *session); /* the peer's certificate names a user of the stream's domain */
+bool external_offered(
+    const struct session *session); /* the peer's certificate names a user of the stream's domain */
 /* Whom the certificate lets the peer be: `*bare`, in `arena`; or why nobody. The account may still be missing. */
-enum xy_sasl_condition external_identity(const struct session *session, struct xy_arena *arena, struct xy_str authzid,
-                                         struct xy_str *bare);
+enum xy_sasl_condition external_identity(const struct session *session, struct xy_arena *arena,
+                                         struct xy_str authzid, struct xy_str *bare);
 
 /* outbox.c */
 bool outbox_full(const struct session *session);
 bool outbox_twice_full(const struct session *session);
-bool outbox_unacked_full(const struct session *session); /* by what the peer was sent and does not acknowledge */
-void outbox_pace_by(struct session *session, uint64_t due_us); /* outbox_pace runs at that time at the latest */
-bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim, uint64_t seq);
+bool outbox_unacked_full(
+    const struct session *session); /* by what the peer was sent and does not acknowledge */
+void outbox_pace_by(struct session *session,
+                    uint64_t due_us); /* outbox_pace runs at that time at the latest */
+bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_kind kind, uint64_t claim,
+                 uint64_t seq);
 void outbox_touch(struct session *session); /* something is to be flushed this turn */
 void outbox_flush(struct session *session);
 void outbox_acked(struct session *session, uint32_t h);
@@ -191,14 +197,15 @@ void outbox_pace(struct session *session);
 
 /* claims.c */
 void claims_acked(struct session *session, uint32_t claim, uint64_t seq);
-void claims_tell(struct session *session);     /* what was acknowledged since the last time */
-void claims_room(struct session *session);     /* the outbox is below half: go on */
-void claims_release(struct session *session);  /* all of them */
+void claims_tell(struct session *session);    /* what was acknowledged since the last time */
+void claims_room(struct session *session);    /* the outbox is below half: go on */
+void claims_release(struct session *session); /* all of them */
 void claims_publish(struct shard *shard, struct event *event, struct routes *routes);
 void claims_notify(struct shard *shard, struct session_ref ref, struct event *event);
-void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, struct xy_str subid);
-void claims_one(struct shard *shard, struct session_ref ref, uint32_t claim, uint16_t run, struct event *event,
-                uint32_t attempt, bool page_end);
+void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key,
+                   struct xy_str subid);
+void claims_one(struct shard *shard, struct session_ref ref, uint32_t claim, uint16_t run,
+                struct event *event, uint32_t attempt, bool page_end);
 void claims_detach(struct shard *shard, struct session_ref ref, uint32_t claim);
 
 /* resume.c */

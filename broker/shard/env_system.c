@@ -40,4 +40,6 @@ static void system_random(void *ctx, void *out, size_t len)
     }
 }
 
-const struct xy_env env_system = { .now_us = system_now_us, .wall_us = system_wall_us, .random = system_random };
+const struct xy_env env_system = { .now_us = system_now_us,
+                                   .wall_us = system_wall_us,
+                                   .random = system_random };

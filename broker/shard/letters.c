@@ -50,8 +50,8 @@ void letters_recycle(struct letters_spare *spare, struct letters_block *block)
     spare->count++;
 }
 
-void letters_add(struct letters *letters, struct letters_spare *spare, unsigned from, shard_fn *fn, uint64_t ticket,
-                 const void *payload, size_t size)
+void letters_add(struct letters *letters, struct letters_spare *spare, unsigned from, shard_fn *fn,
+                 uint64_t ticket, const void *payload, size_t size)
 {
     xy_assert(fn != NULL && size <= SHARD_MAIL_MAX);
     struct letters_block *block = letters->last;

@@ -10,8 +10,9 @@
 
 struct letters_block {
     struct letters_block *next;
-    struct letters_block *chain_next, *chain_last; /* of a first block in somebody's inbox: the chain below, own end */
-    unsigned from;  /* shard whose spare list gets it back; UINT_MAX: freed instead */
+    struct letters_block *chain_next,
+        *chain_last; /* of a first block in somebody's inbox: the chain below, own end */
+    unsigned from;   /* shard whose spare list gets it back; UINT_MAX: freed instead */
     uint32_t used;
     uint32_t taken; /* bytes already read */
     _Alignas(16) char data[];
@@ -36,8 +37,8 @@ struct letter {
 };
 
 /* `spare`: where to take blocks from before allocating; NULL: always allocate. */
-void letters_add(struct letters *letters, struct letters_spare *spare, unsigned from, shard_fn *fn, uint64_t ticket,
-                 const void *payload, size_t size);
+void letters_add(struct letters *letters, struct letters_spare *spare, unsigned from, shard_fn *fn,
+                 uint64_t ticket, const void *payload, size_t size);
 
 /* The oldest letter, without taking it; false: none. Its payload stays valid until it is taken and its block emptied. */
 bool letters_peek(const struct letters *letters, struct letter *out);

@@ -16,9 +16,9 @@
 #include "core/base/assert.h"
 #include "core/base/table.h"
 
-#define SHARD_ARENAS_KEPT  256
-#define SHARD_HOOKS_MAX    8
-#define SHARD_PASSES_MAX   16  /* rounds of mail to itself before the loop gets a look at its sockets */
+#define SHARD_ARENAS_KEPT 256
+#define SHARD_HOOKS_MAX   8
+#define SHARD_PASSES_MAX  16 /* rounds of mail to itself before the loop gets a look at its sockets */
 
 struct hook {
     shard_fn *fn;
@@ -26,14 +26,14 @@ struct hook {
 };
 
 struct shard_mailroom {
-    _Atomic(struct letters_block *) inbox;       /* first blocks of chains, newest first */
-    _Atomic(struct letters_block *) returned;    /* our blocks, emptied by others */
-    struct letters *out;                         /* one per destination */
-    struct letters waiting;                      /* for a commit, in order of asking */
+    _Atomic(struct letters_block *) inbox;    /* first blocks of chains, newest first */
+    _Atomic(struct letters_block *) returned; /* our blocks, emptied by others */
+    struct letters *out;                      /* one per destination */
+    struct letters waiting;                   /* for a commit, in order of asking */
     struct letters_spare spare;
-    uint64_t released;                           /* tickets up to here were committed at the last look */
-    uint64_t asked_top, ran_top;                 /* highest ticket of a letter that was ever waiting; that left */
-    unsigned late;                               /* letters waiting behind one with a higher ticket */
+    uint64_t released;           /* tickets up to here were committed at the last look */
+    uint64_t asked_top, ran_top; /* highest ticket of a letter that was ever waiting; that left */
+    unsigned late;               /* letters waiting behind one with a higher ticket */
     struct hook hooks[SHARD_HOOKS_MAX];
     unsigned hooks_count;
     bool again; /* a hook wants another turn at once */
@@ -281,7 +281,8 @@ static void outbox_send(struct shard *shard)
 
 /* --- durability --------------------------------------------------------------------------------------------------- */
 
-void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload, size_t size)
+void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload,
+                          size_t size)
 {
     struct shard_mailroom *room = shard->mailroom;
     /* While a letter waits longer than it must, nothing of its object may overtake it. */

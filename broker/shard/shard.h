@@ -41,10 +41,10 @@ struct shard {
     struct shard_timers timers;
 
     /* The rooms on this shard, each made and freed by its own *_init / *_free. */
-    struct net *net;           /* broker/net: connections; NULL in a simulation */
-    struct sessions *sessions; /* broker/session */
-    struct router *router;     /* broker/router: addresses it owns, services, modules */
-    struct pubsub *pubsub;     /* broker/pubsub: nodes it owns */
+    struct net *net;                             /* broker/net: connections; NULL in a simulation */
+    struct sessions *sessions;                   /* broker/session */
+    struct router *router;                       /* broker/router: addresses it owns, services, modules */
+    struct pubsub *pubsub;                       /* broker/pubsub: nodes it owns */
     const struct link_events *link_events;       /* broker/net/link.h; registered by broker/session */
     const struct session_calls *session_calls;   /* broker/delivery/sessions.h */
     const struct delivery_owner *delivery_owner; /* broker/delivery/delivery.h */
@@ -97,7 +97,8 @@ void shard_post(struct shard_group *group, unsigned to, shard_fn *fn, const void
 /* Run `fn(payload)` on this shard once everything up to `ticket` is on disk; at once, inside this call, if that has been
  * so since the last look. Calls for the same object (whose tickets only grow) keep the order in which they were asked
  * for. */
-void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload, size_t size);
+void shard_when_committed(struct shard *shard, uint64_t ticket, shard_fn *fn, const void *payload,
+                          size_t size);
 
 /* --- the turn ----------------------------------------------------------------------------------------------------- */
 

@@ -5,13 +5,14 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define SHARD_STATS(X) \
-    X(connections_accepted) X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) \
-    X(bytes_in) X(bytes_out) X(logins) X(login_failures) X(logins_throttled) \
-    X(sessions) X(sessions_detached) X(sessions_resumed) X(sessions_replaced) \
-    X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
-    X(messages_stored) X(messages_delivered) X(events_delivered) X(events_dropped) X(events_stalled) \
-    X(publishes) X(publishes_duplicate) X(outbox_full) X(memory_full) X(mail) X(turns)
+#define SHARD_STATS(X)                                                                                       \
+    X(connections_accepted)                                                                                  \
+    X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) X(bytes_in) X(bytes_out)     \
+        X(logins) X(login_failures) X(logins_throttled) X(sessions) X(sessions_detached) X(sessions_resumed) \
+            X(sessions_replaced) X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed)           \
+                X(messages_stored) X(messages_delivered) X(events_delivered) X(events_dropped)               \
+                    X(events_stalled) X(publishes) X(publishes_duplicate) X(outbox_full) X(memory_full)      \
+                        X(mail) X(turns)
 
 struct shard_stats {
 #define X(name) atomic_uint_fast64_t name;
@@ -20,11 +21,11 @@ struct shard_stats {
 };
 
 /* A single writer needs no locked instruction. */
-#define stat_add(shard, name, n) \
-    atomic_store_explicit(&(shard)->stats->name, \
+#define stat_add(shard, name, n)                                                                             \
+    atomic_store_explicit(&(shard)->stats->name,                                                             \
                           atomic_load_explicit(&(shard)->stats->name, memory_order_relaxed) + (uint64_t)(n), \
                           memory_order_relaxed)
-#define stat_sub(shard, name, n) \
-    atomic_store_explicit(&(shard)->stats->name, \
+#define stat_sub(shard, name, n)                                                                             \
+    atomic_store_explicit(&(shard)->stats->name,                                                             \
                           atomic_load_explicit(&(shard)->stats->name, memory_order_relaxed) - (uint64_t)(n), \
                           memory_order_relaxed)

@@ -160,7 +160,8 @@ static void dedup_put(const Xylem__Store__V1__ItemPut *item, const struct apply_
     struct store_dedup id = store_dedup_parse(xy_str(item->publish_id));
     struct key key;
     char value[16 + STORE_DEDUP_SEEN_MAX];
-    size_t seen_len = item->publish_seen.len < STORE_DEDUP_SEEN_MAX ? item->publish_seen.len : STORE_DEDUP_SEEN_MAX;
+    size_t seen_len =
+        item->publish_seen.len < STORE_DEDUP_SEEN_MAX ? item->publish_seen.len : STORE_DEDUP_SEEN_MAX;
     if (id.number != STORE_DEDUP_WHOLE && item->publish_newest > id.number)
         id.number = item->publish_newest;
     key_of_node(&key, item->node);

@@ -27,7 +27,8 @@ size_t xy_arena_used(const struct xy_arena *arena); /* bytes handed out since th
 /* Copies; the result is followed by a NUL that `len` does not count. Absent stays absent; data == NULL and a latched
  * failure (xy_arena_failed) when memory is short. */
 struct xy_str xy_arena_str(struct xy_arena *arena, struct xy_str s);
-struct xy_str xy_arena_printf(struct xy_arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct xy_str xy_arena_printf(struct xy_arena *arena, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Latched: true once any allocation of this arena failed since its last reset. Build a tree straight, check once. */
 bool xy_arena_failed(const struct xy_arena *arena);

@@ -23,8 +23,9 @@ struct xy_bytes *xy_bytes_alloc(size_t len);
 void xy_bytes_begin(struct xy_buf *buf);
 struct xy_bytes *xy_bytes_end(struct xy_buf *buf);
 struct xy_bytes *xy_bytes_ref(struct xy_bytes *bytes);
-void xy_bytes_ref_n(struct xy_bytes *bytes, unsigned count); /* `count` more references at once, for a fan-out */
-void xy_bytes_unref(struct xy_bytes **bytes);                /* NULL ok; nulls the caller's pointer */
+void xy_bytes_ref_n(struct xy_bytes *bytes,
+                    unsigned count);          /* `count` more references at once, for a fan-out */
+void xy_bytes_unref(struct xy_bytes **bytes); /* NULL ok; nulls the caller's pointer */
 
 static inline struct xy_str xy_bytes_view(const struct xy_bytes *bytes)
 {

@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 struct xy_env {
-    uint64_t (*now_us)(void *ctx);                        /* monotonic, microseconds */
-    uint64_t (*wall_us)(void *ctx);                       /* microseconds since 1970-01-01 UTC */
-    void (*random)(void *ctx, void *out, size_t len);     /* never fails; aborts if the system has no entropy */
+    uint64_t (*now_us)(void *ctx);                    /* monotonic, microseconds */
+    uint64_t (*wall_us)(void *ctx);                   /* microseconds since 1970-01-01 UTC */
+    void (*random)(void *ctx, void *out, size_t len); /* never fails; aborts if the system has no entropy */
     void *ctx;
 };
 

@@ -9,8 +9,8 @@ struct xy_list {
 };
 
 #define xy_container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
-#define xy_list_each(position, head) \
-    for (struct xy_list *position = (head)->next, *position##_next = position->next; position != (head); \
+#define xy_list_each(position, head)                                                                         \
+    for (struct xy_list *position = (head)->next, *position##_next = position->next; position != (head);     \
          position = position##_next, position##_next = position->next)
 
 static inline void xy_list_init(struct xy_list *head)

@@ -17,8 +17,11 @@ struct xy_str {
 
 #define XY_STR(literal) ((struct xy_str){ .data = (literal), .len = sizeof(literal) - 1 })
 /* the same where C wants a constant: in the initialisers of tables */
-#define XY_STR_INIT(literal) { .data = (literal), .len = sizeof(literal) - 1 }
-#define XY_STR_NONE     ((struct xy_str){ .data = NULL, .len = 0 })
+#define XY_STR_INIT(literal)                                                                                 \
+    {                                                                                                        \
+        .data = (literal), .len = sizeof(literal) - 1                                                        \
+    }
+#define XY_STR_NONE ((struct xy_str){ .data = NULL, .len = 0 })
 
 /* for printf("%.*s", XY_ARG(s)) */
 #define XY_ARG(s) (int)(s).len, (s).data ? (s).data : ""

@@ -15,8 +15,8 @@
 struct xml_builder {
     struct xy_arena *arena;
     struct xy_elem *top, *current;
-    unsigned depth; /* of current, top being 1 */
-    size_t text_size; /* allocated for the text node that may still grow */
+    unsigned depth;                                   /* of current, top being 1 */
+    size_t text_size;                                 /* allocated for the text node that may still grow */
     struct xy_str namespaces[XML_BUILDER_NAMESPACES]; /* some that are in the arena already */
     unsigned namespaces_next;
 };

@@ -238,7 +238,8 @@ struct xy_elem *xy_elem_copy(struct xy_arena *arena, const struct xy_elem *e)
         }
         while (from != e && from->next == NULL) {
             from = from->parent;
-            xy_assert(from != NULL && parent != NULL); /* below e everything has a parent, and so has its copy */
+            xy_assert(from != NULL &&
+                      parent != NULL); /* below e everything has a parent, and so has its copy */
             parent = from != e ? parent->parent : NULL;
         }
         from = from != e ? from->next : NULL;

@@ -22,13 +22,13 @@ enum xy_xml_event_kind {
 /* Why a stream must be closed; each maps to a stream error condition of RFC 6120 4.9.3. */
 enum xy_xml_error {
     XY_XML_NOT_WELL_FORMED = 1,
-    XY_XML_BAD_PREFIX,          /* bad-namespace-prefix */
-    XY_XML_RESTRICTED,          /* DTD, comment, processing instruction, entity */
+    XY_XML_BAD_PREFIX, /* bad-namespace-prefix */
+    XY_XML_RESTRICTED, /* DTD, comment, processing instruction, entity */
     XY_XML_UNSUPPORTED_ENCODING,
-    XY_XML_TOO_BIG,             /* policy-violation: stanza bytes, XEP-0478 */
-    XY_XML_TOO_DEEP,            /* policy-violation: depth, attributes, names, namespaces */
-    XY_XML_TEXT_AT_TOP,         /* text between stanzas: invalid-xml */
-    XY_XML_NO_MEMORY,           /* resource-constraint: this stream only */
+    XY_XML_TOO_BIG,     /* policy-violation: stanza bytes, XEP-0478 */
+    XY_XML_TOO_DEEP,    /* policy-violation: depth, attributes, names, namespaces */
+    XY_XML_TEXT_AT_TOP, /* text between stanzas: invalid-xml */
+    XY_XML_NO_MEMORY,   /* resource-constraint: this stream only */
 };
 
 struct xy_xml_event {

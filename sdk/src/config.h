@@ -9,10 +9,11 @@
 #include "core/jid.h"
 #include "core/tls/tls.h"
 
-#define XY_QUEUE_ITEMS_DEFAULT     10000u
-#define XY_QUEUE_BYTES_DEFAULT     (UINT64_C(8) << 20)
-#define XY_PUBLISH_WINDOW_DEFAULT  256u
-#define XY_PUBLISH_WINDOW_MAX      256u /* the broker tells duplicates this far back (docs/protocol.md, publish-id) */
+#define XY_QUEUE_ITEMS_DEFAULT    10000u
+#define XY_QUEUE_BYTES_DEFAULT    (UINT64_C(8) << 20)
+#define XY_PUBLISH_WINDOW_DEFAULT 256u
+#define XY_PUBLISH_WINDOW_MAX                                                                                \
+    256u /* the broker tells duplicates this far back (docs/protocol.md, publish-id) */
 #define XY_INFLIGHT_DEFAULT        256u
 #define XY_INFLIGHT_MAX            1000u /* below XY_SM_WINDOW, so that other stanzas still pass */
 #define XY_CONNECT_TIMEOUT_DEFAULT 20000u

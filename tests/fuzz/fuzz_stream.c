@@ -49,7 +49,8 @@ static void answer(struct xy_stream *stream, const struct xy_stream_event *e)
         break;
     case XY_STREAM_EVENT_SASL_EXTERNAL:
         if (e->authzid.len % 2 == 0)
-            xy_stream_sasl_external(stream, xy_jid_canonical(e->authzid.len ? XY_STR("u@example.org") : XY_STR_NONE));
+            xy_stream_sasl_external(stream,
+                                    xy_jid_canonical(e->authzid.len ? XY_STR("u@example.org") : XY_STR_NONE));
         else
             xy_stream_sasl_verdict(stream, XY_SASL_INVALID_AUTHZID);
         break;

@@ -131,7 +131,8 @@ struct xylem_options {
                              one, the same for the client's life */
     const char *resource; /* instead of the one in jid */
     const char *password;
-    const char *as; /* the JID to act as (SASL authorization identity): with socket_path, or when certificate_file
+    const char
+        *as; /* the JID to act as (SASL authorization identity): with socket_path, or when certificate_file
                        names several */
     const char *host;        /* default: SRV records of the domain, then the domain itself */
     uint16_t port;           /* default: 5222, 5223 for XYLEM_TLS_DIRECT */

@@ -23,7 +23,8 @@ static struct config *config(const char *more)
     struct config *made = NULL;
     struct xy_buf errors = { 0 };
     char text[1024];
-    (void)snprintf(text, sizeof(text), "domain = \"example.org\"; data_dir = \"%s\"; shards = 2; %s", folder, more);
+    (void)snprintf(text, sizeof(text), "domain = \"example.org\"; data_dir = \"%s\"; shards = 2; %s", folder,
+                   more);
     if (!config_parse("test", xy_str(text), &made, &errors))
         fail_msg("%.*s", XY_ARG(xy_buf_view(&errors)));
     return made;
@@ -39,7 +40,8 @@ static const char *path(const char *name)
 static const char *listening(void)
 {
     static char text[256];
-    (void)snprintf(text, sizeof(text), "listen { c2s = [\"127.0.0.1:0\"]; c2s_tls = [\"127.0.0.1:0\"]; local = \"%s/x.sock\"; }",
+    (void)snprintf(text, sizeof(text),
+                   "listen { c2s = [\"127.0.0.1:0\"]; c2s_tls = [\"127.0.0.1:0\"]; local = \"%s/x.sock\"; }",
                    folder);
     return text;
 }
@@ -72,7 +74,8 @@ static bool reads(int fd, const char *what)
     return false;
 }
 
-#define HEADER "<stream:stream version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+#define HEADER                                                                                               \
+    "<stream:stream version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 
 /* Started, spoken to, reloaded, stopped; and again, with what it kept. */
 static void test_life(void **state)
@@ -114,8 +117,10 @@ static void assert_cannot_start(const char *more, const char *why)
 static void test_cannot_start(void **state)
 {
     (void)state;
-    assert_cannot_start("listen { c2s = [\"192.0.2.9:0\"]; c2s_tls = []; local = \"\"; }", "does not have that address");
-    assert_cannot_start("listen { c2s = []; c2s_tls = []; local = \"\"; } tls { certificate = \"/no/c.pem\"; key = \"/no/k.pem\"; }",
+    assert_cannot_start("listen { c2s = [\"192.0.2.9:0\"]; c2s_tls = []; local = \"\"; }",
+                        "does not have that address");
+    assert_cannot_start("listen { c2s = []; c2s_tls = []; local = \"\"; } tls { certificate = \"/no/c.pem\"; "
+                        "key = \"/no/k.pem\"; }",
                         "/no/c.pem");
 }
 
@@ -202,8 +207,9 @@ static int take_away(const char *name, const struct stat *there, int type, struc
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),        cmocka_unit_test(test_cannot_start), cmocka_unit_test(test_bad_reload),
-        cmocka_unit_test(test_certificate), cmocka_unit_test(test_notify),
+        cmocka_unit_test(test_life),       cmocka_unit_test(test_cannot_start),
+        cmocka_unit_test(test_bad_reload), cmocka_unit_test(test_certificate),
+        cmocka_unit_test(test_notify),
     };
     if (!mkdtemp(folder))
         return 1;

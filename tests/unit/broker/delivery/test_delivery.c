@@ -29,11 +29,11 @@ static void on_wake(void *ctx, unsigned shard)
     (void)shard;
 }
 
-static void line(const struct shard *shard, const char *what, struct session_ref session, uint64_t a, uint64_t b,
-                 uint64_t c)
+static void line(const struct shard *shard, const char *what, struct session_ref session, uint64_t a,
+                 uint64_t b, uint64_t c)
 {
-    xy_buf_printf(&heard, "%u:%s %u.%u %llu %llu %llu\n", shard->index, what, session.index, session.generation,
-                  (unsigned long long)a, (unsigned long long)b, (unsigned long long)c);
+    xy_buf_printf(&heard, "%u:%s %u.%u %llu %llu %llu\n", shard->index, what, session.index,
+                  session.generation, (unsigned long long)a, (unsigned long long)b, (unsigned long long)c);
 }
 
 /* --- sessions ------------------------------------------------------------------------------------------------------- */
@@ -43,26 +43,29 @@ static void call_send(struct shard *shard, struct session_ref session, struct xy
     line(shard, "send", session, (*stanza)->len, 0, 0);
 }
 
-static void call_send_message(struct shard *shard, struct session_ref session, struct xy_str bare, struct xy_bytes **stanza,
-                              uint64_t seq)
+static void call_send_message(struct shard *shard, struct session_ref session, struct xy_str bare,
+                              struct xy_bytes **stanza, uint64_t seq)
 {
     line(shard, "message", session, (*stanza)->len, bare.len, seq);
     xy_bytes_unref(stanza); /* taken */
 }
 
-static enum session_verdict call_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
+static enum session_verdict call_offer(struct shard *shard, struct session_ref session,
+                                       struct xy_bytes **stanza)
 {
     line(shard, "offer", session, (*stanza)->len, 0, 0);
     return SESSION_FULL;
 }
 
-static void call_bound(struct shard *shard, struct session_ref session, struct xy_jid jid, const struct xy_error *error)
+static void call_bound(struct shard *shard, struct session_ref session, struct xy_jid jid,
+                       const struct xy_error *error)
 {
-    line(shard, "bound", session, xy_jid_present(jid) ? xy_jid_full(jid).len : 0, error ? (uint64_t)error->condition : 0,
-         error != NULL);
+    line(shard, "bound", session, xy_jid_present(jid) ? xy_jid_full(jid).len : 0,
+         error ? (uint64_t)error->condition : 0, error != NULL);
 }
 
-static void call_close(struct shard *shard, struct session_ref session, enum xy_stream_error error, const char *text)
+static void call_close(struct shard *shard, struct session_ref session, enum xy_stream_error error,
+                       const char *text)
 {
     line(shard, "close", session, (uint64_t)error, strlen(text), 0);
 }
@@ -75,7 +78,8 @@ static void call_handled(struct shard *shard, struct session_ref session, uint32
 static void call_publish(struct shard *shard, struct event *event, struct routes *routes)
 {
     for (uint32_t i = 0; i < routes->count; i++)
-        line(shard, "publish", (struct session_ref){ routes->route[i].session, routes->route[i].generation, 0 }, event->seq,
+        line(shard, "publish",
+             (struct session_ref){ routes->route[i].session, routes->route[i].generation, 0 }, event->seq,
              routes->route[i].claim, routes->route[i].run);
 }
 
@@ -84,13 +88,14 @@ static void call_notify(struct shard *shard, struct session_ref session, struct 
     line(shard, "notify", session, event->seq, 0, 0);
 }
 
-static void call_attach(struct shard *shard, struct session_ref session, const struct claim_key *key, struct xy_str subid)
+static void call_attach(struct shard *shard, struct session_ref session, const struct claim_key *key,
+                        struct xy_str subid)
 {
     line(shard, "attach", session, key->node, key->subscription, subid.len);
 }
 
-static void call_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run, struct event *event,
-                     uint32_t attempt, bool page_end)
+static void call_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
+                     struct event *event, uint32_t attempt, bool page_end)
 {
     line(shard, page_end ? "one+" : "one", session, event->seq, claim * 100000u + run, attempt);
 }
@@ -100,12 +105,14 @@ static void call_detach(struct shard *shard, struct session_ref session, uint32_
     line(shard, "detach", session, claim, 0, 0);
 }
 
-static const struct session_calls calls = { call_send,    call_send_message, call_offer,  call_bound, call_close, call_handled,
-                                            call_publish, call_notify,       call_attach, call_one,   call_detach };
+static const struct session_calls calls = { call_send,   call_send_message, call_offer,   call_bound,
+                                            call_close,  call_handled,      call_publish, call_notify,
+                                            call_attach, call_one,          call_detach };
 
 /* --- owners --------------------------------------------------------------------------------------------------------- */
 
-static void owner_attached(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim)
+static void owner_attached(struct shard *shard, struct claim_key key, struct session_ref session,
+                           uint32_t claim)
 {
     line(shard, "attached", session, key.subscription, claim, 0);
 }
@@ -115,7 +122,8 @@ static void owner_acked(struct shard *shard, struct claim_key key, struct sessio
     line(shard, "acked", session, key.subscription, seq, 0);
 }
 
-static void owner_stalled(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run, uint64_t unsent)
+static void owner_stalled(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run,
+                          uint64_t unsent)
 {
     line(shard, "stalled", session, key.subscription, unsent, run);
 }
@@ -125,12 +133,14 @@ static void owner_ready(struct shard *shard, struct claim_key key, struct sessio
     line(shard, "ready", session, key.subscription, 0, run);
 }
 
-static void owner_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
+static void owner_released(struct shard *shard, struct claim_key key, struct session_ref session,
+                           uint64_t acked)
 {
     line(shard, "released", session, key.subscription, acked, 0);
 }
 
-static const struct delivery_owner owner = { owner_attached, owner_acked, owner_stalled, owner_ready, owner_released };
+static const struct delivery_owner owner = { owner_attached, owner_acked, owner_stalled, owner_ready,
+                                             owner_released };
 
 /* --- the tests ------------------------------------------------------------------------------------------------------ */
 
@@ -203,7 +213,8 @@ static void test_to_sessions(void **state)
     delivery_notify(at(0), session, event(0));
     delivery_detach(at(0), session, 3);
     run();
-    assert_lines("2:attach 4.9 70 7 5\n2:one 4.9 10 300002 1\n2:one+ 4.9 11 300002 4\n2:notify 4.9 0 0 0\n2:detach 4.9 3 0 0\n");
+    assert_lines("2:attach 4.9 70 7 5\n2:one 4.9 10 300002 1\n2:one+ 4.9 11 300002 4\n2:notify 4.9 0 0 "
+                 "0\n2:detach 4.9 3 0 0\n");
 }
 
 /* One letter, whatever the number of routes; the vector may be shared by the next publish. */
@@ -231,8 +242,9 @@ static void test_to_owners(void **state)
     delivery_ready(at(2), key, session, 3);
     delivery_released(at(2), key, session, 98);
     run();
-    assert_lines("1:attached 4.9 7 12 0\n1:acked 4.9 7 1125899906842624 0\n1:stalled 4.9 7 99 3\n1:ready 4.9 7 0 3\n"
-                 "1:released 4.9 7 98 0\n");
+    assert_lines(
+        "1:attached 4.9 7 12 0\n1:acked 4.9 7 1125899906842624 0\n1:stalled 4.9 7 99 3\n1:ready 4.9 7 0 3\n"
+        "1:released 4.9 7 98 0\n");
 }
 
 static void on_offered(struct shard *shard, enum session_verdict verdict, void *ctx)
@@ -279,8 +291,8 @@ static void test_bound(void **state)
     session_bound(at(0), session, (struct xy_jid){ 0 }, NULL); /* refused without a reason: still refused */
     run();
     char expected[200];
-    (void)snprintf(expected, sizeof(expected), "2:bound 4.9 5 0 0\n2:bound 4.9 0 %d 1\n2:bound 4.9 0 %d 1\n", XY_CONFLICT,
-                   XY_INTERNAL_SERVER_ERROR);
+    (void)snprintf(expected, sizeof(expected), "2:bound 4.9 5 0 0\n2:bound 4.9 0 %d 1\n2:bound 4.9 0 %d 1\n",
+                   XY_CONFLICT, XY_INTERNAL_SERVER_ERROR);
     assert_lines(expected);
 }
 

@@ -141,11 +141,8 @@ static inline struct kit *kit_new(unsigned count, const char *config, struct xy_
     kit->next.close_on_gone = true;
     if (!config_parse("test", xy_str(config), &kit->config, &errors))
         fail_msg("%.*s", XY_ARG(xy_buf_view(&errors)));
-    kit->group = shard_group_new(&(struct shard_group_options){ .count = count,
-                                                                .env = &kit_env,
-                                                                .config = kit->config,
-                                                                .hash_seed = 1,
-                                                                .wake = kit_wake });
+    kit->group = shard_group_new(&(struct shard_group_options){
+        .count = count, .env = &kit_env, .config = kit->config, .hash_seed = 1, .wake = kit_wake });
     for (unsigned i = 0; i < count; i++) {
         assert_true(net_init(kit_shard(kit, i), tls));
         kit_shard(kit, i)->link_events = &kit_events;
@@ -197,7 +194,8 @@ static inline uint16_t kit_port(struct kit *kit, unsigned listener)
 {
     struct sockaddr_storage address;
     socklen_t len = sizeof(address);
-    assert_int_equal(getsockname(kit_shard(kit, 0)->net->listeners[listener]->fd, (struct sockaddr *)&address, &len), 0);
+    assert_int_equal(
+        getsockname(kit_shard(kit, 0)->net->listeners[listener]->fd, (struct sockaddr *)&address, &len), 0);
     return address.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)(void *)&address)->sin_port)
                                         : ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
 }

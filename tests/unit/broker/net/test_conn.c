@@ -209,7 +209,9 @@ static struct xy_tls_config *server_config, *client_config;
 
 static struct tls_peer tls_peer_new(int fd)
 {
-    return (struct tls_peer){ .fd = fd, .tls = xy_tls_new(client_config, "example.org"), .status = XY_TLS_WANT_MORE };
+    return (struct tls_peer){ .fd = fd,
+                              .tls = xy_tls_new(client_config, "example.org"),
+                              .status = XY_TLS_WANT_MORE };
 }
 
 static void tls_peer_free(struct tls_peer *peer)
@@ -347,7 +349,8 @@ static void test_closed_while_it_waits(void **state)
 {
     (void)state;
     struct kit *kit = kit_new(1, "limits { handshakes = 1; }", server_config);
-    int first = kit_accept(kit, 0, LINK_C2S_TLS, "192.0.2.1"), second = kit_accept(kit, 0, LINK_C2S_TLS, "192.0.2.2");
+    int first = kit_accept(kit, 0, LINK_C2S_TLS, "192.0.2.1"),
+        second = kit_accept(kit, 0, LINK_C2S_TLS, "192.0.2.2");
     owner_close(&kit->owners[1]);
     kit_until(kit, kit_is_closed(second));
     owner_close(&kit->owners[0]);

@@ -169,7 +169,8 @@ static void test_mapped_addresses(void **state)
     (void)state;
     struct xy_buf error = { 0 };
     struct kit *kit = kit_new(1, "", NULL);
-    assert_true(net_listen_tcp(kit_shard(kit, 0), XY_STR("[::]:0"), LINK_C2S, &error)); /* 0.0.0.0 without IPv6 */
+    assert_true(
+        net_listen_tcp(kit_shard(kit, 0), XY_STR("[::]:0"), LINK_C2S, &error)); /* 0.0.0.0 without IPv6 */
     net_listen_start(kit_shard(kit, 0));
     int fd = kit_connect(kit_port(kit, 0));
     kit_until(kit, kit->owners_count == 1);
@@ -265,7 +266,8 @@ static void test_out_of_descriptors(void **state)
     kit_until(kit, shard_timer_is_set(&kit_shard(kit, 0)->net->accept_pause));
     uint64_t refused = atomic_load(&kit_shard(kit, 0)->stats->connections_refused);
     kit_settle(kit);
-    assert_int_equal(atomic_load(&kit_shard(kit, 0)->stats->connections_refused), refused); /* it does not try on */
+    assert_int_equal(atomic_load(&kit_shard(kit, 0)->stats->connections_refused),
+                     refused); /* it does not try on */
     kit_send(served, "still there?", 12);
     kit_until(kit, kit->owners[0].inputs == 1);
     kit->skew_us += NET_ACCEPT_PAUSE_US; /* tries once more, in vain */

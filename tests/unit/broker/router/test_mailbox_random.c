@@ -23,7 +23,7 @@ struct run {
     struct session_ref bob;
     struct life lives[SESSIONS_MAX];
     unsigned births, sent;
-    bool acknowledged[MESSAGES_MAX]; /* by the number in the body */
+    bool acknowledged[MESSAGES_MAX];    /* by the number in the body */
     unsigned body_of[MESSAGES_MAX * 2]; /* by mailbox number */
 };
 
@@ -71,7 +71,8 @@ static void send_one(struct run *run)
     char xml[128];
     if (run->sent == MESSAGES_MAX)
         return;
-    (void)snprintf(xml, sizeof(xml), "<message to='" ALICE "' type='chat'><body>%u</body></message>", run->sent++);
+    (void)snprintf(xml, sizeof(xml), "<message to='" ALICE "' type='chat'><body>%u</body></message>",
+                   run->sent++);
     fixture_post(run->f, run->bob, BOB "/x", 1, xml);
 }
 

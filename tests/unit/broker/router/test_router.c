@@ -6,7 +6,8 @@
 
 static struct fixture *verona(unsigned shards)
 {
-    struct fixture *f = fixture_new(shards, "domains = [\"example.org\", \"Second.example\"]; admins = [\"Nurse@Example.org\"];");
+    struct fixture *f = fixture_new(
+        shards, "domains = [\"example.org\", \"Second.example\"]; admins = [\"Nurse@Example.org\"];");
     fixture_account(f, JULIET);
     fixture_account(f, ROMEO);
     return f;
@@ -28,21 +29,31 @@ static void test_where_it_goes(void **state)
     for (unsigned shards = 1; shards <= 3; shards += 2) {
         struct fixture *f = verona(shards);
         struct session_ref s = fixture_bind(f, JULIET, "a");
-        assert_contains(ask(f, s, "<iq type='get' id='1' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"), "result");
-        assert_contains(ask(f, s, "<iq type='get' id='1' to='example.org/x'><ping xmlns='urn:xmpp:ping'/></iq>"), "result");
-        assert_contains(ask(f, s, "<iq type='get' id='1' to='second.example'><ping xmlns='urn:xmpp:ping'/></iq>"), "result");
+        assert_contains(
+            ask(f, s, "<iq type='get' id='1' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"), "result");
+        assert_contains(
+            ask(f, s, "<iq type='get' id='1' to='example.org/x'><ping xmlns='urn:xmpp:ping'/></iq>"),
+            "result");
+        assert_contains(
+            ask(f, s, "<iq type='get' id='1' to='second.example'><ping xmlns='urn:xmpp:ping'/></iq>"),
+            "result");
         assert_contains(ask(f, s, "<iq type='get' id='1' to='example.org'><what xmlns='urn:what'/></iq>"),
                         "service-unavailable");
-        assert_contains(ask(f, s, "<iq type='get' id='1'><what xmlns='urn:what'/></iq>"), "service-unavailable");
-        assert_contains(ask(f, s, "<message to='example.org'><body>x</body></message>"), "service-unavailable");
-        assert_contains(ask(f, s, "<iq type='get' id='1' to='elsewhere.net'><ping xmlns='urn:xmpp:ping'/></iq>"),
+        assert_contains(ask(f, s, "<iq type='get' id='1'><what xmlns='urn:what'/></iq>"),
+                        "service-unavailable");
+        assert_contains(ask(f, s, "<message to='example.org'><body>x</body></message>"),
+                        "service-unavailable");
+        assert_contains(
+            ask(f, s, "<iq type='get' id='1' to='elsewhere.net'><ping xmlns='urn:xmpp:ping'/></iq>"),
+            "remote-server-not-found");
+        assert_contains(ask(f, s, "<message to='x@elsewhere.net'><body>x</body></message>"),
                         "remote-server-not-found");
-        assert_contains(ask(f, s, "<message to='x@elsewhere.net'><body>x</body></message>"), "remote-server-not-found");
         assert_string_equal(ask(f, s, "<message type='error' to='x@elsewhere.net'/>"), "nothing");
         assert_string_equal(ask(f, s, "<presence to='example.org'/>"), "nothing");
         assert_string_equal(ask(f, s, "<iq type='result' id='1' to='example.org'/>"), "nothing");
-        assert_contains(ask(f, s, "<iq type='get' id='1' to='ghost@example.org'><ping xmlns='urn:xmpp:ping'/></iq>"),
-                        "service-unavailable");
+        assert_contains(
+            ask(f, s, "<iq type='get' id='1' to='ghost@example.org'><ping xmlns='urn:xmpp:ping'/></iq>"),
+            "service-unavailable");
         fixture_free(&f);
     }
 }
@@ -105,7 +116,8 @@ static void test_admins(void **state)
     assert_false(router_is_admin(shard, xy_jid_canonical(XY_STR(JULIET))));
     struct config *other = NULL;
     struct xy_buf errors = { 0 };
-    assert_true(config_parse("test", XY_STR("domain = \"example.org\"; admins = [\"" JULIET "\"];"), &other, &errors));
+    assert_true(config_parse("test", XY_STR("domain = \"example.org\"; admins = [\"" JULIET "\"];"), &other,
+                             &errors));
     shard->config = other;
     router_reload(shard);
     assert_true(router_is_admin(shard, xy_jid_canonical(XY_STR(JULIET))));
@@ -144,11 +156,8 @@ static void test_send(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_where_it_goes),
-        cmocka_unit_test(test_services),
-        cmocka_unit_test(test_domains),
-        cmocka_unit_test(test_admins),
-        cmocka_unit_test(test_send),
+        cmocka_unit_test(test_where_it_goes), cmocka_unit_test(test_services), cmocka_unit_test(test_domains),
+        cmocka_unit_test(test_admins),        cmocka_unit_test(test_send),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,8 +100,8 @@ static inline struct shard *rig_shard(struct rig *rig, unsigned index)
 
 /* --- the owners of nodes -------------------------------------------------------------------------------------------- */
 
-static void rig_tell(struct shard *shard, int what, struct claim_key key, struct session_ref session, uint64_t number,
-                     uint16_t run)
+static void rig_tell(struct shard *shard, int what, struct claim_key key, struct session_ref session,
+                     uint64_t number, uint16_t run)
 {
     assert_int_equal(shard->index, key.owner);
     assert_true(the_rig->told_count < RIG_TOLD);
@@ -110,7 +110,8 @@ static void rig_tell(struct shard *shard, int what, struct claim_key key, struct
     told->what = what;
 }
 
-static void rig_attached(struct shard *shard, struct claim_key key, struct session_ref session, uint32_t claim)
+static void rig_attached(struct shard *shard, struct claim_key key, struct session_ref session,
+                         uint32_t claim)
 {
     rig_tell(shard, ATTACHED, key, session, claim, 0);
 }
@@ -131,12 +132,14 @@ static void rig_ready(struct shard *shard, struct claim_key key, struct session_
     rig_tell(shard, READY, key, session, 0, run);
 }
 
-static void rig_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
+static void rig_released(struct shard *shard, struct claim_key key, struct session_ref session,
+                         uint64_t acked)
 {
     rig_tell(shard, RELEASED, key, session, acked, 0);
 }
 
-static const struct delivery_owner rig_owner = { rig_attached, rig_acked, rig_stalled, rig_ready, rig_released };
+static const struct delivery_owner rig_owner = { rig_attached, rig_acked, rig_stalled, rig_ready,
+                                                 rig_released };
 
 /* The next thing told; fails if there is none. */
 static inline struct told *rig_next_told(struct rig *rig, int what)
@@ -324,11 +327,9 @@ static inline struct wire *wire_new(struct rig *rig, unsigned shard, enum link_k
     assert_true(rig->wires_count < RIG_WIRES);
     rig->wires[rig->wires_count++] = wire;
     wire->rig = rig;
-    wire->link = (struct link){ .calls = &wire_calls,
-                                .shard = rig_shard(rig, shard),
-                                .kind = kind,
-                                .loopback = true,
-                                .uid = geteuid() };
+    wire->link = (struct link){
+        .calls = &wire_calls, .shard = rig_shard(rig, shard), .kind = kind, .loopback = true, .uid = geteuid()
+    };
     if (kind != LINK_LOCAL)
         (void)snprintf(wire->link.peer, sizeof(wire->link.peer), "192.0.2.1");
     wire->link.shard->link_events->opened(&wire->link);
@@ -397,8 +398,8 @@ static inline const char *wire_heard(struct wire *wire)
         if (strstr(lacks_, (what)))                                                                          \
             fail_msg("\"%s\" is in \"%s\"", (what), lacks_);                                                 \
     } while (0)
-#define assert_heard(wire, what)    assert_contains(wire_heard(wire), what)
-#define assert_heard_nothing(wire)  assert_string_equal(wire_heard(wire), "")
+#define assert_heard(wire, what)   assert_contains(wire_heard(wire), what)
+#define assert_heard_nothing(wire) assert_string_equal(wire_heard(wire), "")
 
 /* How often `what` occurs. */
 static inline unsigned text_count(const char *text, const char *what)
@@ -447,7 +448,8 @@ static inline struct wire *rig_bound(struct rig *rig, unsigned shard, const char
 {
     struct wire *wire = rig_authenticated(rig, shard, bare);
     char bind[256];
-    (void)snprintf(bind, sizeof(bind), "<iq type='set' id='b'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>",
+    (void)snprintf(bind, sizeof(bind),
+                   "<iq type='set' id='b'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>",
                    resource);
     wire_say(wire, bind);
     assert_heard(wire, "type='result'");
@@ -464,7 +466,8 @@ static inline struct wire *rig_online(struct rig *rig, unsigned shard, const cha
 }
 
 /* With XEP-0198, resumable; `id`: what to resume with. Not available yet. */
-static inline struct wire *rig_managed(struct rig *rig, unsigned shard, const char *bare, const char *resource, char id[80])
+static inline struct wire *rig_managed(struct rig *rig, unsigned shard, const char *bare,
+                                       const char *resource, char id[80])
 {
     struct wire *wire = rig_bound(rig, shard, bare, resource);
     wire_say(wire, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");

@@ -37,13 +37,14 @@ static uint32_t attach(struct rig *rig, struct session_ref session, struct claim
     return (uint32_t)told->number;
 }
 
-static void one(struct rig *rig, struct session_ref session, uint32_t claim, uint16_t run, uint64_t seq, uint32_t attempt,
-                bool page_end)
+static void one(struct rig *rig, struct session_ref session, uint32_t claim, uint16_t run, uint64_t seq,
+                uint32_t attempt, bool page_end)
 {
     delivery_one(rig_shard(rig, 0), session, claim, run, event_make(seq, 8), attempt, page_end);
 }
 
-static void live(struct rig *rig, struct session_ref session, uint32_t claim, uint16_t run, uint64_t seq, size_t len)
+static void live(struct rig *rig, struct session_ref session, uint32_t claim, uint16_t run, uint64_t seq,
+                 size_t len)
 {
     struct routes *routes = routes_new(1);
     routes->route[0] = (struct route){ session.index, session.generation, claim, run, 0 };
@@ -65,9 +66,10 @@ static void test_delivered_and_acknowledged(void **state)
     live(rig, ref, claim, 1, 7, 8);
     rig_run(rig);
     const char *heard = wire_heard(juliet);
-    assert_contains(heard, "<message from='pubsub.example.org' to='" JULIET "/a' id='" SUBID "-5'>xxxxxxxx"
-                           "<delivery xmlns='urn:xylem:delivery:0' epoch='000000000000feed' seq='5' attempt='1' "
-                           "subid='" SUBID "'/></message>");
+    assert_contains(heard,
+                    "<message from='pubsub.example.org' to='" JULIET "/a' id='" SUBID "-5'>xxxxxxxx"
+                    "<delivery xmlns='urn:xylem:delivery:0' epoch='000000000000feed' seq='5' attempt='1' "
+                    "subid='" SUBID "'/></message>");
     assert_contains(heard, "seq='6' attempt='3'");
     assert_contains(heard, "seq='7' attempt='1'");
     assert_told_all(rig);
@@ -244,7 +246,7 @@ static void test_detach_with_entries_queued(void **state)
     rig_run(rig);
     delivery_detach(rig_shard(rig, 0), ref, claim);
     uint32_t other = attach(rig, ref, key_at(0, 8));
-    assert_int_not_equal(other, claim); /* entries still name the old one */
+    assert_int_not_equal(other, claim);   /* entries still name the old one */
     one(rig, ref, claim, 1, 3, 1, false); /* comes too late */
     one(rig, ref, other, 1, 50, 1, false);
     rig_run(rig);

@@ -84,8 +84,10 @@ static void test_message(void **state)
     (void)state;
     for (unsigned shards = 1; shards <= 2; shards++) {
         struct rig *rig = verona(shards);
-        struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, shards - 1, ROMEO, "b");
-        assert_costs(cost(rig, juliet, "<message to='" ROMEO "/b' type='chat'><body>hi</body></message>", romeo), 110);
+        struct wire *juliet = rig_online(rig, 0, JULIET, "a"),
+                    *romeo = rig_online(rig, shards - 1, ROMEO, "b");
+        assert_costs(
+            cost(rig, juliet, "<message to='" ROMEO "/b' type='chat'><body>hi</body></message>", romeo), 110);
         rig_free(&rig);
     }
 }
@@ -95,10 +97,14 @@ static void test_iq(void **state)
     (void)state;
     for (unsigned shards = 1; shards <= 2; shards++) {
         struct rig *rig = verona(shards);
-        struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, shards - 1, ROMEO, "b");
-        assert_costs(cost(rig, juliet, "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>", juliet),
+        struct wire *juliet = rig_online(rig, 0, JULIET, "a"),
+                    *romeo = rig_online(rig, shards - 1, ROMEO, "b");
+        assert_costs(cost(rig, juliet,
+                          "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>",
+                          juliet),
                      110);
-        assert_costs(cost(rig, juliet, "<iq type='get' id='p' to='" ROMEO "/b'><ping xmlns='urn:xmpp:ping'/></iq>", romeo),
+        assert_costs(cost(rig, juliet,
+                          "<iq type='get' id='p' to='" ROMEO "/b'><ping xmlns='urn:xmpp:ping'/></iq>", romeo),
                      110);
         rig_free(&rig);
     }
@@ -140,7 +146,8 @@ static void test_fan_out(void **state)
             }
         }
     }
-    assert_costs((allocations - before) * 100 / COUNT, 220); /* the event and the routes that this test makes */
+    assert_costs((allocations - before) * 100 / COUNT,
+                 220); /* the event and the routes that this test makes */
     rig_free(&rig);
 }
 

@@ -18,12 +18,14 @@ static struct rig *verona(unsigned shards, const char *config)
 static void test_from_is_stamped(void **state)
 {
     (void)state;
-    static const char *const own[] = { "", "from='" JULIET "'", "from='" JULIET "/a'", "from='JULIET@example.org/a'" };
+    static const char *const own[] = { "", "from='" JULIET "'", "from='" JULIET "/a'",
+                                       "from='JULIET@example.org/a'" };
     struct rig *rig = verona(2, "");
     struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, 1, ROMEO, "b");
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
         char text[256];
-        (void)snprintf(text, sizeof(text), "<message %s to='" ROMEO "/b' type='chat'><body>hi</body></message>", own[i]);
+        (void)snprintf(text, sizeof(text),
+                       "<message %s to='" ROMEO "/b' type='chat'><body>hi</body></message>", own[i]);
         wire_say(juliet, text);
         assert_heard(romeo, "from='" JULIET "/a'");
     }
@@ -39,7 +41,8 @@ static void test_invalid_from(void **state)
         struct rig *rig = verona(1, "");
         struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, 0, ROMEO, "b");
         char text[256];
-        (void)snprintf(text, sizeof(text), "<message from='%s' to='" ROMEO "/b' type='chat'><body>hi</body></message>",
+        (void)snprintf(text, sizeof(text),
+                       "<message from='%s' to='" ROMEO "/b' type='chat'><body>hi</body></message>",
                        others[i]);
         wire_say(juliet, text);
         assert_heard(juliet, "<invalid-from");
@@ -76,7 +79,8 @@ static void test_server_owned_elements(void **state)
     struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, 0, ROMEO, "b");
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char text[512], name[32];
-        (void)snprintf(text, sizeof(text), "<message to='" ROMEO "/b' type='chat'>%s<body>hi</body>%s</message>",
+        (void)snprintf(text, sizeof(text),
+                       "<message to='" ROMEO "/b' type='chat'>%s<body>hi</body>%s</message>",
                        cases[i].element, cases[i].element);
         (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(cases[i].element, " "), cases[i].element);
         wire_say(juliet, text);
@@ -85,8 +89,9 @@ static void test_server_owned_elements(void **state)
         if (text_count(heard, name) != (cases[i].kept ? 2 : 0))
             fail_msg("%s: %s", cases[i].element, heard);
     }
-    wire_say(juliet, "<message to='" ROMEO "/b' type='chat'><body>hi</body><headers xmlns='" NS_SHIM "'>"
-                     "<header name='SubID'>forged</header><header name='Own'>kept</header></headers></message>");
+    wire_say(juliet,
+             "<message to='" ROMEO "/b' type='chat'><body>hi</body><headers xmlns='" NS_SHIM "'>"
+             "<header name='SubID'>forged</header><header name='Own'>kept</header></headers></message>");
     const char *heard = wire_heard(romeo);
     assert_lacks(heard, "forged");
     assert_contains(heard, "kept");
@@ -130,7 +135,8 @@ static void test_order(void **state)
                 "<message to='" ROMEO "/b' type='chat'><body>no%u.</body></message>",
                 "<message to='" ROMEO "/b' type='headline'><body>no%u.</body></message>",
                 "<iq to='" ROMEO "/b' type='get' id='no%u.'><x xmlns='urn:example'/></iq>",
-                "<message to='" ROMEO "/b' type='normal'><no-store xmlns='urn:xmpp:hints'/><body>no%u.</body></message>",
+                "<message to='" ROMEO
+                "/b' type='normal'><no-store xmlns='urn:xmpp:hints'/><body>no%u.</body></message>",
             };
             char text[256];
             (void)snprintf(text, sizeof(text), kinds[unit_below(&seed, 5)], i);
@@ -163,9 +169,9 @@ static void test_order(void **state)
 
 /* --- h -------------------------------------------------------------------------------------------------------------- */
 
-#define R          "<r xmlns='urn:xmpp:sm:3'/>"
-#define ASSURED    "<message to='" ROMEO "' type='chat'><body>x</body></message>"
-#define PING       "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+#define R       "<r xmlns='urn:xmpp:sm:3'/>"
+#define ASSURED "<message to='" ROMEO "' type='chat'><body>x</body></message>"
+#define PING    "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
 
 static void test_acknowledged_when_handled(void **state)
 {
@@ -362,7 +368,8 @@ static void test_shutdown(void **state)
         sessions_shutdown(rig_shard(rig, i));
     rig_run(rig);
     const char *heard = wire_heard(juliet);
-    const char *ack = strstr(heard, "<a xmlns='urn:xmpp:sm:3' h='3'/>"), *error = strstr(heard, "<system-shutdown");
+    const char *ack = strstr(heard, "<a xmlns='urn:xmpp:sm:3' h='3'/>"),
+               *error = strstr(heard, "<system-shutdown");
     assert_true(ack && error && ack < error);
     assert_contains(error, "</stream:stream>");
     assert_true(juliet->closed && romeo->closed);

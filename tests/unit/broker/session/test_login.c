@@ -32,7 +32,8 @@ struct client {
     bool ready, failed;
 };
 
-static struct client client_new(struct rig *rig, unsigned shard, enum link_kind kind, struct xy_stream_client_options options)
+static struct client client_new(struct rig *rig, unsigned shard, enum link_kind kind,
+                                struct xy_stream_client_options options)
 {
     static struct xy_stream_options stream_options;
     struct client client = { .wire = wire_new(rig, shard, kind) };
@@ -214,14 +215,17 @@ static void test_unknown_hosts(void **state)
     for (size_t i = 0; i < 3; i++) {
         struct wire *wire = wire_new(rig, 0, LINK_C2S);
         char text[256];
-        (void)snprintf(text, sizeof(text), "<stream:stream %s version='1.0' xmlns='jabber:client' xmlns:stream="
-                                           "'http://etherx.jabber.org/streams'>", headers[i]);
+        (void)snprintf(text, sizeof(text),
+                       "<stream:stream %s version='1.0' xmlns='jabber:client' xmlns:stream="
+                       "'http://etherx.jabber.org/streams'>",
+                       headers[i]);
         wire_say(wire, text);
         assert_heard(wire, "<host-unknown");
         assert_true(wire->closed);
     }
     struct wire *local = wire_new(rig, 0, LINK_LOCAL); /* need not know the domain */
-    wire_say(local, "<stream:stream version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>");
+    wire_say(local, "<stream:stream version='1.0' xmlns='jabber:client' "
+                    "xmlns:stream='http://etherx.jabber.org/streams'>");
     assert_heard(local, "from='example.org'");
     rig_free(&rig);
 }
@@ -327,7 +331,8 @@ static void test_leaves_while_binding(void **state)
     for (unsigned turns = 0; turns < 4; turns++) {
         struct rig *rig = verona(2, "");
         struct wire *wire = rig_authenticated(rig, 0, JULIET);
-        wire_feed(wire, XY_STR("<iq type='set' id='b'><bind xmlns='" NS_BIND "'><resource>a</resource></bind></iq>"));
+        wire_feed(wire, XY_STR("<iq type='set' id='b'><bind xmlns='" NS_BIND
+                               "'><resource>a</resource></bind></iq>"));
         for (unsigned i = 0; i < turns; i++)
             shard_turn(rig_shard(rig, i % 2));
         wire_vanish(wire);

@@ -51,13 +51,15 @@ static void test_event(void **state)
     struct wire *juliet = rig_online(rig, 1, JULIET, "it's");
     publish(rig, juliet, "<event/>", true, 0);
     rig_run(rig);
-    assert_string_equal(wire_heard(juliet), "<message from='pubsub.example.org' to='" JULIET "/it&apos;s' type='headline'>"
-                                            "<event/></message>");
+    assert_string_equal(wire_heard(juliet),
+                        "<message from='pubsub.example.org' to='" JULIET "/it&apos;s' type='headline'>"
+                        "<event/></message>");
     publish(rig, juliet, "<event/>", false, UINT64_C(1767225600000000));
     rig_run(rig);
     assert_string_equal(wire_heard(juliet),
                         "<message from='pubsub.example.org' to='" JULIET "/it&apos;s'><event/>"
-                        "<delay xmlns='urn:xmpp:delay' from='pubsub.example.org' stamp='2026-01-01T00:00:00.000000Z'/></message>");
+                        "<delay xmlns='urn:xmpp:delay' from='pubsub.example.org' "
+                        "stamp='2026-01-01T00:00:00.000000Z'/></message>");
     rig_free(&rig);
 }
 
@@ -354,7 +356,8 @@ static void test_many_answers_at_once(void **state)
     struct wire *juliet = rig_online(rig, 0, JULIET, "a");
     struct xy_buf asks = { 0 };
     for (unsigned i = 0; i < 1000; i++)
-        xy_buf_printf(&asks, "<iq type='get' id='n%u' to='example.org'><query xmlns='" NS_DISCO_INFO "'/></iq>", i);
+        xy_buf_printf(&asks,
+                      "<iq type='get' id='n%u' to='example.org'><query xmlns='" NS_DISCO_INFO "'/></iq>", i);
     wire_feed(juliet, xy_buf_view(&asks));
     rig_run(rig);
     assert_int_equal(text_count(wire_heard(juliet), "type='result'"), 1000);

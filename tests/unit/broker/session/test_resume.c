@@ -58,7 +58,8 @@ static void resume_between(unsigned from, unsigned to)
     wire_heard(old);
     for (unsigned i = 1; i <= 3; i++) {
         char text[128];
-        (void)snprintf(text, sizeof(text), "<message to='" JULIET "' type='chat'><body>n%u</body></message>", i);
+        (void)snprintf(text, sizeof(text), "<message to='" JULIET "' type='chat'><body>n%u</body></message>",
+                       i);
         wire_say(romeo, text);
     }
     const char *heard = wire_heard(old);
@@ -74,7 +75,8 @@ static void resume_between(unsigned from, unsigned to)
     assert_non_null(resumed);
     assert_contains(resumed, "h='1'"); /* the presence she sent */
     assert_lacks(heard, "n1");
-    const char *second = strstr(resumed, "n2"), *third = strstr(resumed, "n3"), *fourth = strstr(resumed, "n4");
+    const char *second = strstr(resumed, "n2"), *third = strstr(resumed, "n3"),
+               *fourth = strstr(resumed, "n4");
     assert_true(second && third && fourth && second < third && third < fourth);
     assert_int_equal(text_count(heard, "<message"), 3);
     assert_int_equal(rig_stat(rig, sessions_detached), 0);
@@ -305,7 +307,8 @@ static void test_waits_for_what_is_under_way(void **state)
     rig_run(rig);
     assert_heard(fresh, "h='1'");
     assert_int_equal(text_count(wire_heard(romeo), "once"), 1);
-    wire_say(fresh, "<message to='" ROMEO "' type='chat'><body>two</body></message><r xmlns='urn:xmpp:sm:3'/>");
+    wire_say(fresh,
+             "<message to='" ROMEO "' type='chat'><body>two</body></message><r xmlns='urn:xmpp:sm:3'/>");
     assert_heard(fresh, "h='2'");
     rig_free(&rig);
 }

@@ -4,7 +4,8 @@
 
 #define JULIET "juliet@example.org"
 
-#define IDLE_SESSION_BYTES_MAX 4096u /* struct session, XEP-0198, stream, addresses; without the connection's own */
+#define IDLE_SESSION_BYTES_MAX                                                                               \
+    4096u /* struct session, XEP-0198, stream, addresses; without the connection's own */
 
 static struct rig *verona(unsigned shards, const char *config)
 {
@@ -19,7 +20,8 @@ static void test_idle_sessions_are_small(void **state)
     char id[80];
     struct rig *rig = verona(1, "");
     struct wire *juliet = rig_managed(rig, 0, JULIET, "a", id);
-    wire_say(juliet, "<presence/><iq type='get' id='d' to='example.org'><query xmlns='" NS_DISCO_INFO "'/></iq>");
+    wire_say(juliet,
+             "<presence/><iq type='get' id='d' to='example.org'><query xmlns='" NS_DISCO_INFO "'/></iq>");
     wire_ack(juliet, 2);
     const struct session *session = wire_session(juliet);
     assert_false(session->asleep);
@@ -30,7 +32,8 @@ static void test_idle_sessions_are_small(void **state)
     if (bytes > IDLE_SESSION_BYTES_MAX)
         fail_msg("an idle session holds %zu bytes", bytes);
     assert_true(xy_sm_queue_empty(&session->queue) && session->queue.head == NULL);
-    wire_say(juliet, "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"); /* wakes up */
+    wire_say(juliet,
+             "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"); /* wakes up */
     assert_heard(juliet, "id='p'");
     assert_false(session->asleep);
     rig_sleep(rig, SESSION_SLEEP_US);

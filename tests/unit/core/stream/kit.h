@@ -34,8 +34,8 @@ struct kit_server {
     bool late;  /* answers later: see kit_answer */
     bool asked; /* a question is open, in `question` */
     struct xy_stream_event question;
-    const char *resumable; /* the previd that can be resumed */
-    const char *external;  /* whom EXTERNAL lets in */
+    const char *resumable;                   /* the previd that can be resumed */
+    const char *external;                    /* whom EXTERNAL lets in */
     enum xy_sasl_condition external_refused; /* nobody, with this condition */
     bool refuse_bind;
     bool refuse_enable;
