@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* clang-format off */
 #define SHARD_STATS(X)                                                                                       \
     X(connections_accepted)                                                                                  \
     X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) X(bytes_in) X(bytes_out)     \
@@ -13,6 +14,7 @@
                 X(messages_stored) X(messages_delivered) X(events_delivered) X(events_dropped)               \
                     X(events_stalled) X(publishes) X(publishes_duplicate) X(outbox_full) X(memory_full)      \
                         X(mail) X(turns)
+/* clang-format on */
 
 struct shard_stats {
 #define X(name) atomic_uint_fast64_t name;
