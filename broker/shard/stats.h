@@ -5,7 +5,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* clang-format off: one row per subject */
+/* one row per subject */
+/* clang-format off */
 #define SHARD_STATS(X) \
     X(connections_accepted) X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) \
     X(bytes_in) X(bytes_out) X(logins) X(login_failures) X(logins_throttled) \
