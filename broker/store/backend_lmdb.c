@@ -28,6 +28,7 @@ struct environment {
     MDB_txn *txn; /* open for writing, or NULL */
     uint64_t map_bytes, reserve_bytes;
     unsigned page_bytes;
+    uint64_t held_upto; /* of the file: the disk has given this much, written or not */
     char data_dir[PATH_BYTES];
     char error[256];
 };
@@ -171,6 +172,20 @@ static uint64_t disk_room(const struct environment *e)
     return available > e->reserve_bytes ? available - e->reserve_bytes : 0;
 }
 
+/* Keeps file space ahead of the last page, so that what is under way, and what only ends claims, finds its place when
+ * somebody else takes the rest of the disk. Only while there is plenty: later it would take what the tables need. */
+static void environment_hold(struct environment *e)
+{
+    MDB_envinfo info;
+    int fd;
+    if (mdb_env_info(e->env, &info) != 0 || mdb_env_get_fd(e->env, &fd) != 0)
+        return;
+    uint64_t end = ((uint64_t)info.me_last_pgno + 1) * e->page_bytes;
+    if (e->held_upto < end + STORE_HOLD_BYTES / 2 && disk_room(e) > 2 * STORE_HOLD_BYTES &&
+        fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, STORE_HOLD_BYTES) == 0)
+        e->held_upto = end + STORE_HOLD_BYTES;
+}
+
 /* --- log --------------------------------------------------------------------------------------------------------- */
 
 static struct lmdb_log *log_of(struct store_log *base)
@@ -230,8 +245,10 @@ static enum store_io log_commit(struct store_log *base)
     if (rc != 0)
         return environment_failed(&log->environment, "cannot measure the log", rc);
     enum store_io io = environment_commit(&log->environment);
-    if (io == STORE_IO_OK)
+    if (io == STORE_IO_OK) {
         atomic_store_explicit(&log->bytes, pages_bytes(&stat), memory_order_relaxed);
+        environment_hold(&log->environment);
+    }
     return io;
 }
 

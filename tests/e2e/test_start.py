@@ -391,6 +391,28 @@ def test_full_disk(make_broker, connect, small_disk, left):
     broker.stop()
 
 
+def test_disk_that_fills_up_within_a_moment(make_broker, connect, small_disk):
+    """What is under way when the last byte goes finds its place in the space that the log keeps ahead."""
+    broker = make_broker({"data_dir": str(small_disk / "data")}).start()
+    alice = connect(broker, "alice", "desk", presence=0)
+    pubsub.create(alice, "states", max_items="max")
+    ballast = fill(small_disk, 0)
+    for n in range(8):  # more than the log has pages to use again
+        payload = pubsub.publish_xml("states", pubsub.item_xml(f"i{n}", "x" * 100000))
+        alice.send(f"<iq type='set' id='p{n}' to='{PUBSUB}'>{payload}</iq>")
+    answers = {e.get("id"): e for e in (alice.read_name("iq") for _ in range(8))}
+    accepted = [f"i{n}" for n in range(8) if answers[f"p{n}"].get("type") == "result"]
+    for answer in answers.values():
+        assert answer.get("type") == "result" or condition(answer)[:2] == ("wait", "resource-constraint")
+    accepted += publish_until(alice, "error")[0]
+    ballast.unlink()
+    broker.restart()
+    alice = connect(broker, "alice", "desk")
+    found = [name for name in accepted if pubsub.items(alice, "states", [name])]
+    assert found == accepted
+    broker.stop()
+
+
 def test_start_on_a_full_disk(make_broker, small_disk):
     broker = make_broker({"data_dir": str(small_disk / "data")}, users={})
     ballast = fill(small_disk, 0)
