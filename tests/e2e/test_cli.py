@@ -11,6 +11,8 @@ import pytest
 import harness
 from harness import DOMAIN
 
+SUBSCRIBED_S = "4" if "san" in harness.BIN else "1"  # by then a subscriber has logged in and subscribed
+
 COMMANDS = [
     ["pub"], ["sub"], ["node", "create"], ["node", "delete"], ["node", "list"], ["node", "info"], ["node", "config"],
     ["user", "add"], ["user", "import"], ["user", "list"], ["user", "passwd"], ["user", "remove"], ["send"], ["recv"],
@@ -166,19 +168,19 @@ def test_subscriber_lives_through_a_crash(broker):
 
 def test_timeout_and_forget(broker):
     ok(broker.xylem("node", "create", "quiet"))
-    run = broker.xylem("sub", "quiet", "--durable=x", "--count", "1", "--timeout", "1")
+    run = broker.xylem("sub", "quiet", "--durable=x", "--count", "1", "--timeout", SUBSCRIBED_S)
     assert run.returncode == 3
-    assert broker.xylem("sub", "quiet", "--durable=x", "--timeout", "1").returncode == 0
+    assert broker.xylem("sub", "quiet", "--durable=x", "--timeout", SUBSCRIBED_S).returncode == 0
     ok(broker.xylem("sub", "quiet", "--durable=x", "--forget"))
     ok(broker.xylem("pub", "quiet", stdin="nobody keeps this"))
-    assert broker.xylem("sub", "quiet", "--durable=x", "--count", "1", "--timeout", "1").returncode == 3
+    assert broker.xylem("sub", "quiet", "--durable=x", "--count", "1", "--timeout", SUBSCRIBED_S).returncode == 3
     refused(broker.xylem("sub", "quiet", "--durable=unknown", "--forget"), "not-subscribed")
 
 
 def test_a_name_that_owes_other_nodes_says_so(broker):
     ok(broker.xylem("node", "create", "a"))
     ok(broker.xylem("node", "create", "b"))
-    broker.xylem("sub", "a", "--durable=x", "--timeout", "1")
+    broker.xylem("sub", "a", "--durable=x", "--timeout", SUBSCRIBED_S)
     ok(broker.xylem("pub", "a", stdin="kept"))
     refused(broker.xylem("sub", "b", "--durable=x", "--timeout", "5"), "'a'", "subscribe")
     assert ok(broker.xylem("sub", "a", "--durable=x", "--count", "1", "--timeout", "10")) == "kept\n"
@@ -248,7 +250,7 @@ def test_stats(broker):
 
 def test_a_broken_pipe_acknowledges_nothing_more(broker):
     ok(broker.xylem("node", "create", "pipe"))
-    broker.xylem("sub", "pipe", "--durable=p", "--timeout", "1")
+    broker.xylem("sub", "pipe", "--durable=p", "--timeout", SUBSCRIBED_S)
     for i in range(20):  # more than a pipe holds, so that most of it cannot be taken
         ok(broker.xylem("pub", "pipe", stdin=f"{i}".ljust(16000, ".")))
     script = f"{harness.program('xylem')} sub pipe --durable=p --timeout 5 | head -n 1"
