@@ -30,7 +30,7 @@ BROKER_ARROWS = {
     "shard": {"store"},
     "net": {"shard"},
     "router": {"delivery", "shard", "store"},
-    "delivery": {"router", "shard", "store"},
+    "delivery": {"shard"},
     "session": {"router", "delivery", "net", "shard", "store"},
     "modules": {"router", "delivery", "shard", "store"},
     "pubsub": {"router", "delivery", "shard", "store"},
