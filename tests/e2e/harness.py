@@ -7,6 +7,7 @@ SIGTERM, or that leaves a sanitizer's report, fails its test; the log is shown w
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import random
@@ -36,14 +37,47 @@ def program(name):
     return os.path.join(BIN, name)
 
 
+PORT_LOCKS = {}  # port -> descriptor of its lock file
+
+
+def lock_port(port):
+    """A port is one test's until it is released, also while its broker is down between a kill and the next start."""
+    folder = os.path.join(tempfile.gettempdir(), "xylem-test-ports")
+    os.makedirs(folder, exist_ok=True)
+    lock = os.open(os.path.join(folder, str(port)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return False
+    PORT_LOCKS[port] = lock
+    return True
+
+
+def release_ports(*ports):
+    for port in ports:
+        if port in PORT_LOCKS:
+            os.close(PORT_LOCKS.pop(port))
+
+
+def is_free(port):
+    with socket.socket() as s, contextlib.suppress(OSError):
+        s.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def free_ports(count):
-    """Ports that were free a moment ago, below those that the system gives to outgoing connections of anybody else."""
+    """Free ports that no other test takes, below those that the system gives to outgoing connections of anybody else."""
     found = []
     while len(found) < count:
         port = random.randrange(10000, 32768)
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            found += [port] if port not in found else []
+        if port in PORT_LOCKS or not lock_port(port):
+            continue
+        if is_free(port):
+            found.append(port)
+        else:
+            release_ports(port)
     return found
 
 
@@ -260,3 +294,4 @@ class Broker:
             if self.process is not None:
                 self.kill()
             shutil.rmtree(self.folder, ignore_errors=True)
+            release_ports(self.port, self.tls_port)
