@@ -22,4 +22,14 @@ xylem_find_library(mbedx509 mbedtls/ssl.h mbedx509)
 xylem_find_library(mbedtls mbedtls/ssl.h mbedtls)
 target_link_libraries(mbedtls INTERFACE mbedx509 mbedcrypto)
 
+# Old expats cannot put off reparsing a token that is not complete yet; core/xml/parser.c needs to say when they may.
+include(CheckSymbolExists)
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::EXPAT)
+check_symbol_exists(XML_SetReparseDeferralEnabled expat.h XYLEM_EXPAT_DEFERS)
+unset(CMAKE_REQUIRED_LIBRARIES)
+if(NOT XYLEM_EXPAT_DEFERS)
+  message(FATAL_ERROR "this libexpat (${EXPAT_VERSION}) has no XML_SetReparseDeferralEnabled: "
+                      "install 2.6.0 or newer, or Debian's 2.5.0-1+deb12u2 or newer (scripts/setup does)")
+endif()
+
 find_program(PROTOC_C protoc-c REQUIRED)
