@@ -20,6 +20,7 @@
 #define QUIET_ROUNDS_MAX 100000u
 #define STOP_POLL_US     2000u /* as broker/server.c */
 #define STOP_TRIES_MAX   1500u
+#define OTHERS_STEPS_MAX 20u /* what other threads may still do before a process that gives up is gone */
 
 static struct config *configure(const struct sim_mood *mood)
 {
@@ -42,9 +43,13 @@ static struct config *configure(const struct sim_mood *mood)
 static void on_failed(void *ctx, const char *why)
 {
     struct sim_world *world = ctx;
-    sim_violation(world->model, "the store failed: %s", why);
-    if (world->broker)
-        world->broker->failed = true;
+    if (world->broker == NULL || !world->disk->broken) {
+        sim_violation(world->model, "the store failed: %s", why);
+        return;
+    }
+    sim_trace(world, "the store failed: %s", why);
+    world->broker->failed = true;
+    world->dies_at_step = world->step + sim_below(&world->random, OTHERS_STEPS_MAX);
 }
 
 static void on_wake(void *ctx, unsigned shard)
@@ -170,6 +175,7 @@ bool sim_broker_turn(struct sim_broker *broker, unsigned shard)
     if (!is_awake(broker, shard))
         return false;
     broker->woken[shard] = false;
+    sim_faults_turn(broker->planted[shard], sim_broker_shard(broker, shard));
     uint64_t wait_us = shard_turn(sim_broker_shard(broker, shard));
     broker->due_us[shard] = wait_us == UINT64_MAX ? UINT64_MAX : broker->world->now_us + wait_us;
     sim_trace(broker->world, "turn of shard %u", shard);
@@ -286,7 +292,7 @@ void sim_broker_stop(struct sim_world *world)
     struct sim_broker *broker = world->broker;
     sim_trace(world, "stop");
     world->restarts++;
-    world->disk->die_in = 0;
+    world->disk->die_in = world->disk->break_in = 0;
     for (unsigned i = 0; i < broker->shards; i++)
         sessions_quiesce(sim_broker_shard(broker, i));
     for (unsigned i = 0; i < STOP_TRIES_MAX; i++) {

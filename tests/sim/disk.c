@@ -36,6 +36,17 @@ static bool commit_dies(struct sim_disk *disk)
     return disk->dead;
 }
 
+/* A commit is about to be done; true: it fails. */
+static bool commit_breaks(struct sim_disk *disk)
+{
+    if (disk->break_in > 0 && --disk->break_in == 0) {
+        disk->broken = true;
+        disk->broke++;
+        return !disk->keeps;
+    }
+    return disk->broken;
+}
+
 /* --- log ---------------------------------------------------------------------------------------------------------- */
 
 static void tokens_gather(struct sim_disk *disk, struct xy_str entry)
@@ -60,8 +71,10 @@ static enum store_io log_append(struct store_log *base, uint64_t position, struc
 {
     struct disk_log *log = log_of(base);
     struct sim_disk *disk = log->disk;
-    if (disk->dead)
+    if (disk->dead || (disk->full && disk->swallow))
         return STORE_IO_OK;
+    if (disk->broken)
+        return STORE_IO_FAILED;
     disk->appends++;
     tokens_gather(disk, entry);
     if (disk->forget > 0 && disk->appends % disk->forget == 0)
@@ -73,6 +86,8 @@ static enum store_io log_cut(struct store_log *base, uint64_t upto, unsigned cou
 {
     struct disk_log *log = log_of(base);
     *removed = 0;
+    if (log->disk->broken)
+        return STORE_IO_FAILED;
     return log->disk->dead ? STORE_IO_OK : log->inner->ops->cut(log->inner, upto, count_max, removed);
 }
 
@@ -89,13 +104,17 @@ static enum store_io log_commit(struct store_log *base)
         log->inner->ops->abort(log->inner);
         return STORE_IO_OK;
     }
+    if (commit_breaks(disk)) {
+        xy_buf_reset(&disk->pending);
+        return STORE_IO_FAILED; /* the store aborts it */
+    }
     disk->commits++;
     if (disk->lie > 0 && disk->commits % disk->lie != 0)
         return STORE_IO_OK;
     enum store_io io = log->inner->ops->commit(log->inner);
     if (io == STORE_IO_OK)
         tokens_durable(disk);
-    return io;
+    return disk->broken ? STORE_IO_FAILED : io;
 }
 
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
@@ -110,12 +129,14 @@ static uint64_t log_bytes(struct store_log *base)
 
 static uint64_t log_room(struct store_log *base)
 {
-    return log_of(base)->disk->full ? 0 : log_of(base)->inner->ops->room(log_of(base)->inner);
+    struct disk_log *log = log_of(base);
+    return log->disk->full && !log->disk->swallow ? 0 : log->inner->ops->room(log->inner);
 }
 
 static const char *log_error(struct store_log *base)
 {
-    return log_of(base)->inner->ops->error(log_of(base)->inner);
+    return log_of(base)->disk->broken ? "the simulated device is broken"
+                                      : log_of(base)->inner->ops->error(log_of(base)->inner);
 }
 
 static void log_close(struct store_log **base)
@@ -144,12 +165,16 @@ static enum store_io tables_put(struct store_tables *base, enum store_table tabl
                                 struct xy_str value)
 {
     struct disk_tables *tables = tables_of(base);
+    if (tables->disk->broken)
+        return STORE_IO_FAILED;
     return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->put(tables->inner, table, key, value);
 }
 
 static enum store_io tables_del(struct store_tables *base, enum store_table table, struct xy_str key)
 {
     struct disk_tables *tables = tables_of(base);
+    if (tables->disk->broken)
+        return STORE_IO_FAILED;
     return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->del(tables->inner, table, key);
 }
 
@@ -158,6 +183,8 @@ static enum store_io tables_del_range(struct store_tables *base, enum store_tabl
 {
     struct disk_tables *tables = tables_of(base);
     *more = false;
+    if (tables->disk->broken)
+        return STORE_IO_FAILED;
     if (tables->disk->dead)
         return STORE_IO_OK;
     return tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more);
@@ -175,7 +202,10 @@ static enum store_io tables_commit(struct store_tables *base)
         tables->inner->ops->abort(tables->inner);
         return STORE_IO_OK;
     }
-    return tables->inner->ops->commit(tables->inner);
+    if (commit_breaks(tables->disk))
+        return STORE_IO_FAILED;
+    enum store_io io = tables->inner->ops->commit(tables->inner);
+    return tables->disk->broken ? STORE_IO_FAILED : io;
 }
 
 static struct store_reader *tables_reader(struct store_tables *base)
@@ -195,7 +225,8 @@ static uint64_t tables_room(struct store_tables *base)
 
 static const char *tables_error(struct store_tables *base)
 {
-    return tables_of(base)->inner->ops->error(tables_of(base)->inner);
+    return tables_of(base)->disk->broken ? "the simulated device is broken"
+                                         : tables_of(base)->inner->ops->error(tables_of(base)->inner);
 }
 
 static void tables_close(struct store_tables **base)
@@ -266,12 +297,19 @@ void sim_disk_free(struct sim_disk **disk)
 void sim_disk_die(struct sim_disk *disk)
 {
     disk->dead = true;
-    disk->die_in = 0;
+    disk->broken = false;
+    disk->die_in = disk->break_in = 0;
     xy_buf_reset(&disk->pending);
+}
+
+void sim_disk_break_in(struct sim_disk *disk, unsigned commits, bool keeps)
+{
+    disk->break_in = commits;
+    disk->keeps = keeps;
 }
 
 void sim_disk_revive(struct sim_disk *disk)
 {
-    disk->dead = false;
-    disk->die_in = 0;
+    disk->dead = disk->broken = false;
+    disk->die_in = disk->break_in = 0;
 }

@@ -7,6 +7,7 @@
 #include "broker/delivery/delivery.h"
 #include "broker/delivery/sessions.h"
 #include "broker/router/address.h"
+#include "broker/store/internal.h"
 #include "core/base/assert.h"
 
 #define FAULT_EVERY 7u
@@ -22,6 +23,9 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_FORGOTTEN_CLAIM] = "forgotten-claim",
     [SIM_FAULT_LOST_CURSOR] = "lost-cursor",
     [SIM_FAULT_EARLY_CURSOR] = "early-cursor",
+    [SIM_FAULT_EARLY_COMMIT] = "early-commit",
+    [SIM_FAULT_RESUME_ORDER] = "resume-order",
+    [SIM_FAULT_NO_REFUSAL] = "no-refusal",
 };
 
 struct sim_planted {
@@ -29,6 +33,7 @@ struct sim_planted {
     const struct session_calls *calls_true;
     struct delivery_owner owner;
     const struct delivery_owner *owner_true;
+    bool early_commit;
     unsigned count;
     struct session_ref held_for;
     struct xy_bytes *held;
@@ -114,6 +119,7 @@ struct sim_planted *sim_faults_plant(struct sim_world *world, struct shard *shar
         planted->owner_true = shard->delivery_owner;
         shard->delivery_owner = &planted->owner;
     }
+    planted->early_commit = world->options.fault == SIM_FAULT_EARLY_COMMIT;
     if (world->options.fault == SIM_FAULT_LOST_CLAIM)
         planted->calls.send_message = lose_claim;
     else if (world->options.fault == SIM_FAULT_SWAP)
@@ -127,6 +133,12 @@ struct sim_planted *sim_faults_plant(struct sim_world *world, struct shard *shar
     else if (world->options.fault == SIM_FAULT_FORGOTTEN_CLAIM)
         planted->owner.released = released_early;
     return planted;
+}
+
+void sim_faults_turn(struct sim_planted *planted, struct shard *shard)
+{
+    if (planted->early_commit && ++planted->count % FAULT_EVERY == 0)
+        atomic_store(&shard->store->committed, store_ticket(shard->store));
 }
 
 void sim_faults_free(struct sim_planted **planted)

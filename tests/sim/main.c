@@ -80,11 +80,13 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
 static void print_result(uint64_t seed, const struct sim_result *r)
 {
     printf("seed %" PRIu64 ": %s%s at step %u\n", seed, r->failed ? "FAILED: " : "held", r->verdict, r->step);
-    printf("  %u crashes, %u restarts, %u cuts, %u sessions, %u resumptions, %" PRIu64 " stalls, %" PRIu64
-           " refusals; %" PRIu64 " tokens, %" PRIu64 " promises, %" PRIu64 " deliveries (%" PRIu64
-           " of items, %" PRIu64 " marked); %.1f s of virtual time; hash %016" PRIx64 "\n",
-           r->crashes, r->restarts, r->cuts, r->rebound, r->resumed, r->stalls, r->refused, r->tokens,
-           r->promises, r->deliveries, r->items, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
+    printf("  %u crashes, %u restarts, %u cuts, %u broken and %u full disks, %u sessions, %u resumptions, "
+           "%" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64 " tokens, %" PRIu64 " promises, %" PRIu64
+           " deliveries (%" PRIu64 " of items, %" PRIu64 " marked); %.1f s of virtual time; hash %016" PRIx64
+           "\n",
+           r->crashes, r->restarts, r->cuts, r->broken_disks, r->full_disks, r->rebound, r->resumed,
+           r->stalls, r->refused, r->tokens, r->promises, r->deliveries, r->items, r->redeliveries,
+           (double)r->virtual_us / 1e6, r->hash);
 }
 
 static void add(struct sim_result *sum, const struct sim_result *r)
@@ -93,6 +95,8 @@ static void add(struct sim_result *sum, const struct sim_result *r)
     sum->crashes += r->crashes;
     sum->restarts += r->restarts;
     sum->cuts += r->cuts;
+    sum->broken_disks += r->broken_disks;
+    sum->full_disks += r->full_disks;
     sum->resumed += r->resumed;
     sum->rebound += r->rebound;
     sum->tokens += r->tokens;
@@ -129,13 +133,13 @@ static int run_all(const struct arguments *a)
     }
     if (a->one && failed == 0)
         print_result(a->first, &r);
-    printf("%u seeds from %" PRIu64
-           ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u sessions, %u "
+    printf("%u seeds from %" PRIu64 ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u broken and "
+           "%u full disks, %u sessions, %u "
            "resumptions, %" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64 " promises, %" PRIu64
            " deliveries (%" PRIu64 " of items, %" PRIu64 " marked); %.0f s of virtual time\n",
-           a->seeds, a->first, failed, sum.step, sum.crashes, sum.restarts, sum.cuts, sum.rebound,
-           sum.resumed, sum.stalls, sum.refused, sum.promises, sum.deliveries, sum.items, sum.redeliveries,
-           (double)sum.virtual_us / 1e6);
+           a->seeds, a->first, failed, sum.step, sum.crashes, sum.restarts, sum.cuts, sum.broken_disks,
+           sum.full_disks, sum.rebound, sum.resumed, sum.stalls, sum.refused, sum.promises, sum.deliveries,
+           sum.items, sum.redeliveries, (double)sum.virtual_us / 1e6);
     return failed > 0 ? 1 : 0;
 }
 

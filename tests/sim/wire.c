@@ -80,12 +80,18 @@ static void excuse_dropped(struct sim_wire *wire)
             excuse(wire, xy_str_n(s->data, s->len));
 }
 
+/* Where `what` begins, at or after `from`; the length: nowhere. */
+static size_t find(struct xy_str bytes, size_t from, struct xy_str what)
+{
+    for (size_t i = from; i + what.len <= bytes.len; i++)
+        if (memcmp(bytes.data + i, what.data, what.len) == 0)
+            return i;
+    return bytes.len;
+}
+
 static bool contains(struct xy_str bytes, struct xy_str what)
 {
-    for (size_t i = 0; i + what.len <= bytes.len; i++)
-        if (memcmp(bytes.data + i, what.data, what.len) == 0)
-            return true;
-    return false;
+    return find(bytes, 0, what) < bytes.len;
 }
 
 static void pipes_drop(struct sim_wire *wire)
@@ -119,6 +125,23 @@ static void forge_h(struct xy_buf *bytes)
             bytes->data[i + 4] = '9';
 }
 
+/* Planted: the first two messages behind <resumed/> change places. */
+static void swap_messages(struct xy_buf *bytes)
+{
+    struct xy_str all = xy_buf_view(bytes), end = XY_STR("</message>");
+    size_t resumed = find(all, 0, XY_STR("<resumed ")), first = find(all, resumed, XY_STR("<message"));
+    size_t second = find(all, first, end) + end.len, behind = find(all, second, end) + end.len;
+    if (behind > all.len || memcmp(all.data + second, "<message", 8) != 0)
+        return;
+    struct xy_buf swapped = { 0 };
+    xy_buf_str(&swapped, xy_str_n(all.data, first));
+    xy_buf_str(&swapped, xy_str_n(all.data + second, behind - second));
+    xy_buf_str(&swapped, xy_str_n(all.data + first, second - first));
+    xy_buf_str(&swapped, xy_str_n(all.data + behind, all.len - behind));
+    xy_buf_free(bytes);
+    *bytes = swapped;
+}
+
 static bool wire_write(struct link *link, struct xy_str bytes)
 {
     struct sim_wire *wire = wire_of(link);
@@ -137,6 +160,8 @@ static bool wire_write(struct link *link, struct xy_str bytes)
     xy_buf_str(&copy, bytes);
     if (world->options.fault == SIM_FAULT_WRONG_H)
         forge_h(&copy);
+    if (world->options.fault == SIM_FAULT_RESUME_ORDER)
+        swap_messages(&copy);
     pipe_add(&wire->down, xy_buf_view(&copy), arrival(wire), world->model->moment, wire->counts);
     xy_buf_free(&copy);
     wire->kept = wire->down.bytes > wire->capacity;

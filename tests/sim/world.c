@@ -150,6 +150,7 @@ static void disk_fills(struct sim_world *world)
         return;
     sim_trace(world, "the disk is full");
     world->disk->full = true;
+    world->fills++;
     world->disk_full_until_us = world->now_us + sim_below(&world->random, DOWN_US_MAX);
 }
 
@@ -158,8 +159,11 @@ static bool step_fault(struct sim_world *world)
     struct sim_random *random = &world->random;
     if (world->draining || world->broker == NULL)
         return false;
-    uint32_t what = sim_below(random, 100);
-    if (what < 70) {
+    uint32_t what = sim_below(random, 105);
+    if (what >= 100) {
+        if (world->mood.disk_breaks)
+            sim_disk_break_in(world->disk, 1 + sim_below(random, 4), sim_once_in(random, 2));
+    } else if (what < 70) {
         if (world->wires_count > 0)
             sim_wire_cut(world->wires[sim_below(random, (uint32_t)world->wires_count)]);
     } else if (what < 82) {
@@ -168,7 +172,7 @@ static bool step_fault(struct sim_world *world)
         world->disk->die_in = 1 + sim_below(random, 4);
     } else if (what < 96) {
         disk_fills(world);
-    } else {
+    } else if (!world->broker->failed) {
         sim_broker_stop(world);
         world->up_at_us = world->now_us + sim_below(random, DOWN_US_MAX);
     }
@@ -241,7 +245,8 @@ static void step_run(struct sim_world *world)
         world->disk->full = false;
     if (!kinds[kind].fn(world))
         pass_time(world, 5000);
-    if (world->disk->dead) /* within a commit: nothing of this step may be seen */
+    bool failed = world->broker && world->broker->failed && world->step >= world->dies_at_step;
+    if (world->disk->dead || failed) /* dead within a commit: nothing of this step may be seen */
         crash(world);
     wires_collect(world);
 }
@@ -283,7 +288,9 @@ static void drain_round(struct sim_world *world)
 static void drain(struct sim_world *world)
 {
     world->draining = true;
-    world->disk->die_in = 0;
+    if (world->broker && world->broker->failed)
+        crash(world);
+    world->disk->die_in = world->disk->break_in = 0;
     world->disk->full = false;
     uint64_t end_us = world->now_us + DRAIN_US_MAX;
     for (unsigned i = 0; i < DRAIN_STEPS_MAX && world->now_us < end_us && !sim_violated(world->model); i++) {
@@ -348,11 +355,12 @@ static void mood_choose(struct sim_world *world)
         .sm_seconds = 1 + sim_below(random, 30),
         .stalled_seconds = 1 + sim_below(random, 10),
         .disk_fills = sim_once_in(random, 4),
+        .disk_breaks = sim_once_in(random, 3),
         .moody = sim_once_in(random, 2),
         .retracts = sim_once_in(random, 3),
         .deletes = sim_once_in(random, 6),
     };
-    world->model->refusals = world->mood.disk_fills;
+    world->model->refusals = world->mood.disk_fills || world->mood.disk_breaks;
 }
 
 static void world_begin(struct sim_world *world, const struct sim_options *options)
@@ -375,6 +383,7 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
         world->clients[i] = sim_client_new(world, i, i % options->accounts);
     sim_broker_prepare(world);
     world->disk->lie = options->fault == SIM_FAULT_LYING_DISK ? 3 : 0;
+    world->disk->swallow = options->fault == SIM_FAULT_NO_REFUSAL;
     world->disk->forget = options->fault == SIM_FAULT_LOST_RECORD ? 20 : 0;
 }
 
@@ -411,6 +420,8 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .crashes = world->crashes,
                                    .restarts = world->restarts,
                                    .cuts = world->cuts,
+                                   .broken_disks = world->disk->broke,
+                                   .full_disks = world->fills,
                                    .resumed = world->resumed,
                                    .rebound = world->rebound,
                                    .refused = model->refused,

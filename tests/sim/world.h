@@ -34,6 +34,9 @@ enum sim_fault {
     SIM_FAULT_FORGOTTEN_CLAIM, /* when a session ends, an event that it did not acknowledge counts as acknowledged */
     SIM_FAULT_LOST_CURSOR,  /* the acknowledgement of an event is not noted */
     SIM_FAULT_EARLY_CURSOR, /* the acknowledgement of an event covers the next one too */
+    SIM_FAULT_EARLY_COMMIT, /* a shard takes what it handed to the store for committed */
+    SIM_FAULT_RESUME_ORDER, /* a resumed session is sent two stanzas in the wrong order */
+    SIM_FAULT_NO_REFUSAL,   /* a full disk says nothing and keeps nothing */
     SIM_FAULT_COUNT
 };
 extern const char *const sim_fault_names[SIM_FAULT_COUNT];
@@ -55,7 +58,7 @@ struct sim_result {
     char verdict[512];
     unsigned step; /* where it failed, or how many there were */
     uint64_t hash; /* of everything that happened */
-    unsigned crashes, restarts, cuts, resumed, rebound;
+    unsigned crashes, restarts, cuts, resumed, rebound, broken_disks, full_disks;
     uint64_t refused, stalls;
     uint64_t tokens, promises, deliveries, items, redeliveries, virtual_us;
 };
@@ -73,8 +76,8 @@ struct sim_mood {
     uint32_t outbox_kib, queue_max;
     uint32_t sm_seconds; /* how long a detached session lives */
     uint32_t stalled_seconds;
-    bool disk_fills; /* then stanzas may be refused */
-    bool moody;      /* clients are unavailable, or of negative priority, at times */
+    bool disk_fills, disk_breaks; /* then stanzas may be refused */
+    bool moody;                   /* clients are unavailable, or of negative priority, at times */
     bool retracts;
     bool deletes; /* nodes */
 };
@@ -93,11 +96,12 @@ struct sim_world {
     struct sim_disk *disk;
     uint64_t disk_full_until_us;
     struct sim_broker *broker; /* NULL: down */
+    unsigned dies_at_step;     /* its store failed: when the process is gone */
     uint64_t up_at_us;         /* while it is down: when it starts again */
     struct sim_client **clients;
     struct sim_wire *wires[SIM_WIRES_MAX]; /* in order of their making */
     size_t wires_count;
-    unsigned crashes, restarts, cuts, resumed, rebound;
+    unsigned crashes, restarts, cuts, resumed, rebound, fills;
     uint64_t stalls; /* full outboxes that the broker met */
 };
 
