@@ -76,6 +76,8 @@ static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struc
     add(arena, form, "pubsub_published", p->published);
     add(arena, form, "pubsub_delivered_live", p->delivered_live);
     add(arena, form, "pubsub_redelivered", p->redelivered);
+    add(arena, form, "pubsub_skipped", p->skipped);
+    add(arena, form, "pubsub_damaged", p->damaged);
 }
 
 static void stats_answer(struct shard *shard, struct stats_gather *gather)
@@ -103,6 +105,8 @@ static void stats_home(struct shard *shard, void *payload)
     sum->published += mail->pubsub.published;
     sum->delivered_live += mail->pubsub.delivered_live;
     sum->redelivered += mail->pubsub.redelivered;
+    sum->skipped += mail->pubsub.skipped;
+    sum->damaged += mail->pubsub.damaged;
     if (--mail->gather->waiting == 0)
         stats_answer(shard, mail->gather);
 }

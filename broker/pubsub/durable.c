@@ -42,22 +42,49 @@ static struct item *owed(const struct node *node, uint64_t after)
     return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
 }
 
-static void send_one(struct subscription *subscription, struct item *item, bool page_end)
+static void note_damage(struct node *node, struct item *item)
+{
+    if (item->damaged)
+        return;
+    item->damaged = true;
+    node->pubsub->stats.damaged++;
+    log_error(node->pubsub->shard->log, "stored item is damaged: those who are owed it get a gap",
+              LOG_STR("node", node->name), LOG_NUM("seq", item->seq));
+}
+
+/* false: not now, it stays owed. A damaged item is sent as a gap under its number, and acknowledged like it. */
+static bool send_one(struct subscription *subscription, struct item *item, bool page_end)
 {
     struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
     uint32_t attempt = item->seq <= claim->sent_max ? claim->attempts : 1;
-    struct event *event = event_of_entry(node, item, attempt > 1 || item->event == NULL);
-    claim->sent = item->seq;
-    if (event == NULL) {
-        log_error(node->pubsub->shard->log, "owed item unreadable", LOG_STR("node", node->name),
-                  LOG_NUM("seq", item->seq));
-        return;
+    struct event *event;
+    enum item_read verdict = event_of_entry(node, item, attempt > 1 || item->event == NULL, &event);
+    if (verdict == ITEM_READ_DAMAGED) {
+        note_damage(node, item);
+        event = event_for_gap(node, xy_str(subscription->subid), item->seq, item->seq, "damaged");
     }
+    if (event == NULL)
+        return false;
+    claim->sent = item->seq;
     node->pubsub->stats.redelivered += attempt > 1;
     delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, attempt, page_end);
     if (item->seq > claim->sent_max)
         claim->sent_max = item->seq;
+    return true;
+}
+
+static void on_unblocked(struct shard *shard, struct shard_timer *timer);
+
+/* What comes next could not be sent: the run pauses in front of it, because whatever is sent behind it and acknowledged
+ * would end it too. */
+static void block(struct subscription *subscription)
+{
+    struct shard *shard = node_of(subscription)->pubsub->shard;
+    struct claim *claim = &subscription->claim;
+    set_state(subscription, CLAIM_BLOCKED);
+    claim->timer.fn = on_unblocked;
+    shard_timer_set(shard, &claim->timer, xy_now_us(shard->env) + BLOCKED_US);
 }
 
 /* Sends the next page. Having sent all there is, the subscription is live: mail keeps its order, so what is published
@@ -72,7 +99,13 @@ static void pump(struct subscription *subscription)
         struct item *next = owed(node, item->seq);
         bytes += item->bytes;
         bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
-        send_one(subscription, item, page_end);
+        if (!send_one(subscription, item, page_end)) {
+            log_warning(node->pubsub->shard->log, "owed item cannot be read now: memory is short",
+                        LOG_STR("node", node->name), LOG_STR("jid", subscription->jid),
+                        LOG_NUM("seq", item->seq));
+            block(subscription);
+            return;
+        }
         if (page_end) {
             set_state(subscription, CLAIM_WAITING);
             return;
@@ -81,6 +114,25 @@ static void pump(struct subscription *subscription)
     }
     claim->sent = node->delivered_seq > claim->sent ? node->delivered_seq : claim->sent;
     set_state(subscription, CLAIM_LIVE);
+}
+
+static void on_unblocked(struct shard *shard, struct shard_timer *timer)
+{
+    struct claim *claim = xy_container_of(timer, struct claim, timer);
+    (void)shard;
+    xy_assert(claim->state == CLAIM_BLOCKED);
+    pump(xy_container_of(claim, struct subscription, claim));
+}
+
+void durable_unroute(struct node *node, unsigned shard)
+{
+    size_t position = 0;
+    for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;) {
+        if (s->claim.state != CLAIM_LIVE || s->claim.session.shard != shard)
+            continue;
+        s->claim.sent = node->delivered_seq;
+        block(s);
+    }
 }
 
 /* --- which session ------------------------------------------------------------------------------------------------- */
@@ -139,7 +191,7 @@ static void lose(struct subscription *subscription)
     uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
     claim->sent = sent;
     bool again = in_flight(subscription);
-    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->leaving);
+    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->timer);
     set_state(subscription, CLAIM_DETACHED);
     if (sent > claim->sent_max)
         claim->sent_max = sent;
@@ -166,7 +218,7 @@ static void move(struct subscription *subscription)
 
 static void on_left(struct shard *shard, struct shard_timer *timer)
 {
-    struct claim *claim = xy_container_of(timer, struct claim, leaving);
+    struct claim *claim = xy_container_of(timer, struct claim, timer);
     (void)shard;
     xy_assert(claim->state == CLAIM_LEAVING);
     move(xy_container_of(claim, struct subscription, claim));
@@ -184,9 +236,10 @@ static void leave(struct subscription *subscription)
         move(subscription);
         return;
     }
+    shard_timer_cancel(shard, &claim->timer);
     set_state(subscription, CLAIM_LEAVING);
-    claim->leaving.fn = on_left;
-    shard_timer_set(shard, &claim->leaving, xy_now_us(shard->env) + LEAVING_US_MAX);
+    claim->timer.fn = on_left;
+    shard_timer_set(shard, &claim->timer, xy_now_us(shard->env) + LEAVING_US_MAX);
 }
 
 static void stay(struct subscription *subscription)
@@ -194,7 +247,7 @@ static void stay(struct subscription *subscription)
     struct claim *claim = &subscription->claim;
     if (claim->state != CLAIM_LEAVING)
         return;
-    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->leaving);
+    shard_timer_cancel(node_of(subscription)->pubsub->shard, &claim->timer);
     new_run(claim);
     pump(subscription);
 }
@@ -334,12 +387,15 @@ static void on_stalled(struct shard *shard, struct claim_key key, struct session
     if (subscription == NULL || !holds(subscription, session) || subscription->claim.run != run)
         return;
     struct claim *claim = &subscription->claim;
-    if (claim->state != CLAIM_LIVE && claim->state != CLAIM_WAITING && claim->state != CLAIM_LEAVING)
+    if (claim->state != CLAIM_LIVE && claim->state != CLAIM_WAITING && claim->state != CLAIM_BLOCKED &&
+        claim->state != CLAIM_LEAVING)
         return;
     bool leaving = claim->state == CLAIM_LEAVING;
     uint64_t taken = unsent > 0 ? unsent - 1 : claim->cursor;
-    if (!leaving)
+    if (!leaving) {
+        shard_timer_cancel(shard, &claim->timer);
         set_state(subscription, CLAIM_STALLED);
+    }
     claim->sent = taken > claim->cursor ? taken : claim->cursor;
     if (claim->attempts == 1 || claim->sent_max < claim->sent)
         claim->sent_max =

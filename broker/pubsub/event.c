@@ -81,22 +81,45 @@ struct event *event_for_elem(struct node *node, const struct xy_elem *child)
     return seal(node, out, 0);
 }
 
-struct event *event_of_entry(struct node *node, struct item *item, bool delay)
+struct event *event_for_gap(struct node *node, struct xy_str subid, uint64_t first, uint64_t last,
+                            const char *reason)
 {
+    struct xy_buf *out = scratch(node);
+    xy_buf_lit(out, "<gap xmlns='" NS_XYLEM_DELIVERY "'");
+    xy_xml_attr(out, "node", node->name);
+    xy_xml_attr(out, "subid", subid);
+    xy_buf_printf(out, " epoch='%016llx' first='%llu' last='%llu'", (unsigned long long)node->epoch,
+                  (unsigned long long)first, (unsigned long long)last);
+    xy_xml_attr(out, "reason", xy_str(reason));
+    xy_buf_lit(out, "/>");
+    return seal(node, out, last);
+}
+
+static enum item_read read_entry(struct node *node, const struct item *item, struct event **out)
+{
+    struct xy_str stored;
+    xy_arena_reset(node->pubsub->arena);
+    enum item_read verdict = node_read_item(node, item->seq, node->pubsub->arena, &stored);
+    if (verdict == ITEM_READ)
+        *out = event_for_item(node, item->seq, stored);
+    return verdict;
+}
+
+enum item_read event_of_entry(struct node *node, struct item *item, bool delay, struct event **out)
+{
+    enum item_read verdict = ITEM_READ;
+    *out = NULL;
     if (item->event != NULL && !delay)
-        return event_ref(item->event);
-    struct event *event = NULL;
-    if (item->event != NULL) {
-        event = make(node, event_body(item->event), item->seq);
-    } else if (!node->config.deliver_payloads) {
-        event = event_for_id(node, item->seq, item->id, item->publisher);
-    } else {
-        struct xy_str stored;
-        xy_arena_reset(node->pubsub->arena);
-        if (node_read_item(node, item->seq, node->pubsub->arena, &stored))
-            event = event_for_item(node, item->seq, stored);
-    }
-    if (event != NULL && delay)
-        event->delay_us = item->time_us;
-    return event;
+        *out = event_ref(item->event);
+    else if (item->event != NULL)
+        *out = make(node, event_body(item->event), item->seq);
+    else if (!node->config.deliver_payloads)
+        *out = event_for_id(node, item->seq, item->id, item->publisher);
+    else
+        verdict = read_entry(node, item, out);
+    if (verdict == ITEM_READ && *out == NULL)
+        return ITEM_READ_NO_MEMORY;
+    if (*out != NULL && delay)
+        (*out)->delay_us = item->time_us;
+    return verdict;
 }

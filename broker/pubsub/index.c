@@ -114,6 +114,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     item->before_bytes = index->added_bytes;
     item->pending = pending;
     item->retained = retained;
+    item->damaged = false;
     item->event = NULL;
     xy_list_init(&item->retained_link);
     xy_list_init(&item->recent_link);

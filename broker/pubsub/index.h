@@ -21,6 +21,7 @@ struct item {
     uint32_t bytes;
     uint32_t pending;
     bool retained;
+    bool damaged;            /* its record cannot be read: a gap for those who are owed it */
     uint8_t class_;          /* which free list it came from; ITEM_ODD: none */
     struct event *event;     /* NULL: read it from the store */
     struct xy_str id;        /* NUL-terminated */

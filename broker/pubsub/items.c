@@ -44,7 +44,7 @@ static bool add_item(struct call *call, struct xy_elem *items, const struct item
 {
     struct xy_str bytes;
     xy_arena_reset(call->pubsub->arena);
-    if (!node_read_item(call->node, entry->seq, call->pubsub->arena, &bytes))
+    if (node_read_item(call->node, entry->seq, call->pubsub->arena, &bytes) != ITEM_READ)
         return false;
     struct xy_elem *item = parse_item(call, bytes);
     if (item != NULL)

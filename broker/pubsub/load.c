@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/log.h"
+#include "broker/store/record.h"
 #include "core/base/assert.h"
 
 #define PAGE_MAX 256u
@@ -232,23 +233,25 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
 
 /* --- single values ------------------------------------------------------------------------------------------------- */
 
-bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item)
+enum item_read node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item)
 {
     char key[16];
-    struct xy_str value;
+    struct xy_str value = XY_STR_NONE;
     memcpy(key, node->key, sizeof(node->key));
     for (size_t i = 0; i < 8; i++)
         key[8 + i] = (char)(unsigned char)(seq >> (8 * (7 - i)));
-    if (!store_get(node->pubsub->shard->store, STORE_ITEMS, xy_str_n(key, sizeof(key)), arena, &value) ||
-        value.len < 2)
-        return false;
-    Xylem__Store__V1__ItemPut *put =
-        xylem__store__v1__item_put__unpack(NULL, value.len - 1, (const uint8_t *)value.data + 1);
-    if (put == NULL)
-        return false;
-    *item = xy_arena_str(arena, xy_str_n((const char *)put->item.data, put->item.len));
-    xylem__store__v1__item_put__free_unpacked(put, NULL);
-    return item->data != NULL;
+    bool there =
+        store_get(node->pubsub->shard->store, STORE_ITEMS, xy_str_n(key, sizeof(key)), arena, &value);
+    if (there && value.data != NULL && value.len > 1) {
+        struct xy_str packed = xy_str_n(value.data + 1, value.len - 1);
+        const Xylem__Store__V1__ItemPut *put =
+            (const void *)record_unpack(&xylem__store__v1__item_put__descriptor, packed, arena);
+        if (put != NULL && put->node == node->number && put->seq == seq) {
+            *item = xy_str_n((const char *)put->item.data, put->item.len);
+            return ITEM_READ;
+        }
+    }
+    return xy_arena_failed(arena) ? ITEM_READ_NO_MEMORY : ITEM_READ_DAMAGED;
 }
 
 bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,

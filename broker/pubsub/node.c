@@ -136,7 +136,7 @@ void subscription_answer(struct subscription *subscription)
 static void subscription_free(struct subscription *subscription)
 {
     subscription_answer(subscription);
-    shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.leaving);
+    shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.timer);
     options_free(subscription_options, &subscription->options);
     free(subscription);
 }

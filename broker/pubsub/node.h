@@ -27,6 +27,7 @@
 #define RECENT_BYTES_MAX  (16u << 20) /* event bodies kept in memory per shard */
 #define PAGE_ITEMS_MAX    64u         /* of a durable subscription catching up */
 #define PAGE_BYTES_MAX    (1u << 20)
+#define BLOCKED_US        (1000u * 1000)
 #define LEAVING_US_MAX    (10ull * 1000 * 1000) /* then it moves anyway; the rest is sent again */
 
 struct node;
@@ -74,12 +75,13 @@ enum claim_state {
     CLAIM_WAITING,   /* a page is out; goes on when the session says ready */
     CLAIM_LIVE,      /* caught up: part of the routes */
     CLAIM_STALLED,   /* the session had no room; goes on when it says ready */
+    CLAIM_BLOCKED,   /* what comes next could not be read now; tried again by the timer */
     CLAIM_LEAVING,   /* a better session is there: nothing more is sent, moves when all is acknowledged */
 };
 
 struct claim {
     enum claim_state state;
-    struct shard_timer leaving;
+    struct shard_timer timer; /* LEAVING: moves anyway; BLOCKED: tries again */
     struct session_ref session;
     struct session_ref refused; /* ended, but possibly still among the sessions we know */
     uint32_t index;             /* in the session's table */
@@ -198,8 +200,10 @@ void node_remember_event(struct node *node, struct item *item,
 
 /* --- load.c: from the store ---------------------------------------------------------------------------------------- */
 struct node *node_load(struct pubsub *pubsub, struct xy_str name);
-/* The stored <item/> of an entry, in `arena`; false: it is not there. */
-bool node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item);
+/* The stored <item/> of an entry, in `arena`, which was reset before. An entry whose record is not there or is no item of
+ * that number is damaged: nothing will bring it back. */
+enum item_read { ITEM_READ, ITEM_READ_DAMAGED, ITEM_READ_NO_MEMORY };
+enum item_read node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item);
 /* false: nothing stored */
 bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,
                      struct xy_str *seen);
@@ -234,6 +238,8 @@ uint64_t durable_start_seq(const struct node *node, const struct start *start); 
 void durable_begin(struct subscription *subscription, uint64_t cursor); /* it is at-least-once from now on */
 void durable_end(struct subscription *subscription);                    /* no longer, or going away */
 void durable_sessions_changed(struct subscription *subscription);       /* also when it became active */
+/* Claims that are live on that shard are not: what is published next goes to them when there is memory again. */
+void durable_unroute(struct node *node, unsigned shard);
 /* What is owed up to `seq` is given up (backlog.c). */
 void durable_skip(struct subscription *subscription, uint64_t seq);
 extern const struct delivery_owner durable_owner;
@@ -247,5 +253,9 @@ struct event *event_for_item(struct node *node, uint64_t seq, struct xy_str item
 struct event *event_for_id(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher);
 struct event *event_for_retract(struct node *node, struct xy_str id);
 struct event *event_for_elem(struct node *node, const struct xy_elem *child); /* <event>child</event> */
-/* An event of an entry, for redelivery or as last item: shared if recent, else read. `delay`: stamp it. NULL: gone. */
-struct event *event_of_entry(struct node *node, struct item *item, bool delay);
+/* An event of an entry, for redelivery or as last item: shared if recent, else read. `delay`: stamp it. *out is NULL
+ * unless it was read. */
+enum item_read event_of_entry(struct node *node, struct item *item, bool delay, struct event **out);
+/* Tells one subscription that it will not get what is numbered first to last; it counts as item `last`. */
+struct event *event_for_gap(struct node *node, struct xy_str subid, uint64_t first, uint64_t last,
+                            const char *reason);

@@ -85,7 +85,10 @@ static void rebuild(struct node *node, unsigned shard)
     struct routes *routes = complete && count > 0 ? routes_new(count) : NULL;
     if (!complete || (count > 0 && routes == NULL)) {
         log_error(pubsub->shard->log, "routes not rebuilt: memory is short", LOG_STR("node", node->name));
-        return; /* the old ones serve on; stale sessions in them are skipped */
+        durable_unroute(node, shard);
+        if (node->routes[shard] != NULL) /* they would bring some claims what comes again */
+            routes_unref(&node->routes[shard]);
+        return;
     }
     if (routes != NULL)
         memcpy(routes->route, pubsub->gathered, count * sizeof(*pubsub->gathered));
@@ -156,8 +159,8 @@ void routes_send_last(struct node *node, const struct reached *reached)
     struct item *item = index_newest(&node->items);
     if (item == NULL || item->seq > node->delivered_seq)
         return; /* none, or one that is about to be delivered to all */
-    struct event *event = event_of_entry(node, item, true);
-    if (event != NULL)
+    struct event *event;
+    if (event_of_entry(node, item, true, &event) == ITEM_READ)
         delivery_notify(node->pubsub->shard, reached->session, event);
 }
 
