@@ -148,3 +148,26 @@ void session_handled(struct shard *shard, struct session_ref session, uint32_t i
     if (inbound != 0 && session_ref_present(session))
         shard_mail(shard, session.shard, on_handled, &mail, sizeof(mail));
 }
+
+struct copied_mail {
+    struct session_ref session;
+    bool copied;
+    shard_fn *done;
+    void *ctx;
+};
+
+static void on_copied(struct shard *shard, void *payload)
+{
+    struct copied_mail *mail = payload;
+    shard->session_calls->copied(shard, mail->session, mail->copied);
+    if (mail->done)
+        mail->done(shard, mail->ctx);
+}
+
+void session_set_copied(struct shard *shard, struct session_ref session, bool copied, shard_fn *done,
+                        void *ctx)
+{
+    struct copied_mail mail = { session, copied, done, ctx };
+    xy_assert(session_ref_present(session));
+    shard_mail(shard, session.shard, on_copied, &mail, sizeof(mail));
+}

@@ -38,6 +38,11 @@ void session_close(struct shard *shard, struct session_ref session, enum xy_stre
 /* The n-th counted stanza of that session is handled (see request.h). */
 void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound);
 
+/* Whether other sessions of its account want copies of what it sends (request.copied). `done`, if any, runs on the session's
+ * shard when it knows, or is gone. */
+void session_set_copied(struct shard *shard, struct session_ref session, bool copied, shard_fn *done,
+                        void *ctx);
+
 /* Registered by broker/session at start; each runs on the session's own shard, and gets NULL-safe, current arguments. */
 struct event;
 struct routes;
@@ -52,6 +57,7 @@ struct session_calls {
     void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error,
                   const char *text);
     void (*handled)(struct shard *shard, struct session_ref session, uint32_t inbound);
+    void (*copied)(struct shard *shard, struct session_ref session, bool copied);
     /* delivery.h */
     void (*publish)(struct shard *shard, struct event *event, struct routes *routes);
     void (*notify)(struct shard *shard, struct session_ref session, struct event *event);

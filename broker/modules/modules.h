@@ -7,6 +7,7 @@
 #include "core/namespaces.h"
 #include "core/stanza.h"
 
+extern const struct module module_carbons;
 extern const struct module module_disco;
 extern const struct module module_last;
 extern const struct module module_ping;

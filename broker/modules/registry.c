@@ -3,5 +3,6 @@
 #include "broker/modules/modules.h"
 
 const struct module *const module_registry[] = {
-    &module_ping, &module_disco, &module_version, &module_last, &module_time, &module_commands, NULL,
+    &module_ping, &module_disco, &module_carbons,  &module_version,
+    &module_last, &module_time,  &module_commands, NULL,
 };

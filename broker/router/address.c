@@ -233,6 +233,7 @@ static void bind_now(struct address *address, struct session_ref session, struct
         address->resources[address->resources_count++] = resource;
         address->active_us = xy_wall_us(shard->env);
         session_bound(shard, session, xy_jid_canonical(full), NULL);
+        carbons_bound(address, resource);
     } else {
         free(resource);
         refuse(shard, session, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
@@ -308,12 +309,6 @@ void address_bind(struct shard *shard, struct session_ref session, struct xy_str
 
 /* --- leaving, and what a session says about itself ---------------------------------------------------------------- */
 
-struct session_note {
-    struct session_ref session;
-    bool sm;
-    struct mail_str bare;
-};
-
 static void bind_those_waiting(struct address *address, struct xy_str name)
 {
     xy_list_each (link, &address->waiting) {
@@ -345,6 +340,7 @@ static void resource_unbind(struct address *address, struct resource *resource)
     struct xy_bytes *name = xy_bytes_new(resource->name);
     bool was_available = resource->available;
     presence_gone(address, resource);
+    carbons_gone(address, resource);
     mailbox_session_gone(address, resource->session);
     address->active_us = xy_wall_us(address->shard->env);
     resource_remove(address, resource);
@@ -354,6 +350,36 @@ static void resource_unbind(struct address *address, struct resource *resource)
         bind_those_waiting(address, xy_bytes_view(name));
     xy_bytes_unref(&name);
     mailbox_pump(address);
+}
+
+struct session_note {
+    struct session_ref session;
+    address_note_fn *fn;
+    bool on;
+    struct mail_str bare;
+};
+
+static void note_at_owner(struct shard *shard, void *payload)
+{
+    struct session_note *note = payload;
+    struct address *address = address_find(shard, mail_str_view(&note->bare));
+    struct resource *resource = address ? address_resource_of(address, note->session) : NULL;
+    if (resource)
+        note->fn(shard, address, resource, note->on);
+    mail_str_free(&note->bare);
+}
+
+static void note_mail(struct shard *shard, shard_fn *mailed, struct session_note *note, struct xy_str bare)
+{
+    if (mail_str_set(&note->bare, bare))
+        shard_mail(shard, shard_owner(shard, bare), mailed, note, mail_str_size(note, &note->bare));
+}
+
+void address_note(struct shard *shard, address_note_fn *fn, struct session_ref session, struct xy_str bare,
+                  bool on)
+{
+    struct session_note note = { .session = session, .fn = fn, .on = on };
+    note_mail(shard, note_at_owner, &note, bare);
 }
 
 static void unbind_at_owner(struct shard *shard, void *payload)
@@ -369,35 +395,25 @@ static void unbind_at_owner(struct shard *shard, void *payload)
     mail_str_free(&note->bare);
 }
 
-static void note_mail(struct shard *shard, shard_fn *fn, struct session_ref session, struct xy_str bare,
-                      bool sm)
-{
-    struct session_note note = { .session = session, .sm = sm };
-    if (mail_str_set(&note.bare, bare))
-        shard_mail(shard, shard_owner(shard, bare), fn, &note, mail_str_size(&note, &note.bare));
-}
-
 void address_unbind(struct shard *shard, struct session_ref session, struct xy_str bare)
 {
-    note_mail(shard, unbind_at_owner, session, bare, false);
+    struct session_note note = { .session = session };
+    note_mail(shard, unbind_at_owner, &note, bare);
 }
 
-static void set_sm_at_owner(struct shard *shard, void *payload)
+static void set_sm(struct shard *shard, struct address *address, struct resource *resource, bool sm)
 {
-    struct session_note *note = payload;
-    struct address *address = address_find(shard, mail_str_view(&note->bare));
-    struct resource *resource = address ? address_resource_of(address, note->session) : NULL;
-    if (resource && resource->sm != note->sm) {
-        resource->sm = note->sm;
-        if (resource->available)
-            watch_announce(address);
-    }
-    mail_str_free(&note->bare);
+    (void)shard;
+    if (resource->sm == sm)
+        return;
+    resource->sm = sm;
+    if (resource->available)
+        watch_announce(address);
 }
 
 void address_set_sm(struct shard *shard, struct session_ref session, struct xy_str bare, bool sm)
 {
-    note_mail(shard, set_sm_at_owner, session, bare, sm);
+    address_note(shard, set_sm, session, bare, sm);
 }
 
 bool address_last_activity(struct shard *shard, struct xy_str bare, uint64_t *idle_us)

@@ -22,6 +22,10 @@ void address_bind(struct shard *shard, struct session_ref session, struct xy_str
 void address_unbind(struct shard *shard, struct session_ref session, struct xy_str bare);
 /* The session enabled XEP-0198, or turned it off. */
 void address_set_sm(struct shard *shard, struct session_ref session, struct xy_str bare, bool sm);
+/* The session wants copies of the account's messages (XEP-0280), or no longer. */
+void address_set_carbons(struct shard *shard, struct session_ref session, struct xy_str bare, bool on);
+/* The same asked for by IQ, on the owner's shard; ends the request. */
+void address_carbons(struct shard *shard, struct request **request, bool on);
 
 /* Entry points of the router, on the owner's shard. */
 void address_handle(struct shard *shard,

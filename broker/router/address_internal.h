@@ -30,6 +30,7 @@ struct resource {
     struct session_ref session;
     struct xy_str name;
     bool available, sm;
+    bool carbons; /* wants copies (XEP-0280) */
     int8_t priority;
     uint32_t since;            /* order of becoming available */
     struct xy_bytes *presence; /* its last available presence, addressed to the bare JID */
@@ -86,6 +87,7 @@ struct address {
     uint64_t active_us; /* wall time a session was last here; 0: not since the broker started */
     struct resource **resources;
     size_t resources_count, resources_cap;
+    unsigned carbons_count; /* of resources that want copies */
     struct xy_list waiting; /* struct waiting_bind */
     struct mailbox mailbox;
     struct xy_table *watches; /* by node name: struct watch; NULL: none */
@@ -110,6 +112,11 @@ struct resource *address_resource(const struct address *address, struct xy_str n
 struct resource *address_resource_of(const struct address *address, struct session_ref session);
 /* Among the available resources of priority >= 0 the one of highest priority, then the most recent; NULL: none. */
 struct resource *address_best(const struct address *address);
+/* Something a session says of its resource, noted at the owner of `bare`; nothing happens when it is gone by then. */
+typedef void address_note_fn(struct shard *shard, struct address *address, struct resource *resource,
+                             bool on);
+void address_note(struct shard *shard, address_note_fn *fn, struct session_ref session, struct xy_str bare,
+                  bool on);
 /* Its output waits for this commit too. */
 void address_depend(struct address *address, uint64_t ticket);
 
@@ -119,6 +126,12 @@ void address_refuse_unknown(struct shard *shard, struct request **request); /* t
 /* --- address_message.c -------------------------------------------------------------------------------------------- */
 void message_handle(struct address *address, struct request **request);
 bool message_is_assured(const struct xy_stanza *message); /* section 6 of the design: worth keeping */
+
+/* --- carbons.c ----------------------------------------------------------------------------------------------------- */
+/* The message goes out, or into the mailbox: copies for those who do not get it itself, and for the sender's others. */
+void carbons_copy(const struct address *address, const struct request *request);
+void carbons_bound(const struct address *address, const struct resource *resource);
+void carbons_gone(struct address *address, struct resource *resource);
 
 /* --- mailbox.c ---------------------------------------------------------------------------------------------------- */
 bool mailbox_load(struct address *address);

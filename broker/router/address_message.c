@@ -175,6 +175,7 @@ static void message_now(struct address *address, struct request **request)
             return;
         }
         deliver(address, message, plan, assured);
+        carbons_copy(address, *request);
     }
     request_end(shard, request, 0);
 }
@@ -189,6 +190,7 @@ static void message_run(struct shard *shard, void *payload)
         address_refuse_unknown(shard, &passage->request);
     } else if (passage->seq != 0) {
         struct xy_str resource = xy_jid_resource(message->to);
+        carbons_copy(address, passage->request); /* before it is known who takes the original */
         mailbox_added(address, passage->bytes, passage->seq, resource);
         request_end(shard, &passage->request, 0);
     } else {

@@ -130,6 +130,7 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
         return;
     }
     request->assured = session->sm != NULL;
+    request->copied = session->copied;
     if (event->verdict == XY_STANZA_OK)
         router_route(shard, &request);
     else

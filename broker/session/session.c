@@ -439,6 +439,13 @@ static void call_handled(struct shard *shard, struct session_ref ref, uint32_t i
         session_input_resume(session);
 }
 
+static void call_copied(struct shard *shard, struct session_ref ref, bool copied)
+{
+    struct session *session = session_find(shard, ref);
+    if (session)
+        session->copied = copied;
+}
+
 static const struct session_calls calls_of_rooms = {
     .send = call_send,
     .send_message = call_send_message,
@@ -446,6 +453,7 @@ static const struct session_calls calls_of_rooms = {
     .bound = call_bound,
     .close = call_close,
     .handled = call_handled,
+    .copied = call_copied,
     .publish = claims_publish,
     .notify = claims_notify,
     .attach = claims_attach,

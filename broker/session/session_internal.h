@@ -123,6 +123,7 @@ struct session {
     bool held; /* we do not read: the peer has too much under way */
     bool asleep;
     bool login_local;
+    bool copied; /* other sessions of the account want copies of what it sends */
 };
 
 struct slot {

@@ -12,7 +12,7 @@
     X(bytes_in) X(bytes_out) X(logins) X(login_failures) X(logins_throttled) \
     X(sessions) X(sessions_detached) X(sessions_resumed) X(sessions_replaced) \
     X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
-    X(messages_stored) X(messages_delivered) X(events_delivered) X(events_dropped) X(events_stalled) \
+    X(messages_stored) X(messages_delivered) X(carbons) X(events_delivered) X(events_dropped) X(events_stalled) \
     X(publishes) X(publishes_duplicate) X(outbox_full) X(memory_full) X(mail) X(turns)
 /* clang-format on */
 

@@ -18,8 +18,9 @@
 #include "core/xml/parser.h"
 #include "xylem/store/v1/records.pb-c.h"
 
-#define FIXTURE_SHARDS_MAX 4
-#define FIXTURE_EVENTS_MAX 4096
+#define FIXTURE_SHARDS_MAX   4
+#define FIXTURE_SESSIONS_MAX 64
+#define FIXTURE_EVENTS_MAX   4096
 
 /* What reached a session. */
 struct fixture_event {
@@ -40,10 +41,11 @@ struct fixture {
     struct xy_env env;
     struct fixture_event events[FIXTURE_EVENTS_MAX];
     size_t events_count;
-    size_t looked_at;            /* by fixture_next */
-    uint32_t sessions;           /* indexes given out */
-    enum session_verdict offers; /* what sessions say to an offer */
-    bool hold_commits;           /* fixture_run commits nothing */
+    size_t looked_at;                  /* by fixture_next */
+    bool copied[FIXTURE_SESSIONS_MAX]; /* what session_set_copied said last */
+    uint32_t sessions;                 /* indexes given out */
+    enum session_verdict offers;       /* what sessions say to an offer */
+    bool hold_commits;                 /* fixture_run commits nothing */
 };
 
 static struct fixture *fixture_now; /* the callbacks have no context */
@@ -150,6 +152,13 @@ static void fixture_handled(struct shard *shard, struct session_ref session, uin
     fixture_record(session, HANDLED, XY_STR(""), inbound);
 }
 
+static void fixture_copied(struct shard *shard, struct session_ref session, bool copied)
+{
+    assert_int_equal(shard->index, session.shard);
+    assert_true(session.index < FIXTURE_SESSIONS_MAX);
+    fixture_now->copied[session.index] = copied;
+}
+
 static const struct session_calls fixture_calls = {
     .send = fixture_send,
     .send_message = fixture_send_message,
@@ -157,6 +166,7 @@ static const struct session_calls fixture_calls = {
     .bound = fixture_bound,
     .close = fixture_close,
     .handled = fixture_handled,
+    .copied = fixture_copied,
 };
 
 /* --- beginning and end ---------------------------------------------------------------------------------------------- */
@@ -326,6 +336,7 @@ static inline void fixture_post(struct fixture *f, struct session_ref session, c
     assert_true(xy_jid_parse(event.arena, xy_str(from), &jid));
     xy_stanza_set_from(&stanza, jid);
     struct request *request = request_new(stanza, session, inbound);
+    request->copied = session.index < FIXTURE_SESSIONS_MAX && f->copied[session.index];
     xy_xml_free(&parser);
     router_route(shard, &request);
 }

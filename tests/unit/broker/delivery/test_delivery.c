@@ -75,6 +75,11 @@ static void call_handled(struct shard *shard, struct session_ref session, uint32
     line(shard, "handled", session, inbound, 0, 0);
 }
 
+static void call_copied(struct shard *shard, struct session_ref session, bool copied)
+{
+    line(shard, "copied", session, copied, 0, 0);
+}
+
 static void call_publish(struct shard *shard, struct event *event, struct routes *routes)
 {
     for (uint32_t i = 0; i < routes->count; i++)
@@ -105,9 +110,9 @@ static void call_detach(struct shard *shard, struct session_ref session, uint32_
     line(shard, "detach", session, claim, 0, 0);
 }
 
-static const struct session_calls calls = { call_send,   call_send_message, call_offer,   call_bound,
-                                            call_close,  call_handled,      call_publish, call_notify,
-                                            call_attach, call_one,          call_detach };
+static const struct session_calls calls = { call_send,   call_send_message, call_offer,  call_bound,
+                                            call_close,  call_handled,      call_copied, call_publish,
+                                            call_notify, call_attach,       call_one,    call_detach };
 
 /* --- owners --------------------------------------------------------------------------------------------------------- */
 
@@ -270,12 +275,13 @@ static void test_stanzas(void **state)
     session_handled(at(0), session, 5);
     session_handled(at(0), session, 0);      /* nobody counts */
     session_handled(at(0), SESSION_NONE, 5); /* the broker itself */
+    session_set_copied(at(0), session, true, NULL, NULL);
     session_close(at(0), session, XY_STREAM_CONFLICT, "gone");
     run();
     char expected[400];
     (void)snprintf(expected, sizeof(expected),
                    "2:send 4.9 10 0 0\n2:message 4.9 10 18 44\n2:offer 4.9 5 0 0\n2:offered 4.9 %d 1 0\n"
-                   "2:handled 4.9 5 0 0\n2:close 4.9 %d 4 0\n",
+                   "2:handled 4.9 5 0 0\n2:copied 4.9 1 0 0\n2:close 4.9 %d 4 0\n",
                    SESSION_FULL, XY_STREAM_CONFLICT);
     assert_lines(expected);
     assert_int_equal(atomic_load(&bare->refs), 1);

@@ -204,6 +204,13 @@ static void rig_on_detach(struct shard *shard, struct session_ref session, uint3
     seen->claim = claim;
 }
 
+static void rig_on_copied(struct shard *shard, struct session_ref session, bool copied)
+{
+    (void)shard;
+    (void)session;
+    (void)copied;
+}
+
 static const struct session_calls rig_calls = {
     .send = rig_on_send,
     .send_message = rig_on_message,
@@ -211,6 +218,7 @@ static const struct session_calls rig_calls = {
     .bound = rig_on_bound,
     .close = rig_on_close,
     .handled = rig_on_handled,
+    .copied = rig_on_copied,
     .publish = rig_on_publish,
     .notify = rig_on_notify,
     .attach = rig_on_attach,
