@@ -26,4 +26,5 @@ struct apply_sink {
 void apply_record(enum store_record type, const ProtobufCMessage *message, struct xy_str packed,
                   const struct apply_sink *sink);
 
-const ProtobufCMessageDescriptor *apply_descriptor(enum store_record type);
+/* NULL: this program knows no such record. */
+const ProtobufCMessageDescriptor *apply_descriptor(unsigned type);

@@ -68,6 +68,11 @@ static const char *const table_names[STORE_TABLE_COUNT] = {
     [STORE_CURSORS] = "cursors",
     [STORE_AFFILIATIONS] = "affiliations",
     [STORE_DEDUP] = "dedup",
+    [STORE_SESSIONS] = "sessions",
+    [STORE_SESSION_IN] = "session_in",
+    [STORE_CLAIMS] = "claims",
+    [STORE_QUEUE] = "queue",
+    [STORE_EXPIRY] = "expiry",
 };
 
 static MDB_val val_of(struct xy_str s)

@@ -1,7 +1,7 @@
 /* Every fixed bound of the store, by name. What an operator may change is in struct store_options. */
 #pragma once
 
-#define STORE_FORMAT             1u           /* of log and tables on disk */
+#define STORE_FORMAT             2u /* of log and tables on disk; 2 brought the tables from STORE_SESSIONS on */
 #define STORE_RECORD_VERSION     1u           /* of the envelope around each record */
 #define STORE_ENTRY_BYTES        (64u << 10)  /* records of one shard gathered into one log entry */
 #define STORE_RECORD_BYTES_MAX   (64u << 20)  /* one record; a stanza is far smaller */
@@ -23,7 +23,7 @@
 #define STORE_PAGE_BYTES_MAX     (1u << 20)
 #define STORE_ROOM_US            100000u    /* free disk is looked up this often */
 #define STORE_ROOM_TOLD_BYTES    (1u << 20) /* refusing with less room than this is worth a line in the log */
-#define STORE_HOLD_BYTES         (8u << 20)   /* of disk kept ahead of the log's last page */
+#define STORE_HOLD_BYTES         (8u << 20) /* of disk kept ahead of the log's last page */
 #define STORE_ROOM_FACTOR        4u         /* bytes of file that a byte of records may need, at worst */
 #define STORE_LOG_BYTES_MAX      (1ull << 30) /* default of options.log_bytes_max */
 #define STORE_MAP_BYTES          (1ull << 40) /* default of options.map_bytes */

@@ -2,6 +2,7 @@
  * batch, so a record is serialised once and never copied on its way to the log. */
 #include "broker/store/record.h"
 
+#include "broker/store/apply.h"
 #include "broker/store/bigendian.h"
 #include "broker/store/limits.h"
 #include "core/base/assert.h"
@@ -49,7 +50,7 @@ enum record_status record_parse(struct xy_str *rest, struct record_view *out)
     if ((unsigned char)header[AT_VERSION] != STORE_RECORD_VERSION)
         return RECORD_VERSION_UNKNOWN;
     out->type = (unsigned char)header[AT_TYPE];
-    if (out->type == 0 || out->type >= RECORD_COUNT)
+    if (apply_descriptor(out->type) == NULL)
         return RECORD_TYPE_UNKNOWN;
     out->payload = payload;
     rest->data += RECORD_HEADER_BYTES + len;
@@ -63,7 +64,7 @@ const char *record_status_text(enum record_status status)
         [RECORD_OK] = "intact",
         [RECORD_SHORT] = "it ends before its stated length",
         [RECORD_VERSION_UNKNOWN] = "it was written by a newer version",
-        [RECORD_TYPE_UNKNOWN] = "its type is unknown to this version",
+        [RECORD_TYPE_UNKNOWN] = "this program does not know records of its type, a newer one wrote it",
         [RECORD_DAMAGED] = "its checksum does not match: the disk or memory damaged it",
     };
     return text[status];

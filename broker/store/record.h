@@ -20,7 +20,7 @@ bool record_pack(struct xy_buf *out, enum store_record type, const ProtobufCMess
                  struct xy_str *payload);
 
 struct record_view {
-    unsigned type; /* as found: check against RECORD_COUNT */
+    unsigned type; /* enum store_record; one that apply_descriptor knows if RECORD_OK */
     struct xy_str payload;
 };
 

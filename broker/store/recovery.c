@@ -67,15 +67,18 @@ static void sink_head(void *ctx, enum store_table table, struct xy_str key, char
     reader->ops->end(reader);
 }
 
-static void damaged(struct replay *replay, uint64_t position, size_t offset, const char *why)
+static void unreadable(struct replay *replay, uint64_t position, size_t offset, const char *why,
+                       const char *advice)
 {
     xy_buf_printf(
         replay->error,
-        "refusing to open the store: the record at byte %zu of log entry %llu cannot be read (%s). Restore "
-        "the data directory from a backup",
-        offset, (unsigned long long)position, why);
+        "refusing to open the store: the record at byte %zu of log entry %llu cannot be read (%s). %s",
+        offset, (unsigned long long)position, why, advice);
     replay->failed = true;
 }
+
+static const char advice_damage[] = "Restore the data directory from a backup";
+static const char advice_newer[] = "Start the newer program again, or restore a backup made by this one";
 
 static void replay_entry(struct replay *replay, uint64_t position, struct xy_str entry)
 {
@@ -85,14 +88,16 @@ static void replay_entry(struct replay *replay, uint64_t position, struct xy_str
         size_t offset = entry.len - rest.len;
         enum record_status status = record_parse(&rest, &record);
         if (status != RECORD_OK) {
-            damaged(replay, position, offset, record_status_text(status));
+            bool newer = status == RECORD_TYPE_UNKNOWN || status == RECORD_VERSION_UNKNOWN;
+            unreadable(replay, position, offset, record_status_text(status),
+                       newer ? advice_newer : advice_damage);
             return;
         }
         enum store_record type = (enum store_record)record.type;
         xy_arena_reset(replay->arena);
         ProtobufCMessage *message = record_unpack(apply_descriptor(type), record.payload, replay->arena);
         if (message == NULL) {
-            damaged(replay, position, offset, "its message is malformed");
+            unreadable(replay, position, offset, "its message is malformed", advice_damage);
             return;
         }
         apply_record(type, message, record.payload, &replay->sink);
@@ -157,6 +162,8 @@ static enum store_io meta_put(struct store *store, struct xy_str name, uint64_t 
     return store->tables->ops->put(store->tables, STORE_META, name, xy_str_n(bytes, sizeof(bytes)));
 }
 
+/* An older format is upgraded by what follows: the backend has made the tables that are new, the log is read by the same
+ * records, and `finish` states the new format before anybody may write what the old program does not know. */
 static bool check_format(struct store *store, struct xy_buf *error)
 {
     uint64_t format = STORE_FORMAT;
@@ -165,9 +172,8 @@ static bool check_format(struct store *store, struct xy_buf *error)
         return true;
     xy_buf_printf(
         error,
-        "refusing to open the store: its format is version %llu, this program knows versions up to %u. "
-        "Start the newer program again, or restore a backup made by this one",
-        (unsigned long long)format, STORE_FORMAT);
+        "refusing to open the store: its format is version %llu, this program knows versions up to %u. %s",
+        (unsigned long long)format, STORE_FORMAT, advice_newer);
     return false;
 }
 

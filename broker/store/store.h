@@ -41,6 +41,11 @@ enum store_table {
     STORE_CURSORS,       /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
     STORE_AFFILIATIONS,  /* node bare JID -> affiliation */
     STORE_DEDUP, /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
+    STORE_SESSIONS,   /* sessions that can be resumed after a restart */
+    STORE_SESSION_IN, /* what such a session has handled */
+    STORE_CLAIMS,     /* node number(4) -> what a subscription has neither acknowledged nor plainly owes */
+    STORE_QUEUE,      /* node seq -> state of an item of a queue that is not plainly ready */
+    STORE_EXPIRY,     /* what ends by itself, by its time */
     STORE_TABLE_COUNT
 };
 
@@ -60,7 +65,9 @@ struct store_dedup store_dedup_parse(struct xy_str publish_id);
  * as ItemPut.publish_seen had it. false: not such a value. */
 bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen);
 
-/* One value per record message. Applying (apply.c) is a table of these. NodeRemove takes everything kept under the
+/* One value per record message, for good: a number that was ever written is never given to another message. Numbers may
+ * have holes; one that this program does not know is refused at replay. Applying (apply.c) is a table of these.
+ * NodeRemove takes everything kept under the
  * node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID: append a SubscriptionRemove for each
  * subscription first. */
 enum store_record {
@@ -78,7 +85,7 @@ enum store_record {
     RECORD_SUBSCRIPTION_REMOVE,
     RECORD_CURSOR_MOVE,
     RECORD_AFFILIATION_PUT,
-    RECORD_COUNT
+    RECORD_COUNT = 28 /* above every number in use */
 };
 
 struct store_options {
