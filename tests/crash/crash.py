@@ -1,121 +1,200 @@
 #!/usr/bin/python3
-"""Kills the broker with SIGKILL at random moments while items are published, and counts what became of them.
+"""Crashes the broker at random moments under load, and counts what became of what it had acknowledged.
 
-One publisher and one durable subscriber, both over the SDK, live through all rounds; the subscriber is also restarted now
-and then and goes on from its position file. Every round lets them work for a random time, kills, restarts. At the end
-every item that the broker acknowledged to the publisher must have been shown to the subscriber, once.
+Every round lets the workloads work for a random time, crashes the broker, and starts it again: by SIGKILL, or with
+--power by a power cut under its disk that drops everything unflushed (`drop`) or keeps a random, torn part (`tear`).
+At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
-usage: crash.py [--rounds N] [--seed N]      (XYLEM_BIN: the programs; XYLEM_TEST_SHARDS: as in the end-to-end tests)
+usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both] [--lying-disk] [--workloads A,B]
+       (XYLEM_BIN: the programs; XYLEM_TEST_SHARDS: as in the end-to-end tests; exit code 77: not possible here)
 """
 
 import argparse
 import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import time
+import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402
+import disk as power  # noqa: E402
+import workload  # noqa: E402
+from workload_items import Items  # noqa: E402
 
-NODE = "crash"
-SETTLE_S = 60
-
-
-class Client:
-    """A program with its output in a file, so that nothing waits on a pipe."""
-
-    def __init__(self, broker, name, *arguments):
-        self.out = os.path.join(broker.folder, name + ".out")
-        self.err = os.path.join(broker.folder, name + ".err")
-        self.command = [harness.program("crash-" + name), str(broker.port), *arguments]
-        self.process = None
-
-    def start(self):
-        with open(self.out, "ab") as out, open(self.err, "ab") as err:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-
-    def stop(self, timeout=40):
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout)
-        if status != 0:
-            raise SystemExit(f"crash: {self.command[0]} ended with {status}:\n{self.errors()}")
-
-    def lines(self):
-        with open(self.out, encoding="ascii") as file:
-            return [line.split() for line in file.read().splitlines()]
-
-    def errors(self):
-        with open(self.err, encoding="utf-8", errors="replace") as file:
-            return "".join(file.readlines()[-20:])
+SKIPPED = 77
+WORKLOADS = (Items,)
+CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
+CUT_WAIT_S = 0.3
+LYING_SETTLE_S = 5  # what a lying disk lost does not come, however long one waits
+# Room for what a round may bring, and checkpoints often enough to be hit by crashes.
+STORES = (
+    {"checkpoint_records": 200000, "checkpoint_bytes": "64mb"},
+    {"checkpoint_records": 1000, "checkpoint_bytes": "1mb"},
+    {"checkpoint_records": 5000, "checkpoint_bytes": "4mb", "log_max": "64mb"},
+)
 
 
-def run(rounds, seed):
-    chance = random.Random(seed)
-    broker = harness.Broker({"log": {"level": "warning"}})
-    publisher = subscriber = None
-    try:
+class Kill:
+    """SIGKILL: what the operating system has taken stays."""
+
+    label = "SIGKILL"
+
+    def __init__(self, broker, chance):
+        self.broker = broker
+        self.chance = chance
+
+    def crash(self, _number):
+        status = self.broker.process.poll()
+        assert status is None, f"xylemd ended by itself with {status}:\n{self.broker.log()}"
+        self.broker.kill()
+
+    def restore(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class PowerCut(Kill):
+    """The disk loses its power in the midst of what the broker writes; the broker is killed a moment later."""
+
+    def __init__(self, broker, chance, modes, lying=False):
+        super().__init__(broker, chance)
+        self.modes = modes
+        self.label = "power cut (" + ", ".join(modes) + ")"
+        self.disk = power.Disk(broker.folder)
+        data = os.path.join(self.disk.root, "data")
+        shutil.copytree(broker.data_dir, data)
+        broker.data_dir = broker.config["data_dir"] = data
+        broker.write_config()
+        os.sync()
+        self.lying = lying
+
+    def crash(self, number):
+        if self.lying:
+            self.disk.command("lie")
+            time.sleep(1)
+        mode, seed = self.modes[number % len(self.modes)], self.chance.getrandbits(63)
+        self.disk.cut(self.chance.randrange(CUT_OPERATIONS), mode, seed)
+        self.disk.wait_cut(CUT_WAIT_S, mode, seed)
+        time.sleep(self.chance.choice((0, 0, 0.02)))  # long enough, at times, for the broker to notice by itself
+        process, self.broker.process = self.broker.process, None
+        process.kill()
+        status = process.wait()
+        assert status in (1, -signal.SIGKILL), f"xylemd ended with {status}:\n{self.broker.log()}"
+        self.disk.shut_down()
+
+    def restore(self):
+        if self.lying:
+            self.disk.command("honest")
+        self.disk.restore()
+
+    def close(self):
+        print("disk:", ", ".join(f"{key} {value}" for key, value in self.disk.figures().items()))
+        self.disk.close()
+
+
+def make_crash(broker, arguments):
+    chance = random.Random(f"crash {arguments.seed}")
+    if arguments.power is None:
+        return Kill(broker, chance)
+    modes = ("drop", "tear") if arguments.power == "both" else (arguments.power,)
+    return PowerCut(broker, chance, modes, arguments.lying_disk)
+
+
+def rounds_of(broker, crash, workloads, rounds, chance):
+    for number in range(rounds):
+        time.sleep(chance.uniform(0.02, 0.4))
+        for each in workloads:
+            each.before_crash(number)
+        crash.crash(number)
+        time.sleep(chance.uniform(0.0, 0.1))
+        broker.config["store"].update(chance.choice(STORES))
+        broker.write_config()
+        crash.restore()
         broker.start()
-        made = broker.xylem("--as", "alice@" + harness.DOMAIN, "node", "create", NODE, "--set", "pubsub#access_model=open")
-        assert made.returncode == 0, made.stderr
-        subscriber = Client(broker, "subscriber", "bob@" + harness.DOMAIN + "/crash", harness.USERS["bob"], NODE,
-                            os.path.join(broker.folder, "state"))
-        subscriber.start()
-        while "subscribed: yes" not in subscriber.errors():
-            assert subscriber.process.poll() is None, subscriber.errors()
-            time.sleep(0.05)
-        publisher = Client(broker, "publisher", "alice@" + harness.DOMAIN + "/crash", harness.USERS["alice"], NODE, "1")
-        publisher.start()
-        for number in range(rounds):
-            time.sleep(chance.uniform(0.02, 0.4))
-            if number % 10 == 9:
-                subscriber.stop()
-            broker.kill()
-            time.sleep(chance.uniform(0.0, 0.1))
-            broker.start()
-            if number % 10 == 9:
-                subscriber.start()
-        time.sleep(0.5)
-        publisher.stop()
-        return settle(broker, publisher, subscriber, rounds, seed)
+        for each in workloads:
+            each.after_start(number)
+
+
+def keep(broker):
+    """The evidence: data directory, log and what the programs said."""
+    folder = tempfile.mkdtemp(prefix="xylem-crash-kept-")
+    for name in os.listdir(broker.folder):
+        path = os.path.join(broker.folder, name)
+        if os.path.isfile(path) and name != "image":
+            shutil.copy(path, folder)
+    shutil.copytree(broker.data_dir, os.path.join(folder, "data"), dirs_exist_ok=True)
+    print("kept:", folder)
+
+
+def run(arguments, rounds):
+    chance = random.Random(arguments.seed)
+    broker = harness.Broker({"log": {"level": "warning"}})
+    crash, workloads, good = None, [], False
+    try:
+        crash = make_crash(broker, arguments)
+        broker.start()
+        chosen = arguments.workloads.split(",") if arguments.workloads else None
+        for kind in WORKLOADS:
+            if chosen is None or kind.name in chosen:
+                workloads.append(kind(broker, random.Random(f"{kind.name} {arguments.seed}")))
+        for each in workloads:
+            each.prepare()
+        for each in workloads:
+            each.start()
+        rounds_of(broker, crash, workloads, rounds, chance)
+        verdicts = [(each.name, each.finish()) for each in workloads]
+        print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, {broker.config['shards']} shards")
+        for name, verdict in verdicts:
+            print(f"  {name}: {verdict}")
+        good = all(verdict.good() for _, verdict in verdicts)
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc()
     finally:
-        for client in (publisher, subscriber):
-            if client and client.process.poll() is None:
-                client.process.kill()
-                client.process.wait()
-        broker.finish()
-
-
-def settle(broker, publisher, subscriber, rounds, seed):
-    acknowledged = {int(line[0]) for line in publisher.lines()}
-    deadline = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline:
-        shown = [int(line[1]) for line in subscriber.lines()]
-        if acknowledged <= set(shown):
-            break
-        time.sleep(0.2)
-    time.sleep(0.5)  # what should not come has time to come
-    subscriber.stop()
-    shown = [int(line[1]) for line in subscriber.lines()]
-    seqs = [int(line[0]) for line in subscriber.lines()]
-    lost = acknowledged - set(shown)
-    doubles = len(shown) - len(set(shown))
-    disorder = sum(1 for a, b in zip(seqs, seqs[1:]) if b <= a)
-    print(subscriber.errors().splitlines()[-1])
-    print(f"seed {seed}: rounds {rounds}, acknowledged {len(acknowledged)}, lost {len(lost)}, "
-          f"duplicates seen by the application {doubles}, out of order {disorder}")
-    if lost:
-        print("lost:", sorted(lost)[:20], broker.log(20))
-    return 0 if acknowledged and not lost and not doubles and not disorder else 1
+        for each in workloads:
+            each.close()
+        if not good and not arguments.lying_disk:
+            print(f"seed {arguments.seed} failed; the end of the broker's log:\n{broker.log(20)}")
+            if broker.process:
+                broker.kill()
+            keep(broker)
+        try:
+            broker.stop()
+        finally:
+            if crash:
+                crash.close()
+            broker.finish()
+    return good
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--long-rounds", type=int)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("XYLEM_CRASH_SEED", "1")))
+    parser.add_argument("--power", choices=("drop", "tear", "both"))
+    parser.add_argument("--lying-disk", action="store_true", help="a fault planted: the test must fail, and succeeds if so")
+    parser.add_argument("--workloads")
     arguments = parser.parse_args()
-    sys.exit(run(arguments.rounds, arguments.seed))
+    if arguments.power:
+        reason = power.unavailable()
+        if reason:
+            print("skipped:", reason)
+            sys.exit(SKIPPED)
+        power.enter_namespace()
+    if arguments.lying_disk:
+        workload.SETTLE_S = LYING_SETTLE_S
+    long = os.environ.get("XYLEM_TEST_LONG") == "1" and arguments.long_rounds
+    good = run(arguments, arguments.long_rounds if long else arguments.rounds)
+    if arguments.lying_disk:
+        print("the lying disk was", "not noticed" if good else "noticed")
+        good = not good
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":
