@@ -254,6 +254,59 @@ static void affiliation_put(const ProtobufCMessage *message, struct xy_str packe
         put(sink, STORE_AFFILIATIONS, key_view(&key), xy_str(affiliation->affiliation));
 }
 
+static struct xy_str key_of_session(struct key *key, ProtobufCBinaryData id)
+{
+    key->len = 0;
+    for (size_t i = 0; i < id.len && i < STORE_SESSION_ID_BYTES; i++)
+        key_byte(key, (char)id.data[i]);
+    return key_view(key);
+}
+
+static void session_put(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__SessionPut *session = (const void *)message;
+    struct key key;
+    put(sink, STORE_SESSIONS, key_of_session(&key, session->id), packed);
+}
+
+/* Its rows in STORE_SESSION_IN, which other shards write, are swept. */
+static void session_remove(const ProtobufCMessage *message, struct xy_str packed,
+                           const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__SessionRemove *session = (const void *)message;
+    struct key key;
+    del(sink, STORE_SESSIONS, key_of_session(&key, session->id));
+}
+
+static void session_in(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__SessionIn *in = (const void *)message;
+    struct key key;
+    char value[16];
+    key_of_session(&key, in->id);
+    key_u64(&key, in->number);
+    if (in->number == 0) {
+        be64_put(value, in->handled);
+        be64_put(value + 8, in->answered);
+        put(sink, STORE_SESSION_IN, key_view(&key), xy_str_n(value, 16));
+        return;
+    }
+    be32_put(value, in->what);
+    sink->put(sink->ctx, STORE_SESSION_IN, key_view(&key), xy_str_n(value, 4),
+              xy_str_n((const char *)in->answer.data, in->answer.len), false);
+}
+
+static void session_out(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    const Xylem__Store__V1__SessionOut *session = (const void *)message;
+    struct key key;
+    key_of_session(&key, session->id);
+    key_u64(&key, STORE_SESSION_OUT);
+    put(sink, STORE_SESSION_IN, key_view(&key), packed);
+}
+
 static const struct record_type {
     const ProtobufCMessageDescriptor *descriptor;
     void (*apply)(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink);
@@ -274,6 +327,10 @@ static const struct record_type {
                                      subscription_remove },
     [RECORD_CURSOR_MOVE] = { &xylem__store__v1__cursor_move__descriptor, cursor_move },
     [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
+    [RECORD_SESSION_PUT] = { &xylem__store__v1__session_put__descriptor, session_put },
+    [RECORD_SESSION_REMOVE] = { &xylem__store__v1__session_remove__descriptor, session_remove },
+    [RECORD_SESSION_IN] = { &xylem__store__v1__session_in__descriptor, session_in },
+    [RECORD_SESSION_OUT] = { &xylem__store__v1__session_out__descriptor, session_out },
 };
 
 void apply_record(enum store_record type, const ProtobufCMessage *message, struct xy_str packed,
@@ -312,5 +369,22 @@ bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us,
     *seen = xy_str_n(value.data + 16, value.len - 16);
     *number = be64_get(value.data);
     *time_us = be64_get(value.data + 8);
+    return true;
+}
+
+bool store_session_in(struct xy_str key, struct xy_str value, struct store_session_in *out)
+{
+    if (key.len != STORE_SESSION_ID_BYTES + 8)
+        return false;
+    *out = (struct store_session_in){ .number = be64_get(key.data + STORE_SESSION_ID_BYTES) };
+    if (out->number == STORE_SESSION_OUT || value.len < (out->number == 0 ? 16 : 4))
+        return false;
+    if (out->number == 0) {
+        out->handled = be64_get(value.data);
+        out->answered = be64_get(value.data + 8);
+    } else {
+        out->what = be32_get(value.data);
+        out->answer = xy_str_n(value.data + 4, value.len - 4);
+    }
     return true;
 }

@@ -7,6 +7,7 @@
 #include "broker/store/internal.h"
 
 #include "broker/store/bigendian.h"
+#include "broker/store/session_rows.h"
 #include "core/base/assert.h"
 
 /* --- writing ----------------------------------------------------------------------------------------------------- */
@@ -17,6 +18,7 @@ struct writer {
     const struct store_tables_ops *ops;
     enum store_io io;
     size_t bytes, operations; /* in the open transaction */
+    struct session_rows sessions;
 };
 
 static void writer_commit(struct writer *w)
@@ -66,6 +68,8 @@ static void write_memtable(struct writer *w, const struct memtable *mem)
         entry = memtable_seek(mem, table, XY_STR_NONE);
         for (; entry != NULL && w->io == STORE_IO_OK; entry = memtable_next(entry)) {
             struct xy_str value = memtable_value(entry);
+            if (table == STORE_SESSION_IN && !session_rows_needed(&w->sessions, memtable_key(entry), value))
+                continue;
             if (xy_str_present(value))
                 writer_put(w, table, memtable_key(entry), value);
             else
@@ -104,17 +108,50 @@ static void sweep_dedup(struct writer *w, size_t budget)
     reader->ops->close(&reader);
 }
 
+static void sweep_session(void *ctx, struct xy_str key)
+{
+    writer_del(ctx, STORE_SESSION_IN, key);
+}
+
+/* Looks at sessions through a reader of its own until the end of the checkpoint. */
+static void sessions_begin(struct writer *w, size_t budget)
+{
+    struct store *store = w->store;
+    struct store_reader *reader = store->tables->ops->reader(store->tables);
+    if (reader == NULL)
+        return;
+    w->sessions.reader = reader;
+    if (reader->ops->begin(reader) == STORE_IO_OK)
+        session_rows_sweep(&w->sessions, &store->sweep_sessions_from, budget, sweep_session, w);
+    else
+        reader->ops->close(&w->sessions.reader);
+}
+
+static void sessions_end(struct writer *w)
+{
+    if (w->sessions.reader == NULL)
+        return;
+    w->sessions.reader->ops->end(w->sessions.reader);
+    w->sessions.reader->ops->close(&w->sessions.reader);
+}
+
 enum store_io checkpoint_write(struct store *store, const struct memtable *const *mems, size_t count,
                                uint64_t complete_upto)
 {
-    struct writer w = { .store = store, .ops = store->tables->ops, .io = STORE_IO_OK };
+    struct writer w = { .store = store,
+                        .ops = store->tables->ops,
+                        .io = STORE_IO_OK,
+                        .sessions = { .mems = mems, .mems_count = count } };
     size_t entries = 0;
     for (size_t i = 0; i < count; i++)
         entries += memtable_count(mems[i]);
-    if (entries > 0)
+    if (entries > 0) {
         sweep_dedup(&w, STORE_SWEEP_MIN + entries / 2);
+        sessions_begin(&w, STORE_SWEEP_MIN + entries / 2);
+    }
     for (size_t i = 0; i < count; i++)
         write_memtable(&w, mems[i]);
+    sessions_end(&w);
     char position[8];
     be64_put(position, complete_upto);
     writer_put(&w, STORE_META, META_COMPLETE, xy_str_n(position, sizeof(position)));

@@ -71,11 +71,12 @@ struct store {
     pthread_t commit_thread, checkpoint_thread;
     bool threads_started;
 
-    uint64_t position, cut_done; /* commit thread */
-    bool *woken;                 /* commit thread: shards to tell after this commit */
-    uint64_t room_looked_us;     /* commit thread */
-    bool full_told;              /* commit thread */
-    struct xy_buf sweep_from;    /* checkpoint thread: where the sweep of publish ids goes on */
+    uint64_t position, cut_done;       /* commit thread */
+    bool *woken;                       /* commit thread: shards to tell after this commit */
+    uint64_t room_looked_us;           /* commit thread */
+    bool full_told;                    /* commit thread */
+    struct xy_buf sweep_from;          /* checkpoint thread: where the sweep of publish ids goes on */
+    struct xy_buf sweep_sessions_from; /* and that of rows of sessions */
 
     _Atomic uint64_t numbers;
     _Atomic bool failed;

@@ -249,3 +249,8 @@ uint64_t store_committed(const struct store_shard *shard)
 {
     return atomic_load_explicit(&shard->committed, memory_order_acquire);
 }
+
+bool store_joins(const struct store_shard *shard, uint64_t ticket)
+{
+    return ticket == shard->ticket_open && shard->ticket_last == shard->ticket_open;
+}

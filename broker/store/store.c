@@ -131,6 +131,7 @@ static void release(struct store *store)
     pthread_mutex_destroy(&store->lock);
     pthread_mutex_destroy(&store->reader_lock);
     xy_buf_free(&store->sweep_from);
+    xy_buf_free(&store->sweep_sessions_from);
     free(store->shards);
     free(store->woken);
     free(store);

@@ -41,8 +41,8 @@ enum store_table {
     STORE_CURSORS,       /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
     STORE_AFFILIATIONS,  /* node bare JID -> affiliation */
     STORE_DEDUP, /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
-    STORE_SESSIONS,   /* sessions that can be resumed after a restart */
-    STORE_SESSION_IN, /* what such a session has handled */
+    STORE_SESSIONS,   /* session id(16) -> SessionPut */
+    STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
     STORE_CLAIMS,     /* node number(4) -> what a subscription has neither acknowledged nor plainly owes */
     STORE_QUEUE,      /* node seq -> state of an item of a queue that is not plainly ready */
     STORE_EXPIRY,     /* what ends by itself, by its time */
@@ -65,6 +65,21 @@ struct store_dedup store_dedup_parse(struct xy_str publish_id);
  * as ItemPut.publish_seen had it. false: not such a value. */
 bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen);
 
+/* Sessions that may be resumed. STORE_SESSION_IN has, per session, one row numbered 0 (all stanzas up to `handled` are
+ * handled, answers to those up to `answered` were acknowledged) and one per stanza handled beyond that. Rows that row 0
+ * covers, and those of sessions that are gone, leave the table by themselves. Written by several shards, each key by one
+ * in the life of a broker: read it with store_scan_tables, after a start. */
+#define STORE_SESSION_ID_BYTES 16u
+#define STORE_SESSION_OUT      UINT64_MAX
+struct store_session_in {
+    uint64_t number;
+    uint64_t handled, answered; /* number 0 */
+    uint32_t what;              /* others: digest of the stanza; its answer, empty: none */
+    struct xy_str answer;
+};
+/* false: no such row (a SessionOut, or damaged). */
+bool store_session_in(struct xy_str key, struct xy_str value, struct store_session_in *out);
+
 /* One value per record message, for good: a number that was ever written is never given to another message. Numbers may
  * have holes; one that this program does not know is refused at replay. Applying (apply.c) is a table of these.
  * NodeRemove takes everything kept under the
@@ -85,6 +100,10 @@ enum store_record {
     RECORD_SUBSCRIPTION_REMOVE,
     RECORD_CURSOR_MOVE,
     RECORD_AFFILIATION_PUT,
+    RECORD_SESSION_PUT = 15,
+    RECORD_SESSION_REMOVE,
+    RECORD_SESSION_IN,
+    RECORD_SESSION_OUT,
     RECORD_COUNT = 28 /* above every number in use */
 };
 
@@ -137,6 +156,8 @@ uint64_t store_flush(struct store_shard *shard);
 
 uint64_t store_ticket(const struct store_shard *shard);    /* of the last appended record; 0: none yet */
 uint64_t store_committed(const struct store_shard *shard); /* newest durable ticket */
+/* What is appended now becomes durable together with the records of `ticket`, or neither does. */
+bool store_joins(const struct store_shard *shard, uint64_t ticket);
 
 /* --- reading; shard thread --------------------------------------------------------------------------------------- */
 

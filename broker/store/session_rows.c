@@ -1,0 +1,77 @@
+/* See session_rows.h. A row is covered by row 0 of its session, whose figures are newest in memory. Rows of a session
+ * without a record are swept from the tables only: what is about to be written may belong to a session whose record came
+ * to another shard's memory a moment after that was frozen. */
+#include "broker/store/session_rows.h"
+
+#include "broker/store/bigendian.h"
+
+static bool find(const struct session_rows *rows, enum store_table table, struct xy_str key,
+                 struct xy_str *value, bool *gone)
+{
+    for (size_t i = 0; i < rows->mems_count; i++) {
+        enum memtable_hit hit = memtable_get(rows->mems[i], table, key, value);
+        *gone = *gone || hit == MEMTABLE_GONE;
+        if (hit == MEMTABLE_VALUE)
+            return true;
+    }
+    return !*gone && rows->reader->ops->get(rows->reader, table, key, value);
+}
+
+static void look(struct session_rows *rows, struct xy_str id)
+{
+    char key[STORE_SESSION_ID_BYTES + 8] = { 0 };
+    struct xy_str value;
+    struct store_session_in first;
+    bool gone = false, gone_first = false;
+    memcpy(rows->id, id.data, sizeof(rows->id));
+    memcpy(key, id.data, sizeof(rows->id));
+    rows->looked = true;
+    rows->handled = rows->answered = 0;
+    rows->known = find(rows, STORE_SESSIONS, id, &value, &gone);
+    rows->ended = gone && !rows->known;
+    if (find(rows, STORE_SESSION_IN, xy_str_n(key, sizeof(key)), &value, &gone_first) &&
+        store_session_in(xy_str_n(key, sizeof(key)), value, &first)) {
+        rows->handled = first.handled;
+        rows->answered = first.answered;
+    }
+}
+
+/* Of a session that goes on. */
+static bool covered(const struct session_rows *rows, struct xy_str key, struct xy_str value)
+{
+    struct store_session_in row;
+    if (!store_session_in(key, value, &row) || row.number == 0)
+        return false;
+    return row.number <= rows->handled && (row.answer.len == 0 || row.number <= rows->answered);
+}
+
+static bool look_at(struct session_rows *rows, struct xy_str key)
+{
+    if (key.len != STORE_SESSION_ID_BYTES + 8)
+        return false;
+    if (!rows->looked || memcmp(rows->id, key.data, sizeof(rows->id)) != 0)
+        look(rows, xy_str_n(key.data, STORE_SESSION_ID_BYTES));
+    return true;
+}
+
+bool session_rows_needed(struct session_rows *rows, struct xy_str key, struct xy_str value)
+{
+    if (rows->reader == NULL || !look_at(rows, key))
+        return true;
+    return !rows->ended && !covered(rows, key, value);
+}
+
+void session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t budget,
+                        void (*del)(void *ctx, struct xy_str key), void *ctx)
+{
+    struct xy_str key, value;
+    bool there = rows->reader->ops->seek(rows->reader, STORE_SESSION_IN, xy_buf_view(from), &key, &value);
+    for (; there && budget > 0; budget--) {
+        if (look_at(rows, key) && (!rows->known || covered(rows, key, value)))
+            del(ctx, key);
+        there = rows->reader->ops->next(rows->reader, &key, &value);
+    }
+    xy_buf_reset(from);
+    if (there)
+        xy_buf_str(from, key);
+}
