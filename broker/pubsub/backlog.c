@@ -1,57 +1,214 @@
-/* Bounds on what may be owed to one subscription: bytes and age (docs/protocol.md 1.2). A subscription that exceeds its
- * bounds skips forward; what it skipped is logged and counted. Looked at now and then by a timer, so that publishing
- * does not depend on the number of subscribers. Started by pubsub_init. */
+/* Who is owed too much, found by what is due and never by looking at all. See backlog.h; called by durable.c, publish.c
+ * and when nodes come and go. */
 #include "broker/pubsub/node.h"
 
 #include "broker/log.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 
-#define BACKLOG_PERIOD_US (5ull * 1000 * 1000)
+#define SETTLE_US      (1000ull * 1000) /* after a bound was exceeded: others may follow, and commits */
+#define LOOKS_MAX      64u              /* subscriptions looked at in one turn */
+#define SKIP_ITEMS_MAX 4096u            /* of one subscription in one turn */
+#define TIMER_US_MAX   (3600ull * 1000 * 1000) /* the wall clock may be set meanwhile */
+
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+static uint64_t age_us_max(const struct subscription *subscription)
+{
+    uint64_t age_s = subscription->options.max_backlog_age_s;
+    return age_s > UINT64_MAX / 1000000 ? UINT64_MAX : age_s * 1000000;
+}
+
+static struct node *node_of(const struct subscription *subscription)
+{
+    return subscription->subscriber->node;
+}
+
+static bool fewer_bytes(const void *left, const void *right)
+{
+    const struct subscription *a = left, *b = right;
+    return a->backlog.bytes < b->backlog.bytes;
+}
+
+static bool sooner(const void *left, const void *right)
+{
+    const struct subscription *a = left, *b = right;
+    return a->backlog.time_us < b->backlog.time_us;
+}
+
+/* Room is reserved with the subscription, so it gets in. */
+static void place_in(struct xy_heap *heap, struct subscription *subscription, bool there)
+{
+    bool in = there || xy_heap_push(heap, subscription);
+    xy_assert(in);
+    xy_heap_moved(heap, subscription);
+}
+
+/* Where it stands now: nothing owed means that the next item may be the first. */
+static void place(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    struct backlog_place *at = &subscription->backlog;
+    const struct item *item = index_after(&node->items, subscription->claim.cursor);
+    uint64_t bytes = item != NULL ? item->before_bytes : node->items.added_bytes;
+    uint64_t time_us = item != NULL ? item->time_us : xy_wall_us(node->pubsub->shard->env);
+    at->bytes = plus(bytes, subscription->options.max_backlog_bytes);
+    at->time_us = plus(time_us, age_us_max(subscription));
+    place_in(&node->backlog.by_bytes, subscription, at->in_bytes != 0);
+    place_in(&node->backlog.by_time, subscription, at->in_time != 0);
+}
+
+static bool exceeds(const struct subscription *subscription, uint64_t bytes, uint64_t now_us)
+{
+    return subscription->backlog.bytes < bytes || subscription->backlog.time_us < now_us;
+}
+
+/* The subscription to look at, if any is due. */
+static struct subscription *due(const struct node *node, uint64_t bytes, uint64_t now_us)
+{
+    struct subscription *first = xy_heap_least(&node->backlog.by_bytes);
+    if (first != NULL && exceeds(first, bytes, 0))
+        return first;
+    first = xy_heap_least(&node->backlog.by_time);
+    return first != NULL && exceeds(first, 0, now_us) ? first : NULL;
+}
+
+/* --- skipping ------------------------------------------------------------------------------------------------------ */
 
 /* Is this, the oldest item owed, one too many? */
 static bool beyond(const struct node *node, const struct subscription *subscription, const struct item *item,
                    uint64_t now_us)
 {
-    const struct subscription_options *options = &subscription->options;
-    uint64_t bytes = node->items.added_bytes - item->before_bytes;
-    uint64_t age_s = now_us > item->time_us ? (now_us - item->time_us) / 1000000 : 0;
-    return bytes > options->max_backlog_bytes || age_s > options->max_backlog_age_s;
+    return plus(item->before_bytes, subscription->options.max_backlog_bytes) < node->items.added_bytes ||
+           plus(item->time_us, age_us_max(subscription)) < now_us;
 }
 
-static void bound(struct node *node, struct subscription *subscription, uint64_t now_us)
+/* What is committed and too much is given up. */
+static void skip(struct node *node, struct subscription *subscription, uint64_t now_us)
 {
-    uint64_t first = 0, skip_to = 0;
+    uint64_t first = 0, last = 0, count = 0;
     const struct item *item = index_after(&node->items, subscription->claim.cursor);
-    while (item != NULL && item->seq <= node->delivered_seq && beyond(node, subscription, item, now_us)) {
+    while (item != NULL && item->seq <= node->delivered_seq && count < SKIP_ITEMS_MAX &&
+           beyond(node, subscription, item, now_us)) {
         first = first != 0 ? first : item->seq;
-        skip_to = item->seq;
+        last = item->seq;
+        count++;
         item = index_after(&node->items, item->seq);
     }
-    if (skip_to == 0)
+    if (count == 0)
         return;
     log_warning(node->pubsub->shard->log, "backlog exceeded: subscription skips", LOG_STR("node", node->name),
-                LOG_STR("jid", subscription->jid), LOG_NUM("first", first), LOG_NUM("last", skip_to));
-    node->pubsub->stats.skipped += skip_to - first + 1;
-    durable_skip(subscription, skip_to);
+                LOG_STR("jid", subscription->jid), LOG_NUM("first", first), LOG_NUM("last", last));
+    node->pubsub->stats.skipped += count;
+    stat_add(node->pubsub->shard, items_skipped, count);
+    durable_skip(subscription, last);
+}
+
+/* --- when ------------------------------------------------------------------------------------------------------------ */
+
+static void arm(struct node *node, bool soon)
+{
+    struct shard *shard = node->pubsub->shard;
+    const struct subscription *first = xy_heap_least(&node->backlog.by_time);
+    uint64_t now_us = xy_wall_us(shard->env), wait_us = SETTLE_US;
+    if (first == NULL || node->config.overflow == OVERFLOW_REJECT)
+        return; /* then publishing looks */
+    if (!soon) {
+        wait_us = first->backlog.time_us > now_us ? first->backlog.time_us - now_us + 1 : SETTLE_US;
+        wait_us = wait_us < TIMER_US_MAX ? wait_us : TIMER_US_MAX;
+    }
+    uint64_t due_us = xy_now_us(shard->env) + wait_us;
+    if (!shard_timer_is_set(&node->backlog.timer) || node->backlog.timer.due_us > due_us)
+        shard_timer_set(shard, &node->backlog.timer, due_us);
 }
 
 static void on_timer(struct shard *shard, struct shard_timer *timer)
 {
-    struct pubsub *pubsub = shard->pubsub;
-    uint64_t now_us = xy_wall_us(shard->env);
-    size_t position = 0;
-    for (struct node *node; (node = xy_table_next(pubsub->nodes, &position, NULL)) != NULL;) {
-        size_t at = 0;
-        for (struct subscription *s;
-             node->durable_count > 0 && (s = node_next_subscription(node, &at)) != NULL;)
-            if (subscription_durable(s))
-                bound(node, s, now_us);
+    struct node *node = xy_container_of(timer, struct node, backlog.timer);
+    uint64_t now_us = xy_wall_us(shard->env), bytes = node->items.added_bytes;
+    struct subscription *subscription = due(node, bytes, now_us);
+    for (unsigned looks = 0; subscription != NULL && looks < LOOKS_MAX; looks++) {
+        place(subscription);
+        if (exceeds(subscription, bytes, now_us)) {
+            skip(node, subscription, now_us);
+            place(subscription);
+            if (exceeds(subscription, bytes, now_us))
+                break; /* not committed yet, or much: goes on later */
+        }
+        subscription = due(node, bytes, now_us);
     }
-    shard_timer_set(shard, timer, xy_now_us(shard->env) + BACKLOG_PERIOD_US);
+    arm(node, subscription != NULL);
 }
 
-void backlog_start(struct pubsub *pubsub)
+/* --- beginning and end --------------------------------------------------------------------------------------------- */
+
+void backlog_init(struct node *node)
 {
-    pubsub->backlog_timer.fn = on_timer;
-    shard_timer_set(pubsub->shard, &pubsub->backlog_timer, xy_now_us(pubsub->shard->env) + BACKLOG_PERIOD_US);
+    node->backlog.by_bytes = XY_HEAP(struct subscription, backlog.in_bytes, fewer_bytes);
+    node->backlog.by_time = XY_HEAP(struct subscription, backlog.in_time, sooner);
+    node->backlog.timer.fn = on_timer;
+}
+
+bool backlog_reserve(struct node *node, size_t subscriptions)
+{
+    return xy_heap_reserve(&node->backlog.by_bytes, subscriptions) &&
+           xy_heap_reserve(&node->backlog.by_time, subscriptions);
+}
+
+void backlog_begin(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    place(subscription);
+    arm(node, exceeds(subscription, node->items.added_bytes, xy_wall_us(node->pubsub->shard->env)));
+}
+
+void backlog_end(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    xy_heap_remove(&node->backlog.by_bytes, subscription);
+    xy_heap_remove(&node->backlog.by_time, subscription);
+}
+
+void backlog_published(struct node *node)
+{
+    const struct subscription *first = xy_heap_least(&node->backlog.by_bytes);
+    if (first != NULL && exceeds(first, node->items.added_bytes, 0))
+        arm(node, true);
+}
+
+void backlog_configured(struct node *node)
+{
+    arm(node, true);
+}
+
+bool backlog_full(struct node *node, uint64_t bytes)
+{
+    uint64_t now_us = xy_wall_us(node->pubsub->shard->env), coming = plus(node->items.added_bytes, bytes);
+    for (struct subscription *s; (s = due(node, coming, now_us)) != NULL;) {
+        place(s);
+        if (exceeds(s, coming, now_us))
+            return true;
+    }
+    return false;
+}
+
+uint64_t backlog_due_us(const struct node *node)
+{
+    const struct subscription *first = xy_heap_least(&node->backlog.by_time);
+    return first != NULL ? first->backlog.time_us : UINT64_MAX;
+}
+
+void backlog_stop(struct node *node)
+{
+    shard_timer_cancel(node->pubsub->shard, &node->backlog.timer);
+}
+
+void backlog_free(struct node *node)
+{
+    backlog_stop(node);
+    xy_heap_free(&node->backlog.by_bytes);
+    xy_heap_free(&node->backlog.by_time);
 }

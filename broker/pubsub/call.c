@@ -124,6 +124,10 @@ static const char *beyond_limits(struct call *call, const struct node_config *co
         *field = XY_STR("pubsub#max_items");
         return "larger than this service allows";
     }
+    if (config->max_bytes != OPTION_COUNT_MAX && config->max_bytes > limits->bytes_per_node) {
+        *field = XY_STR("{" NS_XYLEM_NODE "}max_bytes");
+        return "larger than this service allows";
+    }
     if (config->max_payload_bytes != OPTION_COUNT_MAX && config->max_payload_bytes > limits->payload_size) {
         *field = XY_STR("pubsub#max_payload_size");
         return "larger than this service allows";

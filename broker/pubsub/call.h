@@ -79,5 +79,3 @@ void subscription_notify(struct node *node, const struct subscriber *subscriber,
                          struct xy_str subid, const char *state);
 struct xy_elem *subscription_elem(struct xy_arena *arena, struct xy_elem *parent,
                                   const struct subscription *subscription, bool with_node);
-void node_retention(struct node *node, uint64_t **removed, size_t *removed_count, uint64_t **unretained,
-                    size_t *unretained_count, struct xy_arena *arena);

@@ -13,7 +13,7 @@ static const char *const node_types[] = { "leaf", NULL };
 static const char *const node_fulls[] = { "retract-oldest", "discard-oldest", "reject", NULL };
 static const char *const item_replies[] = { "publisher", "owner", NULL };
 static const char *const durabilities[] = { "sync", NULL };
-static const char *const overflows[] = { "drop-oldest", NULL };
+static const char *const overflows[] = { "drop-oldest", "reject", NULL };
 
 #define NODE(member)  offsetof(struct node_config, member)
 #define XYLEM(option) "{" NS_XYLEM_NODE "}" option

@@ -309,6 +309,7 @@ void durable_begin(struct subscription *subscription, uint64_t cursor)
     *claim = (struct claim){ .cursor = cursor, .sent = cursor, .sent_max = cursor, .attempts = 1 };
     index_owe(&node->items, cursor);
     node->durable_count++;
+    backlog_begin(subscription);
 }
 
 void durable_end(struct subscription *subscription)
@@ -318,6 +319,7 @@ void durable_end(struct subscription *subscription)
     if (claim->state != CLAIM_DETACHED)
         let_go(subscription);
     index_pass(&node->items, claim->cursor, UINT64_MAX, record_item_freed, node);
+    backlog_end(subscription);
     xy_assert(node->durable_count > 0);
     node->durable_count--;
 }

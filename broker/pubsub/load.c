@@ -189,6 +189,8 @@ static void settle(struct node *node)
         claim->sent = claim->cursor;
         claim->sent_max = node->delivered_seq;
         claim->attempts = 2;
+        if (subscription_durable(s))
+            backlog_begin(s);
     }
     if (node_owners(node) == 0 && node->creator.len > 0)
         (void)node_set_affiliation(node, node->creator, AFFILIATION_OWNER);

@@ -1,5 +1,6 @@
 /* Nodes for their owners: create, configure, delete, purge. XEP-0060 8.1 - 8.5; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/retention.h"
 #include "core/base/assert.h"
 
 #define NODE_CONFIG_FORM NS_PUBSUB_NODE_CONFIG
@@ -124,16 +125,6 @@ void default_get(struct call *call)
     call_reply(call, result);
 }
 
-/* A configuration with fewer items, or none, lets go of the oldest. */
-static void apply_retention(struct call *call)
-{
-    uint64_t *removed, *unretained;
-    size_t removed_count, unretained_count;
-    node_retention(call->node, &removed, &removed_count, &unretained, &unretained_count, call->arena);
-    record_items_removed(call->node, removed, removed_count);
-    record_items_unretained(call->node, unretained, unretained_count);
-}
-
 static void notify_configured(struct call *call)
 {
     struct node *node = call->node;
@@ -174,7 +165,8 @@ void configure_set(struct call *call)
     node->config = config;
     node->routes_stale = UINT64_MAX;
     record_node(node);
-    apply_retention(call);
+    retention_trim(node);
+    backlog_configured(node);
     subscriptions_recheck(node);
     if (node->config.notify_config)
         notify_configured(call);

@@ -78,6 +78,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
     node->next_number = 1;
     node->routes_stale = UINT64_MAX;
     xy_list_init(&node->dirty_link);
+    backlog_init(node);
     for (size_t i = 0; i < sizeof(node->key); i++)
         node->key[i] = (unsigned char)(number >> (8 * (7 - i)));
     node->affiliations = xy_table_new(pubsub->hash_seed);
@@ -112,6 +113,7 @@ void node_unlist(struct node *node)
     }
     xy_table_remove(pubsub->by_number, xy_str_n((const char *)node->key, sizeof(node->key)));
     xy_list_remove(&node->dirty_link);
+    backlog_stop(node);
     node->moved = NULL;
     node->gone = true;
 }
@@ -164,6 +166,7 @@ void node_free(struct node **node_pointer)
     xy_table_free(&node->subscribers);
     if (node->items.ids != NULL)
         index_free(&node->items);
+    backlog_free(node);
     dedup_free(&node->dedup);
     xy_buf_free(&node->freed);
     options_free(node_options, &node->config);
@@ -239,6 +242,11 @@ bool node_may_read(const struct node *node, enum affiliation affiliation)
     return node->config.access_model == ACCESS_OPEN || affiliation != AFFILIATION_NONE;
 }
 
+bool node_retains(const struct node *node)
+{
+    return node->config.persist_items && node->config.max_items > 0;
+}
+
 /* --- subscriptions ------------------------------------------------------------------------------------------------- */
 
 bool subscription_durable(const struct subscription *subscription)
@@ -305,7 +313,9 @@ struct subscription *node_add_subscription(struct node *node, struct xy_jid jid,
                                            struct subscription_options *options)
 {
     struct xy_str full = xy_jid_full(jid);
-    struct subscription *subscription = calloc(1, sizeof(*subscription) + full.len + 1);
+    struct subscription *subscription = backlog_reserve(node, node->subscriptions_count + 1)
+                                            ? calloc(1, sizeof(*subscription) + full.len + 1)
+                                            : NULL;
     if (subscription == NULL)
         return NULL;
     subscription->number = number != 0 ? number : node->next_number;
@@ -349,6 +359,7 @@ void node_drop_subscription(struct node *node, struct subscription *subscription
             break;
         }
     }
+    xy_assert(subscription->backlog.in_time == 0);
     subscription_free(subscription);
     subscriber->subscriptions_count--;
     node->subscriptions_count--;

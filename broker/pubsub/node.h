@@ -11,6 +11,7 @@
 #pragma once
 
 #include "broker/delivery/delivery.h"
+#include "broker/pubsub/backlog.h"
 #include "broker/pubsub/config.h"
 #include "broker/pubsub/dedup.h"
 #include "broker/pubsub/index.h"
@@ -105,6 +106,7 @@ struct subscription {
     bool removed;     /* memory is held by a pending commit only */
     struct subscription_options options;
     struct claim claim;
+    struct backlog_place backlog;
     uint64_t start_seq;
     char subid[SUBID_LEN + 1];
     struct xy_str jid; /* NUL-terminated, bare or full */
@@ -132,6 +134,7 @@ struct node {
     uint32_t subscriptions_count;
     uint32_t durable_count;
     struct item_index items;
+    struct backlog backlog;
     struct dedup *dedup;    /* NULL until a publish-id was seen */
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
@@ -162,7 +165,6 @@ struct pubsub {
     struct xy_xml_parser *parser;
     struct route *gathered; /* while routes are rebuilt */
     size_t gathered_cap;
-    struct shard_timer backlog_timer;
     struct pubsub_stats stats;
 };
 
@@ -192,6 +194,7 @@ void subscription_answer(struct subscription *subscription); /* what waited in `
 bool subscription_durable(const struct subscription *subscription);
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);
+bool node_retains(const struct node *node); /* <items/> may return something */
 /* index_add, counted. */
 struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
                            uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending);
@@ -243,9 +246,6 @@ void durable_unroute(struct node *node, unsigned shard);
 /* What is owed up to `seq` is given up (backlog.c). */
 void durable_skip(struct subscription *subscription, uint64_t seq);
 extern const struct delivery_owner durable_owner;
-
-/* --- backlog.c ----------------------------------------------------------------------------------- */
-void backlog_start(struct pubsub *pubsub);
 
 /* --- event.c: what subscribers see --------------------------------------------------------------------------------- */
 /* `item` is the serialised <item/>, not in pubsub->scratch. */

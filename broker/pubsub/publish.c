@@ -6,13 +6,13 @@
  * once, unless earlier events of the node still wait. */
 #include "broker/pubsub/publish.h"
 
+#include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
 #include "core/xml/writer.h"
 
 #define RECORD_OVERHEAD 512u
-#define EVICTED_MAX     256u /* items one publish pushes out; more go with the following ones */
 
 /* --- ids ----------------------------------------------------------------------------------------------------------- */
 
@@ -74,59 +74,7 @@ static enum dedup_verdict seen_before(struct call *call, const struct publicatio
     return verdict;
 }
 
-/* --- what leaves ----------------------------------------------------------------------------------------------------- */
-
-struct evicted {
-    uint64_t removed[EVICTED_MAX], unretained[EVICTED_MAX];
-    size_t removed_count, unretained_count;
-};
-
-static bool evict(struct node *node, struct item *item, struct evicted *evicted)
-{
-    if (evicted->removed_count == EVICTED_MAX || evicted->unretained_count == EVICTED_MAX)
-        return false;
-    uint64_t seq = item->seq;
-    if (index_unretain(&node->items, item))
-        evicted->removed[evicted->removed_count++] = seq;
-    else
-        evicted->unretained[evicted->unretained_count++] = seq;
-    return true;
-}
-
-static bool over(const struct node *node, size_t coming, uint64_t coming_bytes)
-{
-    const struct node_config *config = &node->config;
-    return node->items.retained_count + coming > config->max_items ||
-           (config->max_bytes != OPTION_COUNT_MAX &&
-            node->items.retained_bytes + coming_bytes > config->max_bytes);
-}
-
-void node_retention(struct node *node, uint64_t **removed, size_t *removed_count, uint64_t **unretained,
-                    size_t *unretained_count, struct xy_arena *arena)
-{
-    size_t most = node->items.retained_count;
-    *removed_count = *unretained_count = 0;
-    *removed = xy_arena_alloc(arena, (most + 1) * sizeof(uint64_t));
-    *unretained = xy_arena_alloc(arena, (most + 1) * sizeof(uint64_t));
-    if (*removed == NULL || *unretained == NULL)
-        return;
-    while (node->items.retained_count > 0 && (!node->config.persist_items || over(node, 0, 0))) {
-        struct item *oldest = index_oldest(&node->items);
-        uint64_t seq = oldest->seq;
-        if (index_unretain(&node->items, oldest))
-            (*removed)[(*removed_count)++] = seq;
-        else
-            (*unretained)[(*unretained_count)++] = seq;
-    }
-}
-
 /* --- storing and sending --------------------------------------------------------------------------------------------- */
-
-/* The item as subscribers will see it, at the end of pubsub->scratch's event. */
-struct serialised {
-    struct event *event;
-    struct xy_str item; /* inside the event, or in `whole` */
-};
 
 static struct xy_str serialise_item(struct call *call, const struct xy_elem *item)
 {
@@ -146,6 +94,18 @@ static struct xy_str serialise_item(struct call *call, const struct xy_elem *ite
     if (xy_buf_failed(out))
         return XY_STR_NONE;
     return xy_arena_str(call->arena, xy_buf_view(out));
+}
+
+/* All of them before anything changes: a refusal needs their sizes. */
+static bool serialise_all(struct call *call, struct publication *publication)
+{
+    publication->bytes = xy_arena_alloc(call->arena, (publication->count + 1) * sizeof(*publication->bytes));
+    for (size_t i = 0; publication->bytes != NULL && i < publication->count; i++) {
+        publication->bytes[i] = serialise_item(call, publication->items[i]);
+        if (publication->bytes[i].data == NULL)
+            return false;
+    }
+    return publication->bytes != NULL;
 }
 
 static uint64_t append(struct call *call, const struct publication *publication, const struct item *item,
@@ -181,22 +141,18 @@ static uint64_t append(struct call *call, const struct publication *publication,
 }
 
 /* An item that somebody needs kept. */
-static bool publish_kept(struct call *call, const struct publication *publication, const struct xy_elem *elem,
-                         bool first)
+static bool publish_kept(struct call *call, const struct publication *publication, size_t nth)
 {
     struct node *node = call->node;
-    bool retained = node->config.persist_items && node->config.max_items > 0;
+    bool retained = node_retains(node);
     struct evicted evicted;
     evicted.removed_count = evicted.unretained_count = 0;
-    struct xy_str id = xy_elem_attr(elem, "id"), bytes = serialise_item(call, elem);
-    if (bytes.data == NULL)
-        return false;
+    struct xy_str id = xy_elem_attr(publication->items[nth], "id"), bytes = publication->bytes[nth];
     struct item *same = retained ? index_find_id(&node->items, id) : NULL;
     if (same != NULL)
-        (void)evict(node, same, &evicted);
-    while (retained && node->items.retained_count > 0 && over(node, 1, bytes.len))
-        if (!evict(node, index_oldest(&node->items), &evicted))
-            break;
+        (void)retention_evict(node, same, &evicted);
+    if (retained)
+        retention_make_room(node, bytes.len, &evicted);
     struct item *item = node_add_item(node, node->next_seq, id, call->who, (uint32_t)bytes.len,
                                       publication->now_us, retained, node->durable_count);
     struct event *event = node->config.deliver_payloads ? event_for_item(node, node->next_seq, bytes)
@@ -210,23 +166,21 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
         return false;
     }
     node->next_seq++;
+    backlog_published(node);
     node_remember_event(node, item, event);
-    append(call, publication, item, bytes, &evicted, first);
+    append(call, publication, item, bytes, &evicted, nth == 0);
     routes_deliver_after(node, &event, node->next_seq - 1);
     return true;
 }
 
 /* One that nobody does: seen by who is there now. */
-static bool publish_passing(struct call *call, const struct xy_elem *elem)
+static bool publish_passing(struct call *call, const struct xy_elem *elem, struct xy_str bytes)
 {
     struct node *node = call->node;
-    struct event *event;
-    if (elem != NULL && node->config.deliver_payloads) {
-        struct xy_str bytes = serialise_item(call, elem);
-        event = bytes.data != NULL ? event_for_item(node, 0, bytes) : NULL;
-    } else {
-        event = event_for_id(node, 0, elem != NULL ? xy_elem_attr(elem, "id") : XY_STR_NONE, call->who);
-    }
+    struct event *event =
+        elem != NULL && node->config.deliver_payloads
+            ? event_for_item(node, 0, bytes)
+            : event_for_id(node, 0, elem != NULL ? xy_elem_attr(elem, "id") : XY_STR_NONE, call->who);
     if (event == NULL)
         return false;
     if (node->waiting > 0)
@@ -239,13 +193,13 @@ static bool publish_passing(struct call *call, const struct xy_elem *elem)
 static bool publish_all(struct call *call, const struct publication *publication)
 {
     const struct node *node = call->node;
-    bool kept = (node->config.persist_items && node->config.max_items > 0) || node->durable_count > 0;
+    bool kept = node_retains(node) || node->durable_count > 0;
     bool done = true;
     if (publication->count == 0)
-        return publish_passing(call, NULL);
+        return publish_passing(call, NULL, XY_STR_NONE);
     for (size_t i = 0; done && i < publication->count; i++) {
-        done = kept ? publish_kept(call, publication, publication->items[i], i == 0)
-                    : publish_passing(call, publication->items[i]);
+        done = kept ? publish_kept(call, publication, i)
+                    : publish_passing(call, publication->items[i], publication->bytes[i]);
         call->pubsub->stats.published += done;
     }
     return done;
@@ -301,9 +255,13 @@ void publish_items(struct call *call)
                   "one");
         return;
     }
+    if (xy_arena_failed(call->arena) || !serialise_all(call, &publication)) {
+        call_no_room(call);
+        return;
+    }
     if (publication_overflows(call, &publication))
         return;
-    if (xy_arena_failed(call->arena) || !publish_all(call, &publication)) {
+    if (!publish_all(call, &publication)) {
         call_no_room(call);
         return;
     }

@@ -3,6 +3,8 @@
 #include "broker/pubsub/publish.h"
 
 #include "broker/config.h"
+#include "broker/pubsub/retention.h"
+#include "broker/shard/stats.h"
 #include "core/xml/writer.h"
 
 /* --- may they? ----------------------------------------------------------------------------------------------------- */
@@ -140,8 +142,7 @@ static bool collect_items(struct call *call, struct publication *publication)
         return fail_payload(call, "payload-required", "this node carries payloads: publish an item with one");
     if (publication->count > 0 && notice)
         return fail_payload(call, "item-forbidden", "this node only notifies: publish without items");
-    if (config->persist_items && config->max_items != OPTION_COUNT_MAX &&
-        publication->count > config->max_items) {
+    if (config->persist_items && publication->count > retention_items_max(call->node)) {
         call_fail(call, XY_NOT_ALLOWED, "max-items-exceeded",
                   "more items than this node keeps (pubsub#max_items)");
         return false;
@@ -149,19 +150,59 @@ static bool collect_items(struct call *call, struct publication *publication)
     return true;
 }
 
+/* What the node will hold more, what it is all together, and the largest one. Items that overwrite take the place of the former. */
+static void measure(const struct call *call, const struct publication *publication, uint64_t *fresh,
+                    uint64_t *bytes, uint64_t *total, uint64_t *largest)
+{
+    uint64_t leaving = 0;
+    *fresh = *largest = *total = 0;
+    for (size_t i = 0; i < publication->count; i++) {
+        const struct item *same =
+            index_find_id(&call->node->items, xy_elem_attr(publication->items[i], "id"));
+        *fresh += same == NULL;
+        *total += publication->bytes[i].len;
+        leaving += same != NULL ? same->bytes : 0;
+        *largest = publication->bytes[i].len > *largest ? publication->bytes[i].len : *largest;
+    }
+    *bytes = *total > leaving ? *total - leaving : 0;
+}
+
+static bool fail_full(struct call *call, const char *text)
+{
+    stat_add(call->shard, publishes_refused_full, 1);
+    call_fail(call, XY_CONFLICT, "node-full", text);
+    return true;
+}
+
 bool publication_overflows(struct call *call, const struct publication *publication)
 {
     const struct node *node = call->node;
     const struct node_config *config = &node->config;
-    size_t fresh = 0;
-    if (!config->persist_items || config->node_full != FULL_REJECT || config->max_items == OPTION_COUNT_MAX)
+    uint64_t fresh, bytes, total, largest, bytes_max = retention_bytes_max(node);
+    bool reject = config->overflow == OVERFLOW_REJECT;
+    measure(call, publication, &fresh, &bytes, &total, &largest);
+    if (reject && backlog_full(call->node, total)) {
+        stat_add(call->shard, publishes_refused_backlog, 1);
+        call_fail_type(
+            call, XY_RESOURCE_CONSTRAINT, XY_ERROR_WAIT, NULL,
+            "a subscriber of this node is owed as much as it may be; try again when it has caught up");
+        return true;
+    }
+    if (!node_retains(node))
         return false;
-    for (size_t i = 0; i < publication->count; i++)
-        fresh += index_find_id(&node->items, xy_elem_attr(publication->items[i], "id")) == NULL;
-    if (fresh == 0 || node->items.retained_count + fresh <= config->max_items)
-        return false;
-    call_fail(call, XY_CONFLICT, "node-full", "the node holds as many items as it may; retract some first");
-    return true;
+    if (largest > bytes_max) {
+        call_fail(call, XY_NOT_ACCEPTABLE, "payload-too-big",
+                  "the item alone is larger than all this node may hold (max_bytes)");
+        return true;
+    }
+    if ((reject || config->node_full == FULL_REJECT) && fresh > 0 &&
+        node->items.retained_count + fresh > retention_items_max(node))
+        return fail_full(call, "the node holds as many items as it may; retract some first");
+    if (reject && bytes > 0 && bytes_max != OPTION_COUNT_MAX &&
+        node->items.retained_bytes + bytes > bytes_max)
+        return fail_full(call,
+                         "the node holds as many bytes as it may (max_bytes); retract some items first");
+    return false;
 }
 
 /* --- the request ---------------------------------------------------------------------- */

@@ -236,7 +236,6 @@ bool pubsub_init(struct shard *shard)
         return false;
     }
     router_add_service(shard, pubsub->service, on_stanza);
-    backlog_start(pubsub);
     delivery_set_owner(shard, &durable_owner);
     address_set_watch_handler(shard, routes_on_watch);
     return true;
@@ -253,7 +252,6 @@ void pubsub_free(struct shard *shard)
         node_unlist(node);
         node_free(&node);
     }
-    shard_timer_cancel(shard, &pubsub->backlog_timer);
     quota_free(pubsub);
     xy_table_free(&pubsub->nodes);
     xy_table_free(&pubsub->by_number);

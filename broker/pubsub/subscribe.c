@@ -238,6 +238,8 @@ static bool change(struct call *call, struct subscription *subscription, const s
     if (!was && subscription_durable(subscription)) {
         begin(subscription);
         record_cursor(node, subscription);
+    } else if (was && subscription_durable(subscription)) {
+        backlog_begin(subscription); /* its bounds may have changed */
     }
     record_subscription(node, subscription);
     routes_changed_for(node, subscription->subscriber);
