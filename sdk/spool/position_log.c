@@ -6,13 +6,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/assert.h"
 #include "core/base/buf.h"
 #include "core/base/encoding.h"
+#include "sdk/spool/file.h"
 
 #define MAGIC     "xylem positions 1\n"
 #define MAGIC_LEN (sizeof MAGIC - 1)
@@ -26,48 +26,19 @@ struct xy_position_log {
     size_t pending_records;
 };
 
-static void put_le(char *out, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        out[i] = (char)(value >> (8 * i) & 0xff);
-}
-
-static uint64_t get_le(const char *in, unsigned bytes)
-{
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        value |= (uint64_t)(unsigned char)in[i] << (8 * i);
-    return value;
-}
-
-static bool write_all(int file, const char *data, size_t len, uint64_t at)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(file, data, len, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        data += n;
-        len -= (size_t)n;
-        at += (uint64_t)n;
-    }
-    return true;
-}
-
 /* One record at data[0..len): its length, or 0 if it is torn or corrupt. */
 static size_t record_read(const char *data, size_t len, struct xy_str *key, struct xy_str *epoch,
                           uint64_t *seq)
 {
     if (len < HEADER)
         return 0;
-    size_t key_len = (size_t)get_le(data + 4, 2), epoch_len = (size_t)get_le(data + 6, 2);
+    size_t key_len = (size_t)xy_get_le(data + 4, 2), epoch_len = (size_t)xy_get_le(data + 6, 2);
     size_t total = HEADER + key_len + epoch_len;
     if (key_len == 0 || key_len > XY_POSITION_KEY_MAX || epoch_len > XY_POSITION_EPOCH_MAX || total > len)
         return 0;
-    if (get_le(data, 4) != xy_crc32c(0, data + 4, total - 4))
+    if (xy_get_le(data, 4) != xy_crc32c(0, data + 4, total - 4))
         return 0;
-    *seq = get_le(data + 8, 8);
+    *seq = xy_get_le(data + 8, 8);
     *key = xy_str_n(data + HEADER, key_len);
     *epoch = xy_str_n(data + HEADER + key_len, epoch_len);
     return total;
@@ -100,7 +71,7 @@ static bool load(struct xy_position_log *log, xy_position_fn *fn, void *ctx)
     }
     free(data);
     log->size = at;
-    if (len < MAGIC_LEN && !write_all(log->file, MAGIC, MAGIC_LEN, 0))
+    if (len < MAGIC_LEN && !xy_file_write(log->file, MAGIC, MAGIC_LEN, 0))
         return false;
     return ftruncate(log->file, (off_t)at) == 0 && fsync(log->file) == 0;
 }
@@ -112,14 +83,8 @@ struct xy_position_log *xy_position_log_open(const char *folder, xy_position_fn 
     if (!log)
         return NULL;
     log->folder = log->lock = log->file = -1;
-    const char *what = "cannot be opened";
-    (void)mkdir(folder, 0700); /* that it is there is what the next step checks */
-    log->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (log->folder >= 0)
-        log->lock = openat(log->folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (log->lock >= 0 && flock(log->lock, LOCK_EX | LOCK_NB) != 0) {
-        what = "is in use by another process";
-    } else if (log->lock >= 0) {
+    const char *what;
+    if (xy_folder_open(folder, "lock", &log->folder, &log->lock, &what)) {
         log->file = openat(log->folder, "positions", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (log->file >= 0 && load(log, fn, ctx) && fsync(log->folder) == 0)
             return log;
@@ -150,13 +115,13 @@ void xy_position_log_add(struct xy_position_log *log, struct xy_str key, struct 
     xy_assert(key.len > 0 && key.len <= XY_POSITION_KEY_MAX);
     xy_assert(epoch.len <= XY_POSITION_EPOCH_MAX);
     char header[HEADER];
-    put_le(header + 4, key.len, 2);
-    put_le(header + 6, epoch.len, 2);
-    put_le(header + 8, seq, 8);
+    xy_put_le(header + 4, key.len, 2);
+    xy_put_le(header + 6, epoch.len, 2);
+    xy_put_le(header + 8, seq, 8);
     uint32_t crc = xy_crc32c(0, header + 4, HEADER - 4);
     crc = xy_crc32c(crc, key.data, key.len);
     crc = xy_crc32c(crc, epoch.data, epoch.len);
-    put_le(header, crc, 4);
+    xy_put_le(header, crc, 4);
     xy_buf_add(&log->pending, header, HEADER);
     xy_buf_str(&log->pending, key);
     xy_buf_str(&log->pending, epoch);
@@ -168,7 +133,8 @@ bool xy_position_log_sync(struct xy_position_log *log)
     if (log->pending.len == 0)
         return !xy_buf_failed(&log->pending);
     if (xy_buf_failed(&log->pending) ||
-        !write_all(log->file, log->pending.data, log->pending.len, log->size) || fdatasync(log->file) != 0)
+        !xy_file_write(log->file, log->pending.data, log->pending.len, log->size) ||
+        fdatasync(log->file) != 0)
         return false;
     log->size += log->pending.len;
     log->records += log->pending_records;
@@ -187,8 +153,8 @@ bool xy_position_log_compact(struct xy_position_log *log)
     int fresh = openat(log->folder, "positions.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fresh < 0)
         return false;
-    if (!write_all(fresh, MAGIC, MAGIC_LEN, 0) ||
-        !write_all(fresh, log->pending.data, log->pending.len, MAGIC_LEN) || fsync(fresh) != 0 ||
+    if (!xy_file_write(fresh, MAGIC, MAGIC_LEN, 0) ||
+        !xy_file_write(fresh, log->pending.data, log->pending.len, MAGIC_LEN) || fsync(fresh) != 0 ||
         renameat(log->folder, "positions.new", log->folder, "positions") != 0) {
         close(fresh);
         return false;

@@ -55,6 +55,7 @@ static void client_destroy(struct xylem_client *c)
     xy_bytestreams_free(c);
     xy_requests_free(c);
     xy_publish_free(c);
+    xy_spooling_free(c);
     xy_subs_free(c);
     xy_session_free(c);
     for (unsigned i = 0; i < c->handlers_count; i++) {
@@ -99,6 +100,8 @@ enum xylem_status xy_client_new(struct xylem_client **out, const struct xylem_op
         c->service = strdup(c->config.o.service);
     bool ok = c->arenas && xy_requests_init(c) && (!c->config.o.service || c->service);
     status = ok ? xy_subs_init(c, error, error_size) : XYLEM_NO_MEMORY;
+    if (status == XYLEM_OK)
+        status = xy_spooling_open(c, error, error_size);
     if (status != XYLEM_OK) {
         client_destroy(c);
         return status;
@@ -169,6 +172,8 @@ void xylem_client_stats(const struct xylem_client *c, struct xylem_stats *out)
     size_t size = out->size < sizeof *out ? out->size : sizeof *out;
     struct xylem_stats now = c->stats;
     now.size = size;
+    now.queued += xy_spooling_pending(c);
+    now.queued_bytes += xy_spooling_bytes(c);
     memcpy(out, &now, size);
 }
 
@@ -511,7 +516,7 @@ uint64_t xy_client_deadline_us(struct xylem_client *c)
         return 0;
     uint64_t due = state_deadline_us(c);
     uint64_t others[] = { xy_requests_deadline_us(c), xy_session_deadline_us(c), keepalive_deadline_us(c),
-                          xy_bytestreams_deadline_us(c) };
+                          xy_bytestreams_deadline_us(c), xy_spooling_deadline_us(c) };
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i] < due)
             due = others[i];
@@ -545,7 +550,9 @@ void xy_client_tick(struct xylem_client *c)
     keepalive(c);
     xy_subs_flush(c);
     continue_stopping(c);
+    xy_spooling_sync_if_due(c);
     if (session_up(c) && !c->closing) {
+        xy_spooling_pump(c);
         xy_requests_pump(c);
         xy_session_flush(c);
     }

@@ -1,7 +1,7 @@
 /* The inside of a client, shared by the files of this folder only. See driver.h for who drives it and
  * <xylem/xylem.h> for what it promises.
  *
- *     publish, subscribe, request  ->  requests (waiting)  ->  SM queue  ->  link  ->  driver
+ *     publish, subscribe, request  ->  (spool)  ->  requests (waiting)  ->  SM queue  ->  link  ->  driver
  *     driver  ->  link  ->  session (SM, replay)  ->  requests (answers), subscriptions (items), handlers */
 #pragma once
 
@@ -44,9 +44,12 @@ struct xy_reply {
 typedef void xy_reply_fn(struct xylem_client *c, const struct xy_reply *reply, void *ctx);
 
 #define XY_REQUEST_SET     1u
-#define XY_REQUEST_SERVICE 2u /* to the publish-subscribe service, whose name may not be known yet */
-#define XY_REQUEST_PUBLISH 4u /* ordered, counted, sent again in a new session */
-#define XY_REQUEST_OWNED   8u /* `owner` is freed if no answer can be reported any more */
+#define XY_REQUEST_SERVICE 2u  /* to the publish-subscribe service, whose name may not be known yet */
+#define XY_REQUEST_PUBLISH 4u  /* ordered, counted, sent again in a new session */
+#define XY_REQUEST_OWNED   8u  /* `owner` is freed if no answer can be reported any more */
+#define XY_REQUEST_SPOOLED 16u /* a publish whose `owner` belongs to the spool */
+#define XY_REQUEST_RETRACT 32u /* of publishes: nothing else passes it, see xy_requests_pump */
+#define XY_REQUEST_AGAIN   64u /* it may have been sent before */
 
 struct xy_request {
     struct xy_list link;
@@ -127,6 +130,7 @@ struct xy_post {
 
 struct xy_bytestreams; /* bytestream.c */
 struct xy_positions;   /* position.c */
+struct xy_spooling;    /* spooling.c */
 
 struct xylem_client {
     const struct xy_env *env;
@@ -177,6 +181,8 @@ struct xylem_client {
     char id_prefix[XY_ID_LEN + 1];
     uint64_t id_next;
     uint64_t publishes_sent;          /* of `sent`, how many are publishes */
+    uint64_t retracts_sent;           /* … and how many of those are retracts */
+    struct xy_spooling *spooling;     /* NULL: publishes wait in memory */
     struct xy_table *publish_numbers; /* node -> struct publish_number */
     bool full_said;
 
@@ -247,6 +253,20 @@ uint64_t xy_requests_deadline_us(const struct xylem_client *c);
 bool xy_publish_idle(const struct xylem_client *c); /* every publish is answered */
 void xy_publish_free(struct xylem_client *c);
 void xy_publish_tick(struct xylem_client *c); /* on_room */
+
+const char *xy_publish_item_id(const struct xy_stanza *answer); /* as the service has it; NULL: not said */
+
+/* spooling.c: publishes on disk; nothing of it is called but `pump`, `deadline` and the figures when there is no spool */
+enum xylem_status xy_spooling_open(struct xylem_client *c, char *error, size_t error_size);
+void xy_spooling_free(struct xylem_client *c);
+bool xy_spooling_has_room(const struct xylem_client *c, size_t bytes);
+enum xylem_status xy_spooling_add(struct xylem_client *c, struct xy_str record, xylem_done_fn *done,
+                                  void *ctx);
+void xy_spooling_sync_if_due(struct xylem_client *c);
+void xy_spooling_pump(struct xylem_client *c); /* while the session stands */
+uint64_t xy_spooling_deadline_us(const struct xylem_client *c);
+uint64_t xy_spooling_pending(const struct xylem_client *c);
+uint64_t xy_spooling_bytes(const struct xylem_client *c);
 
 /* subscribe.c */
 void xy_subs_online(struct xylem_client *c); /* a new session */

@@ -41,6 +41,8 @@ static void fill_defaults(struct xylem_options *o)
     default_u32(&o->backoff_max_ms, XY_BACKOFF_MAX_DEFAULT);
     if (o->queue_bytes_max == 0)
         o->queue_bytes_max = XY_QUEUE_BYTES_DEFAULT;
+    if (o->spool_bytes_max == 0)
+        o->spool_bytes_max = XY_SPOOL_BYTES_DEFAULT;
     if (o->publish_window > XY_PUBLISH_WINDOW_MAX)
         o->publish_window = XY_PUBLISH_WINDOW_MAX;
     if (o->max_inflight > XY_INFLIGHT_MAX)
@@ -58,7 +60,7 @@ static void copy_options(struct xy_config *config, const struct xylem_options *o
     const char **strings[] = {
         &config->o.jid,      &config->o.resource,    &config->o.password,  &config->o.as,
         &config->o.host,     &config->o.socket_path, &config->o.ca_file,   &config->o.certificate_file,
-        &config->o.key_file, &config->o.service,     &config->o.state_dir,
+        &config->o.key_file, &config->o.service,     &config->o.state_dir, &config->o.spool_dir,
     };
     for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
         copy_string(config->arena, strings[i]);

@@ -11,6 +11,7 @@
 
 #define XY_QUEUE_ITEMS_DEFAULT    10000u
 #define XY_QUEUE_BYTES_DEFAULT    (UINT64_C(8) << 20)
+#define XY_SPOOL_BYTES_DEFAULT    (UINT64_C(256) << 20)
 #define XY_PUBLISH_WINDOW_DEFAULT 256u
 #define XY_PUBLISH_WINDOW_MAX                                                                                \
     256u /* the broker tells duplicates this far back (docs/protocol.md, publish-id) */

@@ -23,7 +23,6 @@ struct publish {
     size_t bytes;
     xylem_done_fn *done;
     void *ctx;
-    bool retract;
 };
 
 static struct publish_number *number_of(struct xylem_client *c, const char *node)
@@ -56,19 +55,22 @@ void xy_publish_free(struct xylem_client *c)
 
 bool xy_publish_idle(const struct xylem_client *c)
 {
-    return c->stats.queued == 0;
+    return c->stats.queued == 0 && xy_spooling_pending(c) == 0;
 }
 
 static bool has_room(const struct xylem_client *c, size_t bytes)
 {
+    if (c->spooling)
+        return xy_spooling_has_room(c, bytes);
     return c->stats.queued < c->config.o.queue_items_max &&
            (c->stats.queued_bytes + bytes <= c->config.o.queue_bytes_max || c->stats.queued == 0);
 }
 
 void xy_publish_tick(struct xylem_client *c)
 {
+    uint64_t half = (c->spooling ? c->config.o.spool_bytes_max : c->config.o.queue_bytes_max) / 2;
     if (!c->full_said || c->stats.queued > c->config.o.queue_items_max / 2 ||
-        c->stats.queued_bytes > c->config.o.queue_bytes_max / 2)
+        c->stats.queued_bytes + xy_spooling_bytes(c) > half)
         return;
     c->full_said = false;
     if (c->config.o.on_room)
@@ -76,7 +78,7 @@ void xy_publish_tick(struct xylem_client *c)
 }
 
 /* <pubsub><publish><item id=''/></publish></pubsub> in a result: the id the service chose. */
-static const char *item_id(const struct xy_stanza *stanza)
+const char *xy_publish_item_id(const struct xy_stanza *stanza)
 {
     if (!stanza || stanza->type != XY_RESULT)
         return NULL;
@@ -100,7 +102,7 @@ static void answered(struct xylem_client *c, const struct xy_reply *reply, void 
     struct xylem_result result = { .status = reply->status,
                                    .text = reply->text,
                                    .condition = reply->condition,
-                                   .item_id = item_id(reply->stanza) };
+                                   .item_id = xy_publish_item_id(reply->stanza) };
     if (p->done)
         p->done(c, &result, p->ctx);
     free(p);
@@ -150,29 +152,40 @@ static enum xylem_status write_payload(struct xy_buf *out, const struct xylem_it
     return XYLEM_OK;
 }
 
-/* Hands the finished request over; the numbers are taken only when nothing can fail any more. */
-static enum xylem_status enqueue(struct xylem_client *c, struct xy_buf *out, bool retract,
-                                 xylem_done_fn *done, void *ctx)
+static enum xylem_status remember(struct xylem_client *c, struct xy_str record, bool retract,
+                                  xylem_done_fn *done, void *ctx)
 {
-    struct publish *p = xy_buf_failed(out) ? NULL : malloc(sizeof *p);
-    enum xylem_status status = XYLEM_NO_MEMORY;
-    if (p) {
-        *p = (struct publish){ .bytes = out->len, .done = done, .ctx = ctx, .retract = retract };
-        struct xy_request_spec spec = {
-            .flags = XY_REQUEST_SET | XY_REQUEST_SERVICE | XY_REQUEST_PUBLISH,
-            .payload = xy_buf_view(out),
-            .on_reply = answered,
-            .owner = p,
-        };
-        status = xy_request(c, &spec);
-    }
+    struct publish *p = malloc(sizeof *p);
+    if (!p)
+        return XYLEM_NO_MEMORY;
+    *p = (struct publish){ .bytes = record.len, .done = done, .ctx = ctx };
+    struct xy_request_spec spec = {
+        .flags =
+            XY_REQUEST_SET | XY_REQUEST_SERVICE | XY_REQUEST_PUBLISH | (retract ? XY_REQUEST_RETRACT : 0),
+        .payload = record,
+        .on_reply = answered,
+        .owner = p,
+    };
+    enum xylem_status status = xy_request(c, &spec);
     if (status == XYLEM_OK) {
-        c->stats.published++;
         c->stats.queued++;
         c->stats.queued_bytes += p->bytes;
     } else {
         free(p);
     }
+    return status;
+}
+
+/* Hands the finished request over, to the spool or to the queue in memory. */
+static enum xylem_status enqueue(struct xylem_client *c, struct xy_buf *out, bool retract,
+                                 xylem_done_fn *done, void *ctx)
+{
+    enum xylem_status status = XYLEM_NO_MEMORY;
+    if (!xy_buf_failed(out))
+        status = c->spooling ? xy_spooling_add(c, xy_buf_view(out), done, ctx)
+                             : remember(c, xy_buf_view(out), retract, done, ctx);
+    if (status == XYLEM_OK)
+        c->stats.published++;
     xy_buf_free(out);
     return status;
 }
@@ -190,8 +203,11 @@ static enum xylem_status may_publish(struct xylem_client *c, size_t bytes)
     if (has_room(c, bytes))
         return XYLEM_OK;
     c->full_said = true;
-    return refuse(c, XYLEM_FULL,
-                  "the publish queue is full: wait for on_room, or raise queue_items_max or queue_bytes_max");
+    return refuse(
+        c, XYLEM_FULL,
+        c->spooling
+            ? "the spool is full: wait for on_room, or raise spool_bytes_max"
+            : "the publish queue is full: wait for on_room, or raise queue_items_max or queue_bytes_max");
 }
 
 enum xylem_status xylem_publish(struct xylem_client *c, const struct xylem_item *item, xylem_done_fn *done,

@@ -41,7 +41,7 @@ static void list_free(struct xylem_client *c, struct xy_list *list)
         return;
     xy_list_each (entry, list) {
         struct xy_request *r = xy_container_of(entry, struct xy_request, link);
-        if (r->flags & (XY_REQUEST_PUBLISH | XY_REQUEST_OWNED))
+        if (r->flags & (XY_REQUEST_PUBLISH | XY_REQUEST_OWNED) && !(r->flags & XY_REQUEST_SPOOLED))
             free(r->owner);
         request_free(c, r);
     }
@@ -55,12 +55,18 @@ void xy_requests_free(struct xylem_client *c)
     xy_table_free(&c->requests);
 }
 
+static void publish_sent(struct xylem_client *c, const struct xy_request *r, int change)
+{
+    c->publishes_sent += r->flags & XY_REQUEST_PUBLISH ? (uint64_t)change : 0;
+    c->retracts_sent += r->flags & XY_REQUEST_RETRACT ? (uint64_t)change : 0;
+}
+
 /* Takes the request out of the books, then tells whoever asked. */
 static void finish(struct xylem_client *c, struct xy_request *r, bool was_sent, const struct xy_reply *reply)
 {
     xy_assert(c->depth > 0);
-    if (was_sent && r->flags & XY_REQUEST_PUBLISH)
-        c->publishes_sent--;
+    if (was_sent)
+        publish_sent(c, r, -1);
     xy_reply_fn *on_reply = r->on_reply;
     xylem_done_fn *done = r->done;
     void *owner = r->owner, *ctx = r->ctx;
@@ -126,20 +132,20 @@ static bool request_send(struct xylem_client *c, struct xy_request *r)
         return false;
     xy_list_remove(&r->link);
     xy_list_append(&c->sent, &r->link);
-    if (r->flags & XY_REQUEST_PUBLISH)
-        c->publishes_sent++;
+    publish_sent(c, r, 1);
     return true;
 }
 
+/* A publish waits for the retracts before it: if they had to be sent again, they would take away its item. */
 void xy_requests_pump(struct xylem_client *c)
 {
     xy_list_each (entry, &c->waiting)
         if (!request_send(c, xy_container_of(entry, struct xy_request, link)))
             return;
-    xy_list_each (publish, &c->publishes) {
-        if (c->publishes_sent >= c->config.o.publish_window)
-            return;
-        if (!request_send(c, xy_container_of(publish, struct xy_request, link)))
+    xy_list_each (entry, &c->publishes) {
+        struct xy_request *publish = xy_container_of(entry, struct xy_request, link);
+        if (c->publishes_sent >= c->config.o.publish_window ||
+            (c->retracts_sent > 0 && !(publish->flags & XY_REQUEST_RETRACT)) || !request_send(c, publish))
             return;
     }
 }
@@ -162,6 +168,10 @@ bool xy_request_answer(struct xylem_client *c, const struct xy_stanza *stanza)
         reply.text = text;
         xy_client_error(c, "%s", text);
     }
+    unsigned retract_again = XY_REQUEST_RETRACT | XY_REQUEST_AGAIN;
+    if (reply.status == XYLEM_NOT_FOUND && (r->flags & retract_again) == retract_again)
+        reply =
+            (struct xy_reply){ .status = XYLEM_OK, .text = "", .stanza = stanza }; /* gone the first time */
     finish(c, r, true, &reply);
     return true;
 }
@@ -176,7 +186,8 @@ void xy_requests_rebind(struct xylem_client *c)
             continue;
         xy_list_remove(&r->link);
         xy_list_append(&again, &r->link);
-        c->publishes_sent--;
+        publish_sent(c, r, -1);
+        r->flags |= XY_REQUEST_AGAIN;
     }
     while (!xy_list_empty(&again)) { /* in front of what was never sent, in the old order */
         struct xy_list *last = again.prev;
@@ -185,7 +196,7 @@ void xy_requests_rebind(struct xylem_client *c)
     }
     while (!xy_list_empty(&c->sent))
         finish_status(c, xy_container_of(c->sent.next, struct xy_request, link), true, XYLEM_DISCONNECTED);
-    xy_assert(c->publishes_sent == 0);
+    xy_assert(c->publishes_sent == 0 && c->retracts_sent == 0);
 }
 
 void xy_requests_fail(struct xylem_client *c, enum xylem_status why)

@@ -8,7 +8,7 @@ static const struct {
     const char *text;
 } status_texts[] = {
     { XYLEM_OK, "done" },
-    { XYLEM_FULL, "the publish queue is full: wait for on_room" },
+    { XYLEM_FULL, "the publish queue or the spool is full: wait for on_room" },
     { XYLEM_TIMEOUT, "no answer in time" },
     { XYLEM_BUSY, "the broker is short of resources: try again later" },
     { XYLEM_DISCONNECTED, "the connection was lost before the answer came" },
@@ -26,7 +26,7 @@ static const struct {
     { XYLEM_AUTH, "login refused" },
     { XYLEM_UNTRUSTED, "the server is not trusted" },
     { XYLEM_REPLACED, "another client took this resource" },
-    { XYLEM_STORAGE, "the state folder cannot be used" },
+    { XYLEM_STORAGE, "the folder for state or spool cannot be used" },
     { XYLEM_STOPPED, "the client is stopped" },
 };
 

@@ -1,7 +1,7 @@
 /* libxylem: a client of the Xylem broker, and of any XMPP server with publish-subscribe (XEP-0060).
  *
  * The library creates no thread, keeps no global state and makes no blocking call, except that it fsyncs the
- * small position file of `state_dir`. A client does its work in xylem_client_process (plain descriptor,
+ * files of `state_dir` and `spool_dir`. A client does its work in xylem_client_process (plain descriptor,
  * below) or in turns of a libuv loop (<xylem/uv.h>). Callbacks run only in there, never inside another call
  * of this header, and every call, xylem_client_free included, is legal inside a callback.
  *
@@ -46,9 +46,10 @@ enum xylem_class {
 enum xylem_status {
     XYLEM_OK = 0,
 
-    XYLEM_FULL = 0x100, /* the publish queue is full: nothing was taken; on_room says when to go on */
-    XYLEM_TIMEOUT,      /* no answer in time */
-    XYLEM_BUSY,         /* the broker is short of something and asks to wait */
+    XYLEM_FULL =
+        0x100,     /* the publish queue or the spool is full: nothing was taken; on_room says when to go on */
+    XYLEM_TIMEOUT, /* no answer in time */
+    XYLEM_BUSY,    /* the broker is short of something and asks to wait */
 
     XYLEM_DISCONNECTED = 0x200, /* the session ended before the answer came */
     XYLEM_UNREACHABLE,          /* no connection could be made */
@@ -68,7 +69,7 @@ enum xylem_status {
     XYLEM_AUTH,      /* user or password, or no mechanism in common */
     XYLEM_UNTRUSTED, /* the server's certificate or its proof of knowing the password */
     XYLEM_REPLACED,  /* another client took this resource */
-    XYLEM_STORAGE,   /* state_dir cannot be used */
+    XYLEM_STORAGE,   /* state_dir or spool_dir cannot be used */
     XYLEM_STOPPED,   /* stopped, or freed by a callback */
 };
 
@@ -123,6 +124,18 @@ typedef void xylem_state_fn(struct xylem_client *client, enum xylem_state state,
                             void *ctx);
 typedef void xylem_client_fn(struct xylem_client *client, void *ctx);
 
+struct xylem_item;
+/* `item` says node and id; its payload is not given. */
+typedef void xylem_spooled_fn(struct xylem_client *client, const struct xylem_item *item,
+                              const struct xylem_result *result, void *ctx);
+
+/* When what the spool took is on disk, and not only in the system's memory. */
+enum xylem_spool_sync {
+    XYLEM_SPOOL_SYNC_EACH, /* when xylem_publish returns: one fsync each */
+    XYLEM_SPOOL_SYNC_TURN, /* at the end of the client's next turn, or when xylem_spool_sync returns; not sent before */
+    XYLEM_SPOOL_SYNC_NEVER, /* when the system likes: survives the process, but not a loss of power */
+};
+
 /* Zero means the default everywhere. */
 struct xylem_options {
     size_t size; /* sizeof(struct xylem_options): XYLEM_OPTIONS fills it */
@@ -162,8 +175,13 @@ struct xylem_options {
     bool no_presence; /* do not become available */
 
     xylem_state_fn *on_state; /* may be NULL */
-    xylem_client_fn *on_room; /* the publish queue has room again (half empty), after XYLEM_FULL */
-    void *ctx;                /* for both */
+    xylem_client_fn *on_room; /* the publish queue or spool has room again (half empty), after XYLEM_FULL */
+    void *ctx;                /* for all handlers of these options */
+
+    const char *spool_dir;    /* where publishes wait that the broker has not confirmed: see Spool */
+    uint64_t spool_bytes_max; /* of those, with 64 bytes each for bookkeeping: 256 MiB */
+    enum xylem_spool_sync spool_sync;
+    xylem_spooled_fn *on_spooled; /* a publish of a former run ended; may be NULL */
 };
 #define XYLEM_OPTIONS                                                                                        \
     {                                                                                                        \
@@ -240,6 +258,18 @@ XYLEM_API enum xylem_status xylem_retract(struct xylem_client *client, const cha
 /* XYLEM_CONFLICT in the completion: the node exists already. */
 XYLEM_API enum xylem_status xylem_node_create(struct xylem_client *client, const char *node,
                                               xylem_done_fn *done, void *ctx);
+
+/* Spool. With `spool_dir` xylem_publish and xylem_retract return when the folder has the publish; it survives the end of the
+ * process, and of power as spool_sync says, and is sent, in order, until the broker has it durably or refused it for good.
+ * The completion is called then, also after the client was stopped and started again; publishes of a former run end in
+ * on_spooled. A refusal for a shortage (class RETRY) ends nothing: the publish is sent again, after a while; those that were
+ * on their way behind it may overtake it. What is sent again carries its old publish-id, so the broker stores it once, if it
+ * comes within the 30 days it remembers streams of publishers (docs/protocol.md, publish-id). The folder belongs to one
+ * process, one account and one service; it may be the same as state_dir. A full spool or disk is XYLEM_FULL: nothing was
+ * taken, on_room says when to try again. */
+
+/* Everything that was published so far is on disk when it returns XYLEM_OK. */
+XYLEM_API enum xylem_status xylem_spool_sync(struct xylem_client *client);
 
 /* --- Subscribe ---------------------------------------------------------------------------------------- */
 
