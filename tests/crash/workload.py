@@ -58,6 +58,9 @@ class Workload:
     def start(self):
         pass
 
+    def leave_owed(self):
+        """From here on nobody takes what is acknowledged, so that it is still owed when the crash comes."""
+
     def before_crash(self, number):
         pass
 

@@ -29,12 +29,15 @@ class Items(Workload):
         self.publisher = Program(self.broker, "crash-publisher", "publisher", alice, harness.USERS["alice"], NODE, "1")
         self.publisher.start()
 
+    def leave_owed(self):
+        self.subscriber.stop()
+
     def before_crash(self, number):
         if number % 10 == 9:
             self.subscriber.stop()
 
     def after_start(self, number):
-        if number % 10 == 9:
+        if self.subscriber.process.poll() is not None:
             self.subscriber.start()
 
     def finish(self):
