@@ -1,4 +1,4 @@
-/* Who is owed too much, found by what is due and never by looking at all. See backlog.h; called by durable.c, publish.c
+/* Who is owed too much, found by what is due and never by looking at all. See backlog.h; called by claim.c, publish.c
  * and when nodes come and go. */
 #include "broker/pubsub/node.h"
 
@@ -104,7 +104,7 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
                 LOG_STR("jid", subscription->jid), LOG_NUM("first", first), LOG_NUM("last", last));
     node->pubsub->stats.skipped += count;
     stat_add(node->pubsub->shard, items_skipped, count);
-    durable_skip(subscription, last);
+    claim_skip(subscription, last);
 }
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */

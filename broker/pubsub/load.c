@@ -176,22 +176,14 @@ static void load_last_seq(struct node *node)
         node->next_seq = integer(value) + 1;
 }
 
-/* Whoever was sent something before the restart may have got it: it counts as a redelivery. */
 static void settle(struct node *node)
 {
     node->delivered_seq = node->next_seq - 1;
     node->ticket = store_ticket(node->pubsub->shard->store);
     size_t position = 0;
-    for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;) {
-        struct claim *claim = &s->claim;
-        if (claim->cursor > node->delivered_seq)
-            claim->cursor = node->delivered_seq;
-        claim->sent = claim->cursor;
-        claim->sent_max = node->delivered_seq;
-        claim->attempts = 2;
+    for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
         if (subscription_durable(s))
-            backlog_begin(s);
-    }
+            claim_restore(s);
     if (node_owners(node) == 0 && node->creator.len > 0)
         (void)node_set_affiliation(node, node->creator, AFFILIATION_OWNER);
     position = 0;

@@ -12,6 +12,7 @@
 
 #include "broker/delivery/delivery.h"
 #include "broker/pubsub/backlog.h"
+#include "broker/pubsub/claim.h"
 #include "broker/pubsub/config.h"
 #include "broker/pubsub/dedup.h"
 #include "broker/pubsub/index.h"
@@ -28,8 +29,6 @@
 #define RECENT_BYTES_MAX  (16u << 20) /* event bodies kept in memory per shard */
 #define PAGE_ITEMS_MAX    64u         /* of a durable subscription catching up */
 #define PAGE_BYTES_MAX    (1u << 20)
-#define BLOCKED_US        (1000u * 1000)
-#define LEAVING_US_MAX    (10ull * 1000 * 1000) /* then it moves anyway; the rest is sent again */
 
 struct node;
 struct subscription;
@@ -67,31 +66,6 @@ struct subscriber {
     bool heard;         /* the address owner has answered the watch */
     struct xy_str bare; /* NUL-terminated */
     char text[];
-};
-
-/* Where an at-least-once subscription stands (delivery.h shows the conversation). */
-enum claim_state {
-    CLAIM_DETACHED,  /* no session */
-    CLAIM_ATTACHING, /* asked a session to hold it */
-    CLAIM_WAITING,   /* a page is out; goes on when the session says ready */
-    CLAIM_LIVE,      /* caught up: part of the routes */
-    CLAIM_STALLED,   /* the session had no room; goes on when it says ready */
-    CLAIM_BLOCKED,   /* what comes next could not be read now; tried again by the timer */
-    CLAIM_LEAVING,   /* a better session is there: nothing more is sent, moves when all is acknowledged */
-};
-
-struct claim {
-    enum claim_state state;
-    struct shard_timer timer; /* LEAVING: moves anyway; BLOCKED: tries again */
-    struct session_ref session;
-    struct session_ref refused; /* ended, but possibly still among the sessions we know */
-    uint32_t index;             /* in the session's table */
-    uint16_t run;
-    uint32_t attempts; /* of what may have been sent before: 2 or more then */
-    uint64_t cursor;   /* acknowledged up to here */
-    uint64_t sent;     /* of the current run */
-    uint64_t sent_max; /* ever, as far as is known: up to here it is a redelivery */
-    bool moved;        /* cursor not recorded yet */
 };
 
 struct subscription {
@@ -235,17 +209,6 @@ void routes_deliver_after(struct node *node, struct event **event, uint64_t seq)
 void routes_watch(struct subscriber *subscriber);
 void routes_on_watch(struct shard *shard, struct xy_str node, const struct address_routes *routes);
 void routes_send_last(struct node *node, const struct reached *reached);
-
-/* --- durable.c ----------------------------------------------------------------------------------------------------- */
-uint64_t durable_start_seq(const struct node *node, const struct start *start); /* the cursor to begin with */
-void durable_begin(struct subscription *subscription, uint64_t cursor); /* it is at-least-once from now on */
-void durable_end(struct subscription *subscription);                    /* no longer, or going away */
-void durable_sessions_changed(struct subscription *subscription);       /* also when it became active */
-/* Claims that are live on that shard are not: what is published next goes to them when there is memory again. */
-void durable_unroute(struct node *node, unsigned shard);
-/* What is owed up to `seq` is given up (backlog.c). */
-void durable_skip(struct subscription *subscription, uint64_t seq);
-extern const struct delivery_owner durable_owner;
 
 /* --- event.c: what subscribers see --------------------------------------------------------------------------------- */
 /* `item` is the serialised <item/>, not in pubsub->scratch. */

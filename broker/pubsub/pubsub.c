@@ -236,7 +236,7 @@ bool pubsub_init(struct shard *shard)
         return false;
     }
     router_add_service(shard, pubsub->service, on_stanza);
-    delivery_set_owner(shard, &durable_owner);
+    delivery_set_owner(shard, &claim_owner);
     address_set_watch_handler(shard, routes_on_watch);
     return true;
 }

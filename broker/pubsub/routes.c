@@ -85,7 +85,7 @@ static void rebuild(struct node *node, unsigned shard)
     struct routes *routes = complete && count > 0 ? routes_new(count) : NULL;
     if (!complete || (count > 0 && routes == NULL)) {
         log_error(pubsub->shard->log, "routes not rebuilt: memory is short", LOG_STR("node", node->name));
-        durable_unroute(node, shard);
+        claim_unroute(node, shard);
         if (node->routes[shard] != NULL) /* they would bring some claims what comes again */
             routes_unref(&node->routes[shard]);
         return;
@@ -237,6 +237,6 @@ void routes_on_watch(struct shard *shard, struct xy_str name, const struct addre
     free(before);
     for (struct subscription *s = subscriber->subscriptions, *next; s != NULL; s = next) {
         next = s->next;
-        durable_sessions_changed(s);
+        claim_sessions_changed(s);
     }
 }

@@ -176,7 +176,7 @@ static void on_active(struct shard *shard, void *payload)
             routes_send_last(node, &subscriber->reached[i]);
     if (subscriber->heard)
         subscription->last_wanted = false;
-    durable_sessions_changed(subscription);
+    claim_sessions_changed(subscription);
 }
 
 static void make_subid(struct shard *shard, char subid[SUBID_LEN + 1])
@@ -193,8 +193,8 @@ static void begin(struct subscription *subscription)
     struct start start;
     if (!start_parse(subscription->options.start, &start))
         start.kind = START_NEW;
-    subscription->start_seq = durable_start_seq(node, &start);
-    durable_begin(subscription, subscription->start_seq);
+    subscription->start_seq = claim_start_seq(node, &start);
+    claim_begin(subscription, subscription->start_seq);
 }
 
 struct subscription *subscription_add(struct call *call, struct xy_jid jid,
@@ -232,7 +232,7 @@ static bool change(struct call *call, struct subscription *subscription, const s
     }
     bool was = subscription_durable(subscription);
     if (was && options.mode != MODE_AT_LEAST_ONCE)
-        durable_end(subscription);
+        claim_end(subscription);
     options_free(subscription_options, &subscription->options);
     subscription->options = options;
     if (!was && subscription_durable(subscription)) {
@@ -243,7 +243,7 @@ static bool change(struct call *call, struct subscription *subscription, const s
     }
     record_subscription(node, subscription);
     routes_changed_for(node, subscription->subscriber);
-    durable_sessions_changed(subscription);
+    claim_sessions_changed(subscription);
     return true;
 }
 
@@ -362,7 +362,7 @@ void subscription_end(struct node *node, struct subscription *subscription, bool
     notify_owners(node, subscription->jid, "none");
     routes_changed_for(node, subscription->subscriber);
     if (subscription_durable(subscription))
-        durable_end(subscription);
+        claim_end(subscription);
     node_drop_subscription(node, subscription);
 }
 
