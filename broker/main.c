@@ -11,6 +11,7 @@
 
 #include "broker/config.h"
 #include "broker/log.h"
+#include "broker/maintenance.h"
 #include "broker/notify.h"
 #include "broker/router/users.h"
 #include "broker/server.h"
@@ -20,14 +21,16 @@
 
 static const char usage[] =
     "usage: xylemd --config FILE [--check-config]\n"
+    "       xylemd --config FILE --check-store\n"
     "       xylemd --config FILE --users add|import|list|passwd|remove ...\n"
     "\n"
     "  --config FILE    read the configuration from FILE (see xylemd.conf(5))\n"
     "  --check-config   say what is wrong with it, and exit\n"
+    "  --check-store    say whether the data of a stopped broker are sound, and exit\n"
     "  --users ...      change the accounts of a stopped broker (`xylem user --offline` calls this)\n"
     "  --version        print the version\n";
 
-enum mode { MODE_SERVE, MODE_CHECK, MODE_USERS };
+enum mode { MODE_SERVE, MODE_CHECK, MODE_CHECK_STORE, MODE_USERS };
 
 static struct config *config_or_exit(const char *path)
 {
@@ -111,9 +114,13 @@ static int serve(const char *path, struct config *config)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 'k' },
-        { "users", no_argument, NULL, 'u' },        { "version", no_argument, NULL, 'v' },
-        { "help", no_argument, NULL, 'h' },         { 0 },
+        { "config", required_argument, NULL, 'c' },
+        { "check-config", no_argument, NULL, 'k' },
+        { "check-store", no_argument, NULL, 's' },
+        { "users", no_argument, NULL, 'u' },
+        { "version", no_argument, NULL, 'v' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
     };
     const char *path = NULL;
     enum mode mode = MODE_SERVE;
@@ -123,6 +130,8 @@ int main(int argc, char **argv)
             path = optarg;
         } else if (option == 'k') {
             mode = MODE_CHECK;
+        } else if (option == 's') {
+            mode = MODE_CHECK_STORE;
         } else if (option == 'u') {
             mode = MODE_USERS;
         } else if (option == 'v') {
@@ -141,7 +150,9 @@ int main(int argc, char **argv)
     if (mode == MODE_SERVE)
         return serve(path, config);
     int code = EXIT_SUCCESS;
-    if (mode == MODE_USERS)
+    if (mode == MODE_CHECK_STORE)
+        code = maintenance_check_store(config, &env_system, stdout);
+    else if (mode == MODE_USERS)
         code = users_command(config, &env_system, argc - optind, argv + optind, stdin, stdout, stderr);
     config_free(&config);
     return code;

@@ -55,26 +55,6 @@ struct lmdb_reader {
     MDB_cursor *cursor; /* of the last seek */
 };
 
-static const char *const table_names[STORE_TABLE_COUNT] = {
-    [STORE_META] = "meta",
-    [STORE_ACCOUNTS] = "accounts",
-    [STORE_MAILBOX] = "mailbox",
-    [STORE_MAILBOX_SEQ] = "mailbox_seq",
-    [STORE_NODES] = "nodes",
-    [STORE_NODE_SEQ] = "node_seq",
-    [STORE_ITEMS] = "items",
-    [STORE_SUBSCRIPTIONS] = "subscriptions",
-    [STORE_SUBS_BY_JID] = "subs_by_jid",
-    [STORE_CURSORS] = "cursors",
-    [STORE_AFFILIATIONS] = "affiliations",
-    [STORE_DEDUP] = "dedup",
-    [STORE_SESSIONS] = "sessions",
-    [STORE_SESSION_IN] = "session_in",
-    [STORE_CLAIMS] = "claims",
-    [STORE_QUEUE] = "queue",
-    [STORE_EXPIRY] = "expiry",
-};
-
 static MDB_val val_of(struct xy_str s)
 {
     return (MDB_val){ .mv_size = s.len, .mv_data = (void *)(uintptr_t)s.data };
@@ -601,7 +581,7 @@ static bool tables_open(struct lmdb_tables *tables, const struct store_backend_o
         return false;
     enum store_io io = environment_write(&tables->environment);
     for (unsigned i = 0; i < STORE_TABLE_COUNT && io == STORE_IO_OK; i++) {
-        int rc = mdb_dbi_open(tables->environment.txn, table_names[i], MDB_CREATE, &tables->dbi[i]);
+        int rc = mdb_dbi_open(tables->environment.txn, store_table_name(i), MDB_CREATE, &tables->dbi[i]);
         if (rc != 0)
             io = environment_failed(&tables->environment, "cannot open the tables", rc);
     }

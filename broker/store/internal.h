@@ -87,7 +87,11 @@ struct store {
     _Atomic uint64_t commits, records, commit_us_last, commit_us_max, checkpoints, refused;
 };
 
-/* store.c: the first failure is final. Nothing is acknowledged after it. */
+/* store.c: what store_open consists of. Prepared: the files are open and locked, nothing is read, no shard is there. */
+struct store *store_prepare(const struct store_options *options, struct xy_buf *error);
+bool store_make_shards(struct store *store, struct xy_buf *error);
+void store_release(struct store **store); /* NULL ok; threads are gone */
+/* The first failure is final. Nothing is acknowledged after it. */
 void store_fail(struct store *store, const char *what, const char *why);
 static inline bool store_failed(struct store *store)
 {
@@ -124,6 +128,10 @@ bool checkpoint_final(struct store *store); /* threads are gone, everything is c
 #define META_COMPLETE XY_STR("complete")
 #define META_NUMBERS  XY_STR("numbers")
 bool recovery_run(struct store *store, struct xy_buf *error);
+/* Only reads: the format is checked, and what the tables lack of the log goes to *mem, the caller's, NULL on failure. */
+bool recovery_read(struct store *store, struct memtable **mem, struct xy_buf *error);
+bool recovery_meta(struct store *store, struct xy_str name,
+                   uint64_t *value); /* of STORE_META; false: not there */
 
 /* read.c: a value that is not in the active memory table; it lives until the reader's end, which the caller calls when
  * *reading is set. */

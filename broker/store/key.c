@@ -1,4 +1,4 @@
-/* Building and folding of table keys; see key.h. A folded name is its beginning followed by 128 bits of its SHA-256 in
+/* Names of the tables, building and folding of their keys; see key.h. A folded name is its beginning followed by 128 bits of its SHA-256 in
  * hexadecimal: still unique against anybody who chooses names to collide, and free of the NUL that ends a name. */
 #include "broker/store/key.h"
 
@@ -64,6 +64,31 @@ static const struct layout {
     [STORE_SUBS_BY_JID] = { 0, true, false }, [STORE_AFFILIATIONS] = { 8, true, false },
     [STORE_DEDUP] = { 8, true, true },
 };
+
+static const char *const table_names[STORE_TABLE_COUNT] = {
+    [STORE_META] = "meta",
+    [STORE_ACCOUNTS] = "accounts",
+    [STORE_MAILBOX] = "mailbox",
+    [STORE_MAILBOX_SEQ] = "mailbox_seq",
+    [STORE_NODES] = "nodes",
+    [STORE_NODE_SEQ] = "node_seq",
+    [STORE_ITEMS] = "items",
+    [STORE_SUBSCRIPTIONS] = "subscriptions",
+    [STORE_SUBS_BY_JID] = "subs_by_jid",
+    [STORE_CURSORS] = "cursors",
+    [STORE_AFFILIATIONS] = "affiliations",
+    [STORE_DEDUP] = "dedup",
+    [STORE_SESSIONS] = "sessions",
+    [STORE_SESSION_IN] = "session_in",
+    [STORE_CLAIMS] = "claims",
+    [STORE_QUEUE] = "queue",
+    [STORE_EXPIRY] = "expiry",
+};
+
+const char *store_table_name(enum store_table table)
+{
+    return table_names[table];
+}
 
 struct xy_str key_fold(enum store_table table, struct xy_str key, struct key *room)
 {

@@ -19,6 +19,7 @@
 #define STORE_RANGE_SLICE        4096u        /* entries of a range deleted per call */
 #define STORE_RETRY_US           1000000u     /* tables without room: tried again after this */
 #define STORE_RECOVERY_BYTES     (128u << 20) /* of memory before recovery writes what it has to the tables */
+#define STORE_CHECK_LINES_MAX    20u          /* of what is wrong in one table; the rest is counted */
 #define STORE_PAGE_RECORDS_MAX   256u         /* returned by one scan */
 #define STORE_PAGE_BYTES_MAX     (1u << 20)
 #define STORE_ROOM_US            100000u    /* free disk is looked up this often */

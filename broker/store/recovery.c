@@ -16,6 +16,7 @@ struct replay {
     struct xy_arena *arena; /* of one unpacked record */
     struct apply_sink sink;
     uint64_t position; /* of the last entry applied */
+    bool only_reading; /* everything stays in the memory table */
     bool failed, short_of_memory;
 };
 
@@ -128,7 +129,7 @@ static bool visit(void *ctx, uint64_t position, struct xy_str entry)
     if (replay->failed)
         return false;
     replay->position = position;
-    if (memtable_bytes(replay->mem) < STORE_RECOVERY_BYTES)
+    if (replay->only_reading || memtable_bytes(replay->mem) < STORE_RECOVERY_BYTES)
         return true;
     if (!write_out(replay))
         return false;
@@ -141,7 +142,7 @@ static bool visit(void *ctx, uint64_t position, struct xy_str entry)
 
 /* --- the store's own figures ------------------------------------------------------------------------------------- */
 
-static bool meta_get(struct store *store, struct xy_str name, uint64_t *value)
+bool recovery_meta(struct store *store, struct xy_str name, uint64_t *value)
 {
     struct xy_str found;
     bool there = false;
@@ -167,7 +168,7 @@ static enum store_io meta_put(struct store *store, struct xy_str name, uint64_t 
 static bool check_format(struct store *store, struct xy_buf *error)
 {
     uint64_t format = STORE_FORMAT;
-    (void)meta_get(store, META_FORMAT, &format);
+    (void)recovery_meta(store, META_FORMAT, &format);
     if (format <= STORE_FORMAT)
         return true;
     xy_buf_printf(
@@ -181,7 +182,7 @@ static bool finish(struct replay *replay)
 {
     struct store *store = replay->store;
     uint64_t numbers = 1;
-    (void)meta_get(store, META_NUMBERS, &numbers);
+    (void)recovery_meta(store, META_NUMBERS, &numbers);
     atomic_store_explicit(&store->numbers, numbers, memory_order_relaxed);
     if (meta_put(store, META_FORMAT, STORE_FORMAT) != STORE_IO_OK ||
         meta_put(store, META_NUMBERS, numbers + STORE_NUMBER_BLOCK) != STORE_IO_OK) {
@@ -191,27 +192,56 @@ static bool finish(struct replay *replay)
     return write_out(replay);
 }
 
+/* From where the tables are complete to the log's end. */
+static bool replay_log(struct replay *replay, struct store *store, struct xy_buf *error)
+{
+    replay->store = store;
+    replay->error = error;
+    replay->sink = (struct apply_sink){
+        .ctx = replay, .put = sink_put, .del = sink_del, .del_range = sink_del_range, .head = sink_head
+    };
+    if (!check_format(store, error)) {
+        replay->failed = true;
+        return false;
+    }
+    replay->mem = memtable_new();
+    replay->arena = xy_arena_new();
+    if (replay->mem == NULL || replay->arena == NULL)
+        replay_fail(replay, "out of memory");
+    (void)recovery_meta(store, META_COMPLETE, &replay->position);
+    if (!replay->failed &&
+        store->log->ops->read(store->log, replay->position + 1, visit, replay) != STORE_IO_OK)
+        replay_fail(replay, store->log->ops->error(store->log));
+    return !replay->failed;
+}
+
+static bool replay_end(struct replay *replay)
+{
+    if (replay->store->reader->failed)
+        replay_fail(replay, "the tables cannot be read");
+    memtable_free(&replay->mem);
+    xy_arena_free(&replay->arena);
+    return !replay->failed;
+}
+
 bool recovery_run(struct store *store, struct xy_buf *error)
 {
-    struct replay replay = { .store = store, .error = error };
-    replay.sink = (struct apply_sink){
-        .ctx = &replay, .put = sink_put, .del = sink_del, .del_range = sink_del_range, .head = sink_head
-    };
-    if (!check_format(store, error))
-        return false;
-    replay.mem = memtable_new();
-    replay.arena = xy_arena_new();
-    if (replay.mem == NULL || replay.arena == NULL)
-        replay_fail(&replay, "out of memory");
-    (void)meta_get(store, META_COMPLETE, &replay.position);
-    if (!replay.failed &&
-        store->log->ops->read(store->log, replay.position + 1, visit, &replay) != STORE_IO_OK)
-        replay_fail(&replay, store->log->ops->error(store->log));
-    if (!replay.failed && finish(&replay))
+    struct replay replay = { 0 };
+    if (replay_log(&replay, store, error) && finish(&replay))
         store->position = store->cut_upto = replay.position;
-    if (store->reader->failed)
-        replay_fail(&replay, "the tables cannot be read");
-    memtable_free(&replay.mem);
-    xy_arena_free(&replay.arena);
-    return !replay.failed;
+    return replay_end(&replay);
+}
+
+bool recovery_read(struct store *store, struct memtable **mem, struct xy_buf *error)
+{
+    struct replay replay = { .only_reading = true };
+    *mem = NULL;
+    if (replay_log(&replay, store, error)) {
+        store->position = replay.position;
+        *mem = replay.mem;
+        replay.mem = NULL;
+    }
+    if (!replay_end(&replay))
+        memtable_free(mem);
+    return *mem != NULL;
 }

@@ -62,7 +62,7 @@ static bool open_files(struct store *store, const char *data_dir, struct xy_buf 
     return store->reader != NULL;
 }
 
-static bool make_shards(struct store *store, struct xy_buf *error)
+bool store_make_shards(struct store *store, struct xy_buf *error)
 {
     unsigned count = store->options.shards;
     store->shards = calloc(count, sizeof(*store->shards));
@@ -110,8 +110,12 @@ static bool start_threads(struct store *store, struct xy_buf *error)
     return true;
 }
 
-static void release(struct store *store)
+void store_release(struct store **store_pointer)
 {
+    struct store *store = *store_pointer;
+    if (store == NULL)
+        return;
+    *store_pointer = NULL;
     for (unsigned i = 0; store->shards != NULL && i < store->options.shards; i++)
         shard_free(&store->shards[i]);
     while (store->queue != NULL) {
@@ -137,7 +141,7 @@ static void release(struct store *store)
     free(store);
 }
 
-struct store *store_open(const struct store_options *options, struct xy_buf *error)
+struct store *store_prepare(const struct store_options *options, struct xy_buf *error)
 {
     xy_assert(options->shards > 0 && options->shards <= STORE_SHARDS_MAX && options->env != NULL);
     struct store *store = calloc(1, sizeof(*store));
@@ -154,13 +158,21 @@ struct store *store_open(const struct store_options *options, struct xy_buf *err
     pthread_cond_init(&store->commit_wake, &monotonic);
     pthread_cond_init(&store->checkpoint_wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (open_files(store, options->data_dir, error) && recovery_run(store, error) &&
-        make_shards(store, error)) {
+    if (open_files(store, options->data_dir, error))
+        return store;
+    store_release(&store);
+    return NULL;
+}
+
+struct store *store_open(const struct store_options *options, struct xy_buf *error)
+{
+    struct store *store = store_prepare(options, error);
+    if (store != NULL && recovery_run(store, error) && store_make_shards(store, error)) {
         space_refresh(store);
         if (start_threads(store, error))
             return store;
     }
-    release(store);
+    store_release(&store);
     return NULL;
 }
 
@@ -180,8 +192,7 @@ void store_close(struct store **store_pointer)
     /* Without room the log keeps what the tables could not take, and the next open replays it. */
     if (!store_failed(store))
         (void)checkpoint_final(store);
-    release(store);
-    *store_pointer = NULL;
+    store_release(store_pointer);
 }
 
 void store_crash(struct store **store_pointer)
@@ -194,8 +205,7 @@ void store_crash(struct store **store_pointer)
         stop_checkpoint_thread(store);
         stop_commit_thread(store);
     }
-    release(store);
-    *store_pointer = NULL;
+    store_release(store_pointer);
 }
 
 struct store_shard *store_shard(struct store *store, unsigned shard)

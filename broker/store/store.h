@@ -49,6 +49,8 @@ enum store_table {
     STORE_TABLE_COUNT
 };
 
+const char *store_table_name(enum store_table table); /* also what LMDB knows it by */
+
 /* Publish ids. An id of the form PREFIX:N (N decimal, no leading zeros, fits 64 bits) belongs to a stream that counts
  * up: only its newest number is kept, under PREFIX, for at least STORE_DEDUP_STREAM_KEEP_US. Any other id is kept whole,
  * with STORE_DEDUP_WHOLE as its number, for at least STORE_DEDUP_KEEP_US. Checkpoints forget older ones. */

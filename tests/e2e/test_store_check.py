@@ -1,0 +1,100 @@
+"""`xylemd --check-store`: says whether the data of a stopped broker are sound, and what is wrong if not."""
+
+import os
+import random
+import subprocess
+
+import pytest
+
+import harness
+import pubsub
+from harness import DOMAIN
+from pubsub import create, publish, subscribe
+
+PAGE = 4096
+
+
+def check(broker):
+    """(exit status, lines printed)"""
+    run = subprocess.run(
+        [harness.program("xylemd"), "--config", broker.config_file, "--check-store"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return run.returncode, run.stdout.splitlines()
+
+
+def work(broker, connect, items=30):
+    alice = connect(broker, "alice", "desk")
+    create(alice, "states", max_items="5")
+    bob = connect(broker, "bob", "reader")
+    subscribe(bob, "states", "bob@" + DOMAIN, **{pubsub.DELIVERY + "mode": "at-least-once"})
+    bob.drop()
+    for n in range(items):
+        publish(alice, "states", str(n), f"the state number {n}")
+    alice.send(f"<message to='bob@{DOMAIN}' type='chat'><body>kept</body></message>")
+    alice.ok("get", "<ping xmlns='urn:xmpp:ping'/>", DOMAIN)
+    alice.drop()
+
+
+def test_sound_after_stop_and_after_kill(broker, connect):
+    work(broker, connect)
+    broker.kill()
+    status, lines = check(broker)
+    assert status == 0 and lines[-1].endswith("sound"), lines
+    assert not lines[-1].startswith("0 entries")
+    broker.start()
+    broker.stop()
+    status, lines = check(broker)
+    assert status == 0 and len(lines) == 1, lines
+
+
+def test_in_use(broker):
+    status, lines = check(broker)
+    assert status == 1 and "is in use by process" in lines[0]
+
+
+def test_no_store(make_broker):
+    broker = make_broker(users={})
+    status, lines = check(broker)
+    assert status == 1 and lines[0].startswith("there is no store in")
+    assert os.listdir(broker.data_dir) == []
+
+
+def test_damaged_log(broker, connect):
+    work(broker, connect)
+    broker.kill()
+    path = os.path.join(broker.data_dir, "log.mdb")
+    with open(path, "r+b") as file:
+        data = file.read()
+        assert b"the state number 29" in data
+        file.seek(0)
+        file.write(data.replace(b"the state number 29", b"the state number 92"))
+    status, lines = check(broker)
+    assert status == 1
+    assert any(line.startswith("log: entry") and "checksum" in line for line in lines), lines
+    assert lines[-1].endswith("damaged")
+
+
+@pytest.mark.parametrize("name", ["tables.mdb", "log.mdb"])
+def test_pages_of_garbage(broker, connect, name):
+    """LMDB trusts its pages, so reading them may end the check: it must still end, soon, and say so."""
+    work(broker, connect)
+    broker.stop()
+    path = os.path.join(broker.data_dir, name)
+    with open(path, "rb") as file:
+        whole = file.read()
+    chance, damaged = random.Random(name), 0
+    for _ in range(12):
+        page = chance.randrange(2, len(whole) // PAGE)
+        with open(path, "wb") as file:
+            file.write(whole[: page * PAGE] + chance.randbytes(PAGE) + whole[(page + 1) * PAGE :])
+        status, lines = check(broker)
+        assert status in (0, 1) and lines
+        damaged += status
+    assert damaged > 0 or name == "log.mdb"
+    with open(path, "wb") as file:
+        file.write(whole)
+    assert check(broker)[0] == 0
