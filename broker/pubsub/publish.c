@@ -6,6 +6,7 @@
  * once, unless earlier events of the node still wait. */
 #include "broker/pubsub/publish.h"
 
+#include "broker/pubsub/headers.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
@@ -83,12 +84,15 @@ static struct xy_str serialise_item(struct call *call, const struct xy_elem *ite
     xy_buf_lit(out, "<item");
     xy_xml_attr(out, "id", xy_elem_attr(item, "id"));
     xy_xml_attr(out, "publisher", call->who);
-    const struct xy_elem *payload = xy_elem_first(item);
+    const struct xy_elem *payload, *headers;
+    (void)item_parts(item, &payload, &headers); /* checked */
     if (payload == NULL) {
         xy_buf_lit(out, "/>");
     } else {
         xy_buf_char(out, '>');
         xy_xml_write(out, payload, XY_STR(NS_PUBSUB_EVENT));
+        if (headers != NULL)
+            xy_xml_write(out, headers, XY_STR(NS_PUBSUB_EVENT));
         xy_buf_lit(out, "</item>");
     }
     if (xy_buf_failed(out))

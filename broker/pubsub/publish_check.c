@@ -3,6 +3,7 @@
 #include "broker/pubsub/publish.h"
 
 #include "broker/config.h"
+#include "broker/pubsub/headers.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
 #include "core/xml/writer.h"
@@ -99,14 +100,15 @@ static bool fail_payload(struct call *call, const char *app, const char *text)
 static bool check_payload(struct call *call, const struct xy_elem *item)
 {
     const struct node_config *config = &call->node->config;
-    const struct xy_elem *payload = xy_elem_first(item);
+    const struct xy_elem *payload, *headers;
+    if (!item_parts(item, &payload, &headers))
+        return fail_payload(call, "invalid-payload",
+                            "an item has exactly one payload element, and behind it <headers/> at most");
     if (payload == NULL && xy_str_trim(xy_elem_text(item, call->arena)).len > 0)
         return fail_payload(call, "invalid-payload", "a payload is an element; wrap text in one");
     if (payload == NULL && config->deliver_payloads)
         return fail_payload(call, "payload-required",
                             "this node carries payloads: put one element into <item/>");
-    if (payload != NULL && xy_elem_next(payload) != NULL)
-        return fail_payload(call, "invalid-payload", "an item has exactly one payload element");
     if (payload != NULL && config->type.len > 0 && !xy_str_eq(payload->ns, config->type))
         return fail_payload(call, "invalid-payload", "the payload is not of the node's type (pubsub#type)");
     if (xy_elem_attr(item, "id").len > ITEM_ID_MAX) {
