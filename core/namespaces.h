@@ -22,6 +22,7 @@
 #define NS_STANZA_ID                "urn:xmpp:sid:0"
 #define NS_DELAY                    "urn:xmpp:delay"
 #define NS_HINTS                    "urn:xmpp:hints"
+#define NS_CSI                      "urn:xmpp:csi:0"
 #define NS_CARBONS                  "urn:xmpp:carbons:2"
 #define NS_FORWARD                  "urn:xmpp:forward:0"
 #define NS_MUC_USER                 "http://jabber.org/protocol/muc#user"

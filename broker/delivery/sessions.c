@@ -59,27 +59,40 @@ void session_send_message(struct shard *shard, struct session_ref session, struc
     shard_mail(shard, session.shard, on_send_message, &mail, sizeof(mail));
 }
 
+static void on_send_presence(struct shard *shard, void *payload)
+{
+    struct stanza_mail *mail = payload;
+    shard->session_calls->send_presence(shard, mail->session, &mail->bytes);
+    xy_bytes_unref(&mail->bytes);
+}
+
+void session_send_presence(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
+{
+    struct stanza_mail mail = { session, *stanza };
+    xy_assert(*stanza != NULL && session_ref_present(session));
+    *stanza = NULL;
+    shard_mail(shard, session.shard, on_send_presence, &mail, sizeof(mail));
+}
+
 struct offer_mail {
     struct session_ref session;
-    struct xy_bytes *bytes;
-    session_offer_fn *done;
-    void *ctx;
+    struct session_offer offer;
 };
 
 static void on_offer(struct shard *shard, void *payload)
 {
     struct offer_mail *mail = payload;
-    enum session_verdict verdict = shard->session_calls->offer(shard, mail->session, &mail->bytes);
-    xy_bytes_unref(&mail->bytes);
-    mail->done(shard, verdict, mail->ctx);
+    struct session_offer *offer = &mail->offer;
+    enum session_verdict verdict = shard->session_calls->offer(shard, mail->session, offer);
+    xy_bytes_unref(&offer->stanza);
+    if (verdict != SESSION_WAITS)
+        offer->done(shard, verdict, offer->ctx);
 }
 
-void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
-                   session_offer_fn *done, void *ctx)
+void session_offer(struct shard *shard, struct session_ref session, const struct session_offer *offer)
 {
-    struct offer_mail mail = { session, *stanza, done, ctx };
-    xy_assert(*stanza != NULL && session_ref_present(session));
-    *stanza = NULL;
+    struct offer_mail mail = { session, *offer };
+    xy_assert(offer->stanza != NULL && session_ref_present(session));
     shard_mail(shard, session.shard, on_offer, &mail, sizeof(mail));
 }
 

@@ -20,12 +20,28 @@ void session_send(struct shard *shard, struct session_ref session, struct xy_byt
 void session_send_message(struct shard *shard, struct session_ref session, struct xy_bytes *bare,
                           struct xy_bytes **stanza, uint64_t mailbox_seq);
 
+/* Presence: a session that does not keep up, or said that nobody looks (XEP-0352), gets only the newest of each sender. */
+void session_send_presence(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
+
 /* Offer a stanza whose sender wants to know when it cannot be taken (IQ to a full JID). `done` runs on the session's
- * shard, exactly once; ctx travels with it. */
-enum session_verdict { SESSION_TOOK, SESSION_GONE, SESSION_FULL };
+ * shard, exactly once; ctx travels with it. `patient`: where the outbox is full the answer may take some seconds, until
+ * there is room; the sender is braked by what it has under way. A sender that others wait for must not be: two that fill
+ * each other would both stop reading. */
+enum session_verdict {
+    SESSION_TOOK,
+    SESSION_GONE,
+    SESSION_FULL,
+    SESSION_WAITS, /* of session_calls.offer only: it keeps `done` and will call it */
+};
 typedef void session_offer_fn(struct shard *shard, enum session_verdict verdict, void *ctx);
-void session_offer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
-                   session_offer_fn *done, void *ctx);
+struct session_offer {
+    struct xy_bytes *stanza;
+    session_offer_fn *done;
+    void *ctx;
+    bool patient;
+};
+/* Takes the stanza. */
+void session_offer(struct shard *shard, struct session_ref session, const struct session_offer *offer);
 
 /* The answer to address_bind: `jid` is the full JID (NULL data: refused with `error`). Copied. */
 void session_bound(struct shard *shard, struct session_ref session, struct xy_jid jid,
@@ -51,7 +67,9 @@ struct session_calls {
     void (*send)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
     void (*send_message)(struct shard *shard, struct session_ref session, struct xy_str bare,
                          struct xy_bytes **stanza, uint64_t mailbox_seq);
-    enum session_verdict (*offer)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
+    void (*send_presence)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
+    enum session_verdict (*offer)(struct shard *shard, struct session_ref session,
+                                  struct session_offer *offer); /* nulls offer->stanza when it was taken */
     void (*bound)(struct shard *shard, struct session_ref session, struct xy_jid jid,
                   const struct xy_error *error);
     void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error,

@@ -39,9 +39,11 @@ static void iq_to_resource(struct address *address, struct request **request)
         iq_unavailable(address->shard, request);
         return;
     }
-    struct request *moved = *request;
+    struct session_offer offer = {
+        .stanza = bytes, .done = iq_offered, .ctx = *request, .patient = !(*request)->awaited
+    };
     *request = NULL;
-    session_offer(address->shard, resource->session, &bytes, iq_offered, moved);
+    session_offer(address->shard, resource->session, &offer);
 }
 
 /* 8.5.2.1.3: the broker answers on behalf of the account. Strangers learn nothing, not even that it exists. */

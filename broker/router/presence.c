@@ -11,7 +11,7 @@
 static void send_copy(struct shard *shard, const struct resource *to, struct xy_bytes *bytes)
 {
     struct xy_bytes *copy = xy_bytes_ref(bytes);
-    session_send(shard, to->session, &copy);
+    session_send_presence(shard, to->session, &copy);
 }
 
 static void broadcast(struct address *address, struct xy_bytes *bytes)
@@ -144,7 +144,7 @@ static void probe(struct address *address, const struct request *request)
         bool meant = xy_jid_is_bare(stanza->to) || xy_str_eq(xy_jid_resource(stanza->to), r->name);
         if (meant && r->presence) {
             struct xy_bytes *copy = xy_bytes_ref(r->presence);
-            session_send(address->shard, request->origin, &copy);
+            session_send_presence(address->shard, request->origin, &copy);
         }
     }
 }

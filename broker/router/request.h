@@ -13,6 +13,7 @@ struct request {
     struct xy_stanza stanza;   /* `from` is stamped: the sender's full JID */
     struct session_ref origin; /* who sent it; SESSION_NONE: the broker itself */
     uint32_t inbound;          /* number to report as handled; 0: the sender does not count */
+    bool awaited;              /* others wait for its sender to read: it must not be made to wait itself */
     bool copied;               /* other sessions of its account want copies (XEP-0280) */
     bool assured;              /* origin has XEP-0198: commit before delivery (section 6 of the design) */
 };

@@ -131,6 +131,7 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
     }
     request->assured = session->sm != NULL;
     request->copied = session->copied;
+    request->awaited = waiting_brakes(session);
     if (event->verdict == XY_STANZA_OK)
         router_route(shard, &request);
     else
@@ -162,6 +163,14 @@ static void on_request(struct session *session, const struct xy_stream_event *ev
 static void on_ack(struct session *session, const struct xy_stream_event *event)
 {
     outbox_acked(session, event->h);
+}
+
+/* XEP-0352: nobody looks at what the client gets, or somebody does again. */
+static void on_client_state(struct session *session, const struct xy_stream_event *event)
+{
+    session->inactive = !event->active;
+    if (event->active && session->waiting)
+        waiting_room(session);
 }
 
 /* --- the end of a stream ------------------------------------------------------------------------------------------ */
@@ -215,6 +224,7 @@ static event_fn *const event_table[] = {
     [XY_STREAM_EVENT_STANZA] = on_stanza,
     [XY_STREAM_EVENT_SM_REQUEST] = on_request,
     [XY_STREAM_EVENT_SM_ACK] = on_ack,
+    [XY_STREAM_EVENT_CLIENT_STATE] = on_client_state,
     [XY_STREAM_EVENT_CLOSED] = on_closed,
     [XY_STREAM_EVENT_FAILED] = on_failed,
 };

@@ -45,6 +45,8 @@ bool outbox_push(struct session *session, struct xy_bytes **bytes, enum entry_ki
                  uint64_t seq)
 {
     xy_assert(*bytes != NULL && seq <= ENTRY_SEQ_MASK);
+    if (session->inactive && session->waiting && kind != ENTRY_STANZA)
+        waiting_presence_first(session);
     struct xy_sm_entry entry = { .bytes = *bytes,
                                  .claim = claim,
                                  .aux = (uint64_t)kind << ENTRY_KIND_SHIFT | seq };
@@ -171,6 +173,8 @@ void outbox_acked(struct session *session, uint32_t h)
     settling_flush(&settling);
     claims_tell(session);
     claims_room(session);
+    if (session->waiting)
+        waiting_room(session);
     if (xy_sm_unacked(&sm->counters) > 0) /* sent since our <r/>: it may need another */
         outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
 }
@@ -304,6 +308,8 @@ void outbox_flush(struct session *session)
         outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
     if (session->claims_waiting > 0)
         claims_room(session);
+    if (session->waiting)
+        waiting_room(session);
     if (session->held)
         session_input_resume(session);
 }

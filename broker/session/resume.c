@@ -249,7 +249,7 @@ static void bring(struct shard *shard, struct parcel *parcel)
     }
     session->link = parcel->link;
     session->stream = parcel->stream;
-    session->asleep = session->held = false;
+    session->asleep = session->held = session->inactive = false; /* XEP-0352 5.2 */
     session->blocked_us = 0;
     session->last_input_us = xy_now_us(shard->env);
     not_asked(session->sm);

@@ -138,6 +138,8 @@ void session_end(struct session *session)
     xy_list_remove(&session->dirty);
     claims_tell(session);
     claims_release(session);
+    if (session->waiting)
+        waiting_end(session);
     outbox_return_all(session);
     if (was == SESSION_BOUND || was == SESSION_DETACHED) {
         address_unbind(shard, session->ref, xy_jid_bare(session->jid));
@@ -341,6 +343,8 @@ static void call_send(struct shard *shard, struct session_ref ref, struct xy_byt
     struct session *session = session_find(shard, ref);
     if (session == NULL || session->state < SESSION_BOUND)
         return;
+    if (session->inactive && session->waiting)
+        waiting_presence_first(session);
     if (outbox_twice_full(session))
         outbox_flush(session);
     if (session->state == SESSION_ENDED)
@@ -367,16 +371,31 @@ static void call_send_message(struct shard *shard, struct session_ref ref, struc
     address_returned(shard, bare, ref, mailbox_seq, stanza);
 }
 
-static enum session_verdict call_offer(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
+static void call_send_presence(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
+{
+    struct session *session = session_find(shard, ref);
+    if (session == NULL || session->state < SESSION_BOUND)
+        return;
+    if ((session->inactive || outbox_full(session)) && waiting_presence(session, stanza))
+        return;
+    call_send(shard, ref, stanza);
+}
+
+static enum session_verdict call_offer(struct shard *shard, struct session_ref ref,
+                                       struct session_offer *offer)
 {
     struct session *session = session_find(shard, ref);
     if (session == NULL || session->state < SESSION_BOUND)
         return SESSION_GONE;
-    if (outbox_full(session)) {
-        stat_add(shard, outbox_full, 1);
-        return SESSION_FULL;
-    }
-    return outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0) ? SESSION_TOOK : SESSION_FULL;
+    if (session->inactive && session->waiting)
+        waiting_presence_first(session);
+    bool full = outbox_full(session) || waiting_brakes(session);
+    if (!full && outbox_push(session, &offer->stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0))
+        return SESSION_TOOK;
+    if (full && offer->patient && waiting_offer(session, &offer->stanza, offer->done, offer->ctx))
+        return SESSION_WAITS;
+    stat_add(shard, outbox_full, 1);
+    return SESSION_FULL;
 }
 
 static void call_bound(struct shard *shard, struct session_ref ref, struct xy_jid jid,
@@ -449,6 +468,7 @@ static void call_copied(struct shard *shard, struct session_ref ref, bool copied
 static const struct session_calls calls_of_rooms = {
     .send = call_send,
     .send_message = call_send_message,
+    .send_presence = call_send_presence,
     .offer = call_offer,
     .bound = call_bound,
     .close = call_close,

@@ -5,6 +5,7 @@
  *   login.c      authentication and resource binding
  *   external.c   whom a client's certificate names (XEP-0178)
  *   outbox.c     what waits to be sent: rendering, flushing, XEP-0198 settlement
+ *   waiting.c    IQs of braked senders, and the newest presence, in front of a full outbox
  *   claims.c     at-least-once subscriptions this session holds
  *   resume.c     XEP-0198 enable, detach, resume, expiry */
 #pragma once
@@ -25,6 +26,10 @@
 #define SESSION_REQUEST_EVERY      32u             /* stanzas sent between two <r/> */
 #define SESSION_PACE_US            (100u * 1000u)  /* idle time until an <r/> */
 #define SESSION_ACK_DELAY_US       (1000u * 1000u) /* an <r/> is answered after this at the latest */
+#define SESSION_PATIENCE_US        (5000u * 1000u) /* an IQ waits for room in a full outbox */
+#define SESSION_OFFERS_MAX         256u            /* such IQs of all senders */
+#define SESSION_OFFERS_BYTES_MAX   (1u << 20)
+#define SESSION_PRESENCE_MAX       256u /* senders whose newest presence is kept */
 #define SESSION_CLAIMS_MAX         100000u
 #define SESSION_SUBID_MAX          64u
 
@@ -110,6 +115,7 @@ struct session {
     struct session_sm *sm; /* NULL: not enabled */
     struct xy_sm_queue queue;
     struct xy_sm_queue limbo; /* without XEP-0198: given to the link, not yet taken by the kernel */
+    struct waiting *waiting;  /* NULL: nothing waits for room */
     struct claim *claims;
     uint32_t claims_count, claims_cap, claims_free, claims_dirty, claims_waiting;
     uint32_t inflight;           /* stanzas of the peer not yet handled */
@@ -123,7 +129,8 @@ struct session {
     bool held; /* we do not read: the peer has too much under way */
     bool asleep;
     bool login_local;
-    bool copied; /* other sessions of the account want copies of what it sends */
+    bool inactive; /* the client said so (XEP-0352) */
+    bool copied;   /* other sessions of the account want copies of what it sends */
 };
 
 struct slot {
@@ -195,6 +202,15 @@ void outbox_writable(struct session *session);
 void outbox_return_limbo(struct session *session); /* the link is gone: nobody knows what of it arrived */
 void outbox_return_all(struct session *session); /* the session is over: what was not handed over goes back */
 void outbox_pace(struct session *session);
+
+/* waiting.c; but for the first three only when session->waiting is set */
+bool waiting_brakes(const struct session *session); /* senders of IQs wait for it */
+/* Until there is room, or patience ends: `done` hears. false: too much waits already, or memory is short. */
+bool waiting_offer(struct session *session, struct xy_bytes **bytes, session_offer_fn *done, void *ctx);
+bool waiting_presence(struct session *session, struct xy_bytes **bytes);
+void waiting_presence_first(struct session *session); /* something else is about to be sent */
+void waiting_room(struct session *session);           /* there may be room again */
+void waiting_end(struct session *session);            /* the session is over */
 
 /* claims.c */
 void claims_acked(struct session *session, uint32_t claim, uint64_t seq);

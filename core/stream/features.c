@@ -74,6 +74,7 @@ void stream_write_server_features(struct xy_stream *s)
         xy_buf_lit(out, "<bind xmlns='" NS_BIND "'/><session xmlns='" NS_SESSION "'><optional/></session>");
         if (s->sm_offered)
             xy_buf_lit(out, "<sm xmlns='" NS_SM "'/>");
+        xy_buf_lit(out, "<csi xmlns='" NS_CSI "'/>");
         write_limits(s,
                      s->options->stanza_bytes_max ? s->options->stanza_bytes_max : XY_STANZA_BYTES_DEFAULT);
     } else {

@@ -257,6 +257,16 @@ static void answer_here(struct xy_stream *s, struct xy_stream_event *event)
         write_reply(s, reply);
 }
 
+/* XEP-0352: whether somebody looks at what the client gets. */
+static bool on_client_state(struct xy_stream *s, const struct xy_elem *elem, struct xy_stream_event *event)
+{
+    event->active = xy_str_is(elem->name, "active");
+    if (!event->active && !xy_str_is(elem->name, "inactive"))
+        return stream_fail_misplaced(s, event, elem);
+    event->kind = XY_STREAM_EVENT_CLIENT_STATE;
+    return true;
+}
+
 static bool on_bound(struct xy_stream *s, struct xy_xml_event *xml, struct xy_stream_event *event)
 {
     if (xy_str_is(xml->elem->ns, NS_SM)) {
@@ -266,6 +276,8 @@ static bool on_bound(struct xy_stream *s, struct xy_xml_event *xml, struct xy_st
             return refuse_sm(s, event, XY_UNEXPECTED_REQUEST);
         return stream_sm_element(s, xml->elem, event);
     }
+    if (xy_str_is(xml->elem->ns, NS_CSI))
+        return on_client_state(s, xml->elem, event);
     if (!stream_stanza(s, xml, event) || event->kind != XY_STREAM_EVENT_STANZA)
         return true;
     answer_here(s, event);

@@ -50,8 +50,9 @@ enum xy_stream_event_kind {
     XY_STREAM_EVENT_SM_RESUME,     /* server: answer with xy_stream_sm_resumed or xy_stream_sm_failed */
     XY_STREAM_EVENT_READY,         /* client: bound or resumed */
     XY_STREAM_EVENT_STANZA,
-    XY_STREAM_EVENT_SM_REQUEST, /* <r/>: answer with <a/> */
-    XY_STREAM_EVENT_SM_ACK,     /* <a h=''/> */
+    XY_STREAM_EVENT_SM_REQUEST,   /* <r/>: answer with <a/> */
+    XY_STREAM_EVENT_SM_ACK,       /* <a h=''/> */
+    XY_STREAM_EVENT_CLIENT_STATE, /* server: XEP-0352, `active` */
     XY_STREAM_EVENT_CLOSED, /* the peer's </stream>: send what remains, xy_stream_close, close the connection
                              */
     XY_STREAM_EVENT_FAILED, /* over; our error and </stream> are queued if ours to say */
@@ -111,6 +112,8 @@ struct xy_stream_event {
         location; /* READY: where to reconnect; FAILED with see-other-host: where to go. Absent: not said */
     uint64_t peer_bytes_max; /* READY: XEP-0478; 0: not said */
     uint32_t peer_idle_seconds;
+
+    bool active; /* CLIENT_STATE */
 
     /* FAILED, SASL_FAILED */
     enum xy_stream_failure failure;

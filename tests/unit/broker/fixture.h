@@ -118,12 +118,12 @@ static void fixture_send_message(struct shard *shard, struct session_ref session
 }
 
 static enum session_verdict fixture_offer(struct shard *shard, struct session_ref session,
-                                          struct xy_bytes **stanza)
+                                          struct session_offer *offer)
 {
     assert_int_equal(shard->index, session.shard);
     if (fixture_now->offers == SESSION_TOOK) {
-        fixture_record(session, SENT, xy_bytes_view(*stanza), 0);
-        xy_bytes_unref(stanza);
+        fixture_record(session, SENT, xy_bytes_view(offer->stanza), 0);
+        xy_bytes_unref(&offer->stanza);
     }
     return fixture_now->offers;
 }
@@ -162,6 +162,7 @@ static void fixture_copied(struct shard *shard, struct session_ref session, bool
 static const struct session_calls fixture_calls = {
     .send = fixture_send,
     .send_message = fixture_send_message,
+    .send_presence = fixture_send,
     .offer = fixture_offer,
     .bound = fixture_bound,
     .close = fixture_close,

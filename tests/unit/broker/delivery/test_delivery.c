@@ -50,11 +50,16 @@ static void call_send_message(struct shard *shard, struct session_ref session, s
     xy_bytes_unref(stanza); /* taken */
 }
 
-static enum session_verdict call_offer(struct shard *shard, struct session_ref session,
-                                       struct xy_bytes **stanza)
+static void call_send_presence(struct shard *shard, struct session_ref session, struct xy_bytes **stanza)
 {
-    line(shard, "offer", session, (*stanza)->len, 0, 0);
-    return SESSION_FULL;
+    line(shard, "presence", session, (*stanza)->len, 0, 0);
+}
+
+static enum session_verdict call_offer(struct shard *shard, struct session_ref session,
+                                       struct session_offer *offer)
+{
+    line(shard, "offer", session, offer->stanza->len, offer->patient, 0);
+    return offer->patient ? SESSION_WAITS : SESSION_FULL;
 }
 
 static void call_bound(struct shard *shard, struct session_ref session, struct xy_jid jid,
@@ -110,9 +115,10 @@ static void call_detach(struct shard *shard, struct session_ref session, uint32_
     line(shard, "detach", session, claim, 0, 0);
 }
 
-static const struct session_calls calls = { call_send,   call_send_message, call_offer,  call_bound,
-                                            call_close,  call_handled,      call_copied, call_publish,
-                                            call_notify, call_attach,       call_one,    call_detach };
+static const struct session_calls calls = { call_send,    call_send_message, call_send_presence, call_offer,
+                                            call_bound,   call_close,        call_handled,       call_copied,
+                                            call_publish, call_notify,       call_attach,        call_one,
+                                            call_detach };
 
 /* --- owners --------------------------------------------------------------------------------------------------------- */
 
@@ -271,7 +277,14 @@ static void test_stanzas(void **state)
     bytes = xy_bytes_new(XY_STR("<message/>"));
     session_send_message(at(0), session, bare, &bytes, 44);
     bytes = xy_bytes_new(XY_STR("<iq/>"));
-    session_offer(at(0), session, &bytes, on_offered, &heard);
+    session_offer(at(0), session,
+                  &(struct session_offer){ .stanza = bytes, .done = on_offered, .ctx = &heard });
+    bytes = xy_bytes_new(XY_STR("<iq/>"));
+    struct session_offer patient = { .stanza = bytes, .done = on_offered, .ctx = &heard, .patient = true };
+    session_offer(at(0), session, &patient); /* waits: `done` is the session's to call */
+    bytes = xy_bytes_new(XY_STR("<presence/>"));
+    session_send_presence(at(0), session, &bytes);
+    assert_null(bytes);
     session_handled(at(0), session, 5);
     session_handled(at(0), session, 0);      /* nobody counts */
     session_handled(at(0), SESSION_NONE, 5); /* the broker itself */
@@ -281,7 +294,8 @@ static void test_stanzas(void **state)
     char expected[400];
     (void)snprintf(expected, sizeof(expected),
                    "2:send 4.9 10 0 0\n2:message 4.9 10 18 44\n2:offer 4.9 5 0 0\n2:offered 4.9 %d 1 0\n"
-                   "2:handled 4.9 5 0 0\n2:copied 4.9 1 0 0\n2:close 4.9 %d 4 0\n",
+                   "2:offer 4.9 5 1 0\n2:presence 4.9 11 0 0\n2:handled 4.9 5 0 0\n2:copied 4.9 1 0 "
+                   "0\n2:close 4.9 %d 4 0\n",
                    SESSION_FULL, XY_STREAM_CONFLICT);
     assert_lines(expected);
     assert_int_equal(atomic_load(&bare->refs), 1);

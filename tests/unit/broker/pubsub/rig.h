@@ -125,9 +125,9 @@ static void rig_on_message(struct shard *shard, struct session_ref session, stru
 }
 
 static enum session_verdict rig_on_offer(struct shard *shard, struct session_ref session,
-                                         struct xy_bytes **stanza)
+                                         struct session_offer *offer)
 {
-    rig_on_send(shard, session, stanza);
+    rig_on_send(shard, session, &offer->stanza);
     return SESSION_TOOK;
 }
 
@@ -214,6 +214,7 @@ static void rig_on_copied(struct shard *shard, struct session_ref session, bool 
 static const struct session_calls rig_calls = {
     .send = rig_on_send,
     .send_message = rig_on_message,
+    .send_presence = rig_on_send,
     .offer = rig_on_offer,
     .bound = rig_on_bound,
     .close = rig_on_close,

@@ -256,7 +256,7 @@ static void test_events_are_dropped_when_full(void **state)
     rig_free(&rig);
 }
 
-/* Messages wait in the mailbox and arrive all, in order, once there is room; an IQ is told to try again. */
+/* Messages wait in the mailbox and arrive all, in order, once there is room; an IQ that waited in vain is told to try again. */
 static void test_messages_wait_when_full(void **state)
 {
     (void)state;
@@ -271,6 +271,8 @@ static void test_messages_wait_when_full(void **state)
     }
     assert_true(rig_stat(rig, outbox_full) > 0);
     wire_say(romeo, "<iq type='get' id='v' to='" JULIET "/a'><query xmlns='jabber:iq:version'/></iq>");
+    assert_lacks(wire_heard(romeo), "<iq");
+    rig_sleep(rig, SESSION_PATIENCE_US);
     assert_heard(romeo, "resource-constraint");
     wire_accept(juliet);
     for (unsigned i = 0; i < 10; i++)

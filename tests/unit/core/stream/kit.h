@@ -54,9 +54,9 @@ static inline void kit_log_str(struct xy_buf *log, const char *name, struct xy_s
 static inline void kit_log(struct xy_buf *log, struct xy_stream_event *e)
 {
     static const char *const names[] = {
-        "?",           "OPENED",        "STARTTLS", "KEYS",      "PASSWORD",  "EXTERNAL",
-        "SASL_FAILED", "AUTHENTICATED", "BIND",     "SM_ENABLE", "SM_RESUME", "READY",
-        "STANZA",      "SM_REQUEST",    "SM_ACK",   "CLOSED",    "FAILED",
+        "?",           "OPENED",        "STARTTLS", "KEYS",         "PASSWORD",  "EXTERNAL",
+        "SASL_FAILED", "AUTHENTICATED", "BIND",     "SM_ENABLE",    "SM_RESUME", "READY",
+        "STANZA",      "SM_REQUEST",    "SM_ACK",   "CLIENT_STATE", "CLOSED",    "FAILED",
     };
     xy_buf_str(log, xy_str(names[e->kind]));
     kit_log_str(log, "to", e->to);
@@ -87,6 +87,8 @@ static inline void kit_log(struct xy_buf *log, struct xy_stream_event *e)
         xy_xml_write(log, e->stanza.elem, XY_STR(NS_CLIENT));
         xy_arena_free(&e->stanza.arena);
     }
+    if (e->active)
+        xy_buf_lit(log, " active");
     xy_buf_char(log, '\n');
 }
 

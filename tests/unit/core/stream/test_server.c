@@ -133,7 +133,7 @@ static void test_features(void **state)
     assert_non_null(strstr(r.out.data,
                            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
                            "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>"
-                           "<sm xmlns='urn:xmpp:sm:3'/>"
+                           "<sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/>"
                            "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>20000</max-bytes>"
                            "<idle-seconds>600</idle-seconds></limits></stream:features>"));
     run_end(&r);
@@ -369,6 +369,23 @@ static void test_bound(void **state)
     run_end(&r);
 }
 
+/* XEP-0352 */
+static void test_client_state(void **state)
+{
+    (void)state;
+    struct run r = { 0 };
+    run_start(&r);
+    feed(&r, XY_STR(BOUND), false);
+    xy_buf_reset(&r.server.log);
+    feed(&r, XY_STR("<inactive xmlns='urn:xmpp:csi:0'/><active xmlns='urn:xmpp:csi:0'/>"), true);
+    assert_int_equal(r.out.len, 0);
+    assert_int_equal(r.server.stanzas, 0);
+    assert_str(xy_buf_view(&r.server.log), "CLIENT_STATE\nCLIENT_STATE active\n");
+    run_end(&r);
+    check(BOUND "<asleep xmlns='urn:xmpp:csi:0'/>", STREAM_ERROR("unsupported-stanza-type"), true);
+    check(KIT_HEADER "<active xmlns='urn:xmpp:csi:0'/>", STREAM_ERROR("unsupported-stanza-type"), true);
+}
+
 /* Case 16: what is advertised is what is enforced, before and after authentication. */
 static void test_stanza_size(void **state)
 {
@@ -538,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_bind),
         cmocka_unit_test(test_bind_limits),
         cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_client_state),
         cmocka_unit_test(test_stanza_size),
         cmocka_unit_test(test_stream_management),
         cmocka_unit_test(test_answer_is_counted),
