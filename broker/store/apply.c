@@ -150,10 +150,14 @@ static void node_purge(const ProtobufCMessage *message, struct xy_str packed, co
     const Xylem__Store__V1__NodePurge *node = (const void *)message;
     struct key from, to;
     key_of_node(&from, node->node);
-    if (node->seq == UINT64_MAX)
-        del_prefix(sink, STORE_ITEMS, key_view(&from));
-    else
-        sink->del_range(sink->ctx, STORE_ITEMS, key_view(&from), key_of_item(&to, node->node, node->seq + 1));
+    static const enum store_table ranges[] = { STORE_ITEMS, STORE_QUEUE };
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        if (node->seq == UINT64_MAX)
+            del_prefix(sink, ranges[i], key_view(&from));
+        else
+            sink->del_range(sink->ctx, ranges[i], key_view(&from),
+                            key_of_item(&to, node->node, node->seq + 1));
+    }
 }
 
 static void dedup_put(const Xylem__Store__V1__ItemPut *item, const struct apply_sink *sink)
@@ -254,6 +258,34 @@ static void affiliation_put(const ProtobufCMessage *message, struct xy_str packe
         put(sink, STORE_AFFILIATIONS, key_view(&key), xy_str(affiliation->affiliation));
 }
 
+static void queue_state(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__QueueState *state = (const void *)message;
+    struct key key;
+    char value[13];
+    bool even = state->n_attempts == state->n_seq && state->n_not_before_us == state->n_seq &&
+                state->n_parked == state->n_seq;
+    for (size_t i = 0; even && i < state->n_seq; i++) {
+        be32_put(value, state->attempts[i]);
+        value[4] = state->parked[i] ? 1 : 0;
+        be64_put(value + 5, state->not_before_us[i]);
+        put(sink, STORE_QUEUE, key_of_item(&key, state->node, state->seq[i]), xy_str_n(value, sizeof(value)));
+    }
+    for (size_t i = 0; i < state->n_ended; i++)
+        del(sink, STORE_QUEUE, key_of_item(&key, state->node, state->ended[i]));
+}
+
+bool store_queue_value(struct xy_str value, uint32_t *attempts, bool *parked, uint64_t *not_before_us)
+{
+    if (value.len != 13)
+        return false;
+    *attempts = be32_get(value.data);
+    *parked = value.data[4] != 0;
+    *not_before_us = be64_get(value.data + 5);
+    return true;
+}
+
 static struct xy_str key_of_session(struct key *key, ProtobufCBinaryData id)
 {
     key->len = 0;
@@ -327,6 +359,7 @@ static const struct record_type {
                                      subscription_remove },
     [RECORD_CURSOR_MOVE] = { &xylem__store__v1__cursor_move__descriptor, cursor_move },
     [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
+    [RECORD_QUEUE_STATE] = { &xylem__store__v1__queue_state__descriptor, queue_state },
     [RECORD_SESSION_PUT] = { &xylem__store__v1__session_put__descriptor, session_put },
     [RECORD_SESSION_REMOVE] = { &xylem__store__v1__session_remove__descriptor, session_remove },
     [RECORD_SESSION_IN] = { &xylem__store__v1__session_in__descriptor, session_in },

@@ -44,7 +44,7 @@ enum store_table {
     STORE_SESSIONS,   /* session id(16) -> SessionPut */
     STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
     STORE_CLAIMS,     /* node number(4) -> what a subscription has neither acknowledged nor plainly owes */
-    STORE_QUEUE,      /* node seq -> state of an item of a queue that is not plainly ready */
+    STORE_QUEUE,      /* node seq -> store_queue_value: an item of a queue that is not plainly ready */
     STORE_EXPIRY,     /* what ends by itself, by its time */
     STORE_TABLE_COUNT
 };
@@ -66,6 +66,9 @@ struct store_dedup store_dedup_parse(struct xy_str publish_id);
 /* What STORE_DEDUP holds: number(8) time_us(8), as the table's other integers, and the bitmap of numbers seen before it
  * as ItemPut.publish_seen had it. false: not such a value. */
 bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen);
+
+/* What STORE_QUEUE holds: attempts(4) parked(1) not_before_us(8). false: not such a value. */
+bool store_queue_value(struct xy_str value, uint32_t *attempts, bool *parked, uint64_t *not_before_us);
 
 /* Sessions that may be resumed. STORE_SESSION_IN has, per session, one row numbered 0 (all stanzas up to `handled` are
  * handled, answers to those up to `answered` were acknowledged) and one per stanza handled beyond that. Rows that row 0
@@ -106,6 +109,7 @@ enum store_record {
     RECORD_SESSION_REMOVE,
     RECORD_SESSION_IN,
     RECORD_SESSION_OUT,
+    RECORD_QUEUE_STATE = 23,
     RECORD_COUNT = 28 /* above every number in use */
 };
 

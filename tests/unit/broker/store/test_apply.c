@@ -260,6 +260,73 @@ static void test_publish_ids(void **state)
 
 /* --- replay -------------------------------------------------------------------------------------------------------- */
 
+/* --- states of queue items ------------------------------------------------------------------------------------------- */
+
+static void queue_state(struct memtable *mem, uint64_t node, uint64_t seq, uint32_t attempts, bool parked)
+{
+    Xylem__Store__V1__QueueState put = XYLEM__STORE__V1__QUEUE_STATE__INIT;
+    protobuf_c_boolean is_parked = parked;
+    uint64_t not_before_us = 77;
+    put.node = node;
+    put.n_seq = put.n_attempts = put.n_not_before_us = put.n_parked = 1;
+    put.seq = &seq;
+    put.attempts = &attempts;
+    put.not_before_us = &not_before_us;
+    put.parked = &is_parked;
+    apply(mem, RECORD_QUEUE_STATE, &put.base);
+}
+
+static void queue_ended(struct memtable *mem, uint64_t node, uint64_t seq)
+{
+    Xylem__Store__V1__QueueState ended = XYLEM__STORE__V1__QUEUE_STATE__INIT;
+    ended.node = node;
+    ended.n_ended = 1;
+    ended.ended = &seq;
+    apply(mem, RECORD_QUEUE_STATE, &ended.base);
+}
+
+static void test_queue_states(void **state)
+{
+    (void)state;
+    struct memtable *mem = memtable_new();
+    uint32_t attempts;
+    uint64_t not_before_us;
+    bool parked;
+    queue_state(mem, 5, 1, 3, false);
+    queue_state(mem, 5, 1, 4, true); /* the newest counts */
+    assert_true(store_queue_value(only_value(mem, STORE_QUEUE), &attempts, &parked, &not_before_us));
+    assert_int_equal(attempts, 4);
+    assert_true(parked);
+    assert_int_equal(not_before_us, 77);
+    assert_false(store_queue_value(XY_STR("short"), &attempts, &parked, &not_before_us));
+    queue_ended(mem, 5, 1);
+    queue_ended(mem, 5, 1);
+    assert_int_equal(count(mem, STORE_QUEUE), 0);
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        queue_state(mem, 5, seq, 1, false);
+    queue_state(mem, 6, 1, 1, false);
+    Xylem__Store__V1__NodePurge purge = XYLEM__STORE__V1__NODE_PURGE__INIT;
+    purge.node = 5;
+    purge.seq = 3;
+    apply(mem, RECORD_NODE_PURGE, &purge.base);
+    assert_int_equal(count(mem, STORE_QUEUE), 2);
+    Xylem__Store__V1__NodeRemove remove = XYLEM__STORE__V1__NODE_REMOVE__INIT;
+    remove.node = 5;
+    remove.name = (char[]){ "jobs" };
+    apply(mem, RECORD_NODE_REMOVE, &remove.base);
+    assert_int_equal(count(mem, STORE_QUEUE), 1);
+    Xylem__Store__V1__QueueState uneven = XYLEM__STORE__V1__QUEUE_STATE__INIT;
+    uint64_t seq = 9;
+    uneven.node = 6;
+    uneven.n_seq = 1;
+    uneven.seq = &seq;
+    apply(mem, RECORD_QUEUE_STATE, &uneven.base); /* malformed: nothing */
+    assert_int_equal(count(mem, STORE_QUEUE), 1);
+    memtable_free(&mem);
+}
+
+/* --- again and again -------------------------------------------------------------------------------------------------- */
+
 enum { HISTORY = 400 };
 
 static void random_record(struct memtable *mem, unsigned step)
@@ -273,7 +340,13 @@ static void random_record(struct memtable *mem, unsigned step)
     remove.n_seq = keep.n_seq = 1;
     remove.seq = keep.seq = &a;
     purge.seq = a / 2;
-    switch (next_random(&seed) % 8) {
+    switch (next_random(&seed) % 10) {
+    case 8:
+        queue_state(mem, 1, a, (uint32_t)b, b % 2 == 0);
+        break;
+    case 9:
+        queue_ended(mem, 1, a);
+        break;
     case 0:
         apply(mem, RECORD_ITEM_REMOVE, &remove.base);
         break;
@@ -328,7 +401,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_subscription_keys), cmocka_unit_test(test_items),
         cmocka_unit_test(test_node_remove),       cmocka_unit_test(test_mailbox),
-        cmocka_unit_test(test_publish_ids),       cmocka_unit_test(test_any_suffix_again),
+        cmocka_unit_test(test_publish_ids),       cmocka_unit_test(test_queue_states),
+        cmocka_unit_test(test_any_suffix_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
