@@ -191,7 +191,7 @@ static bool load(struct xy_spool *s, const char *folder, char *error, size_t siz
         return false;
     }
     s->first = s->segments_count ? s->segments[0].first : 1;
-    size_t at;
+    size_t at = 0;
     for (size_t i = 0; i < s->segments_count; i++) {
         struct xy_spool_segment *segment = &s->segments[i];
         bool newest = i + 1 == s->segments_count;
