@@ -5,7 +5,8 @@ Every round lets the workloads work for a random time, crashes the broker, and s
 --power by a power cut under its disk that drops everything unflushed (`drop`) or keeps a random, torn part (`tear`).
 At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
-usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both] [--lying-disk] [--workloads A,B]
+usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --no-crash] [--lying-disk]
+       [--workloads A,B]
        (XYLEM_BIN: the programs; XYLEM_TEST_SHARDS: as in the end-to-end tests; exit code 77: not possible here)
 """
 
@@ -25,12 +26,13 @@ import disk as power  # noqa: E402
 import workload  # noqa: E402
 from workload_changes import Changes  # noqa: E402
 from workload_items import Items  # noqa: E402
-from workload_messages import Messages  # noqa: E402
+from workload_messages import Links, Messages  # noqa: E402
 
 SKIPPED = 77
-WORKLOADS = (Items, Messages, Changes)
+WORKLOADS = (Items, Messages, Links, Changes)
 CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
 CUT_WAIT_S = 0.3
+NO_CRASH_S = 0.5
 LYING_S = 1
 LYING_SETTLE_S = 5  # what a lying disk lost does not come, however long one waits
 # Room for what a round may bring, and checkpoints often enough to be hit by crashes.
@@ -56,10 +58,22 @@ class Kill:
         assert status is None, f"xylemd ended by itself with {status}:\n{self.broker.log()}"
         self.broker.kill()
 
-    def restore(self):
-        pass
+    def start(self):
+        self.broker.start()
 
     def close(self):
+        pass
+
+
+class NoCrash(Kill):
+    """The broker lives on: what its workloads do to their connections is all that happens."""
+
+    label = "no crash"
+
+    def crash(self, _number):
+        time.sleep(NO_CRASH_S)
+
+    def start(self):
         pass
 
 
@@ -92,10 +106,11 @@ class PowerCut(Kill):
         assert status in (1, -signal.SIGKILL), f"xylemd ended with {status}:\n{self.broker.log()}"
         self.disk.shut_down()
 
-    def restore(self):
+    def start(self):
         if self.lying:
             self.disk.command("honest")
         self.disk.restore()
+        super().start()
 
     def close(self):
         print("disk:", ", ".join(f"{key} {value}" for key, value in self.disk.figures().items()))
@@ -105,7 +120,7 @@ class PowerCut(Kill):
 def make_crash(broker, arguments):
     chance = random.Random(f"crash {arguments.seed}")
     if arguments.power is None:
-        return Kill(broker, chance)
+        return (NoCrash if arguments.no_crash else Kill)(broker, chance)
     modes = ("drop", "tear") if arguments.power == "both" else (arguments.power,)
     return PowerCut(broker, chance, modes, arguments.lying_disk)
 
@@ -122,8 +137,7 @@ def rounds_of(broker, crash, workloads, rounds, chance):
         time.sleep(chance.uniform(0.0, 0.1))
         broker.config["store"].update(chance.choice(STORES))
         broker.write_config()
-        crash.restore()
-        broker.start()
+        crash.start()
         for each in workloads:
             each.after_start(number)
 
@@ -188,6 +202,7 @@ def main():
     parser.add_argument("--long-rounds", type=int)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("XYLEM_CRASH_SEED", "1")))
     parser.add_argument("--power", choices=("drop", "tear", "both"))
+    parser.add_argument("--no-crash", action="store_true", help="the broker lives; only connections are cut")
     parser.add_argument("--lying-disk", action="store_true", help="a fault planted: every workload must notice it")
     parser.add_argument("--workloads")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ import raw
 from workload import Actor, Verdict, Workload
 
 NODES = [f"changes-{n}" for n in range(6)]
-OTHERS = ("bob", "carol", "dave")
+OTHERS = ("erin", "frank", "grace")  # who get affiliations; nobody logs in as them, notices go nowhere
 RESOURCES = ("r0", "r1", "r2")
 ITEMS = ("a", "b", "c", "d")
 ACCOUNTS = [f"account{n}" for n in range(4)]
