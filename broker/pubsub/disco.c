@@ -1,6 +1,7 @@
 /* What the service and its nodes say of themselves (XEP-0030), with a node's meta-data. XEP-0060 5.1 - 5.5; called
  * through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/expiry.h"
 
 #include "core/time.h"
 
@@ -170,6 +171,8 @@ void disco_items_node(struct call *call)
             continue;
         }
         const struct item *item = xy_container_of(link, const struct item, retained_link);
+        if (expiry_over(call->node, item, xy_wall_us(call->shard->env)))
+            continue;
         struct xy_elem *elem = xy_elem_add(call->arena, query, "item", NS_DISCO_ITEMS);
         xy_elem_set(call->arena, elem, "jid", call->pubsub->service);
         xy_elem_set(call->arena, elem, "name", item->id);

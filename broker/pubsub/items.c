@@ -1,6 +1,7 @@
 /* Retrieving items: all, the newest, by id, or by pages (XEP-0059). XEP-0060 6.5; called through the table of pubsub.c.
  * Items come oldest first. An answer is bounded; what did not fit is said by result set management. */
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/expiry.h"
 
 #include "core/base/assert.h"
 #include "core/xml/parser.h"
@@ -60,6 +61,7 @@ struct selection {
     bool rsm;           /* asked for */
     bool cut;           /* more than fits: say so */
     size_t first_index; /* of the first entry among all */
+    size_t total;
 };
 
 /* All retained ones, oldest first, in the call's arena. */
@@ -67,10 +69,13 @@ static const struct item **all_items(struct call *call, size_t *count)
 {
     const struct item_index *index = &call->node->items;
     const struct item **all = xy_arena_alloc(call->arena, (index->retained_count + 1) * sizeof(*all));
+    uint64_t now_us = xy_wall_us(call->shard->env);
     *count = 0;
     for (const struct xy_list *link = index->retained.next; all != NULL && link != &index->retained;
-         link = link->next)
-        all[(*count)++] = xy_container_of(link, const struct item, retained_link);
+         link = link->next) {
+        all[*count] = xy_container_of(link, const struct item, retained_link);
+        *count += !expiry_over(call->node, all[*count], now_us);
+    }
     return all;
 }
 
@@ -142,11 +147,12 @@ static bool select_ids(struct call *call, struct selection *selection)
         if (!xy_elem_is(e, "item", NS_PUBSUB))
             continue;
         const struct item *entry = index_find_id(&call->node->items, xy_elem_attr(e, "id"));
-        if (entry != NULL)
+        if (entry != NULL && !expiry_over(call->node, entry, xy_wall_us(call->shard->env)))
             entries[count++] = entry;
     }
     selection->entries = entries;
     selection->count = count;
+    selection->total = call->node->items.retained_count;
     return true;
 }
 
@@ -173,6 +179,7 @@ static bool select_items(struct call *call, struct selection *selection)
     if (xy_elem_child(call->action, "item", NS_PUBSUB) != NULL)
         return select_ids(call, selection);
     selection->entries = all_items(call, &selection->count);
+    selection->total = selection->count;
     return set != NULL ? select_page(call, set, selection) : select_newest(call, selection);
 }
 
@@ -232,7 +239,7 @@ static void add_rsm(struct call *call, struct xy_elem *pubsub, const struct sele
                          selection->entries[selection->count - 1]->id);
     }
     xy_elem_add_text(call->arena, xy_elem_add(call->arena, set, "count", NS_RSM),
-                     xy_arena_printf(call->arena, "%zu", call->node->items.retained_count));
+                     xy_arena_printf(call->arena, "%zu", selection->total));
 }
 
 void items_get(struct call *call)

@@ -1,6 +1,7 @@
 /* Nodes from the store: a node is read when it is first asked for, with its affiliations, subscriptions, cursors and the
  * index of its items; bodies stay in the store. Called by node_get. */
-#include "broker/pubsub/node.h"
+#include "broker/pubsub/expiry.h"
+#include "broker/pubsub/retention.h"
 
 #include <stdlib.h>
 
@@ -104,7 +105,23 @@ struct cursors {
     size_t count;
     size_t passed; /* those below the item at hand */
     struct xy_buf lost;
+    uint64_t now_us;
+    struct evicted expired;
 };
+
+/* Expired while nobody looked: it does not come back, unless it is owed. */
+static void load_expired(struct cursors *cursors, uint64_t seq, bool owed)
+{
+    struct evicted *expired = &cursors->expired;
+    if (owed)
+        expired->unretained[expired->unretained_count++] = seq;
+    else
+        expired->removed[expired->removed_count++] = seq;
+    if (expired->unretained_count < EVICTED_MAX && expired->removed_count < EVICTED_MAX)
+        return;
+    record_items_expired(cursors->node, expired);
+    expired->removed_count = expired->unretained_count = 0;
+}
 
 static void load_item(void *ctx, struct xy_str key, struct xy_str value)
 {
@@ -121,12 +138,19 @@ static void load_item(void *ctx, struct xy_str key, struct xy_str value)
     while (cursors->passed < cursors->count && cursors->cursor[cursors->passed] < put->seq)
         cursors->passed++;
     uint32_t pending = (uint32_t)cursors->passed;
+    bool expired = retained && expiry_passed(node, put->time_us, cursors->now_us);
+    if (expired) {
+        load_expired(cursors, put->seq, pending > 0);
+        retained = false;
+    }
     if (retained) { /* an overwritten item cannot still be retained; be safe against a store that says so */
         struct item *same = index_find_id(&node->items, xy_str(put->id));
         if (same != NULL)
             (void)index_unretain(&node->items, same);
     }
-    if (!retained && pending == 0)
+    if (expired && pending == 0)
+        ; /* recorded already */
+    else if (!retained && pending == 0)
         xy_buf_add(&cursors->lost, &put->seq,
                    sizeof(put->seq)); /* its last acknowledgement beat its removal */
     else
@@ -146,7 +170,7 @@ static int by_value(const void *a, const void *b)
 /* Items after subscriptions: how many are owed an item follows from the cursors, counted in one pass over both. */
 static void load_items(struct node *node)
 {
-    struct cursors cursors = { .node = node };
+    struct cursors cursors = { .node = node, .now_us = xy_wall_us(node->pubsub->shard->env) };
     cursors.cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
     if (cursors.cursor == NULL)
         return;
@@ -162,6 +186,7 @@ static void load_items(struct node *node)
         memcpy(&seq, cursors.lost.data + i, sizeof(seq));
         record_item_freed(node, seq);
     }
+    record_items_expired(node, &cursors.expired);
     xy_buf_free(&cursors.lost);
     free(cursors.cursor);
 }
@@ -220,6 +245,8 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
         scan(pubsub, STORE_CURSORS, node_key(node), load_cursor, node);
         load_items(node);
         settle(node);
+        expiry_load(node);
+        expiry_look(node);
     }
     xylem__store__v1__node_put__free_unpacked(put, NULL);
     return node;

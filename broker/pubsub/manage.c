@@ -1,5 +1,6 @@
 /* Nodes for their owners: create, configure, delete, purge. XEP-0060 8.1 - 8.5; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/expiry.h"
 #include "broker/pubsub/retention.h"
 #include "core/base/assert.h"
 
@@ -167,6 +168,7 @@ void configure_set(struct call *call)
     record_node(node);
     retention_trim(node);
     backlog_configured(node);
+    expiry_look(node);
     subscriptions_recheck(node);
     if (node->config.notify_config)
         notify_configured(call);
@@ -226,6 +228,7 @@ void delete_node(struct call *call)
     struct node *node = call->node;
     struct pubsub *pubsub = call->pubsub;
     end_all(node);
+    expiry_forget(node);
     record_node_remove(node);
     pubsub->deleted_ticket = node->ticket;
     if (node->config.notify_delete)

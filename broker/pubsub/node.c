@@ -1,6 +1,6 @@
 /* Nodes, affiliations, subscribers and subscriptions in memory: making, finding and freeing them. Records are written by
  * record.c, what is stored is read by load.c. Called by every handler. */
-#include "broker/pubsub/node.h"
+#include "broker/pubsub/expiry.h"
 
 #include <stdlib.h>
 
@@ -79,6 +79,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
     node->routes_stale = UINT64_MAX;
     xy_list_init(&node->dirty_link);
     backlog_init(node);
+    expiry_init(node);
     for (size_t i = 0; i < sizeof(node->key); i++)
         node->key[i] = (unsigned char)(number >> (8 * (7 - i)));
     node->affiliations = xy_table_new(pubsub->hash_seed);
@@ -114,6 +115,7 @@ void node_unlist(struct node *node)
     xy_table_remove(pubsub->by_number, xy_str_n((const char *)node->key, sizeof(node->key)));
     xy_list_remove(&node->dirty_link);
     backlog_stop(node);
+    shard_timer_cancel(pubsub->shard, &node->expiry);
     node->moved = NULL;
     node->gone = true;
 }
@@ -167,6 +169,7 @@ void node_free(struct node **node_pointer)
     if (node->items.ids != NULL)
         index_free(&node->items);
     backlog_free(node);
+    shard_timer_cancel(node->pubsub->shard, &node->expiry);
     dedup_free(&node->dedup);
     xy_buf_free(&node->freed);
     options_free(node_options, &node->config);

@@ -109,7 +109,9 @@ struct node {
     uint32_t durable_count;
     struct item_index items;
     struct backlog backlog;
-    struct dedup *dedup;    /* NULL until a publish-id was seen */
+    struct shard_timer expiry; /* of the oldest item */
+    uint64_t look_s;     /* wall time under which the store knows that the node has to be looked at; 0: not */
+    struct dedup *dedup; /* NULL until a publish-id was seen */
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
     struct xy_list dirty_link;
@@ -139,6 +141,8 @@ struct pubsub {
     struct xy_xml_parser *parser;
     struct route *gathered; /* while routes are rebuilt */
     size_t gathered_cap;
+    struct shard_timer sweep; /* nodes that have to be looked at, expiry.c */
+    struct xy_buf sweep_from; /* key of the next row; empty: the first */
     struct pubsub_stats stats;
 };
 
@@ -195,6 +199,9 @@ void record_subscription_remove(struct node *node, const struct subscription *su
 void record_cursor(struct node *node, const struct subscription *subscription);
 void record_items_removed(struct node *node, uint64_t *seqs, size_t count);
 void record_items_unretained(struct node *node, uint64_t *seqs, size_t count);
+/* Lazily: */
+struct evicted;
+void record_items_expired(struct node *node, struct evicted *evicted);
 /* Lazily, once for all nodes that have something: */
 void record_item_freed(void *node, uint64_t seq);
 void record_cursor_moved(struct node *node, struct subscription *subscription);

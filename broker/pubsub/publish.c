@@ -6,6 +6,7 @@
  * once, unless earlier events of the node still wait. */
 #include "broker/pubsub/publish.h"
 
+#include "broker/pubsub/expiry.h"
 #include "broker/pubsub/headers.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
@@ -173,6 +174,7 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
     backlog_published(node);
     node_remember_event(node, item, event);
     append(call, publication, item, bytes, &evicted, nth == 0);
+    expiry_published(node);
     routes_deliver_after(node, &event, node->next_seq - 1);
     return true;
 }

@@ -7,6 +7,7 @@
 
 #include "broker/config.h"
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/expiry.h"
 #include "broker/router/module.h"
 #include "core/base/assert.h"
 #include "core/xml/parser.h"
@@ -235,6 +236,7 @@ bool pubsub_init(struct shard *shard)
         pubsub_free(shard);
         return false;
     }
+    expiry_start(pubsub);
     router_add_service(shard, pubsub->service, on_stanza);
     delivery_set_owner(shard, &claim_owner);
     address_set_watch_handler(shard, routes_on_watch);
@@ -252,6 +254,7 @@ void pubsub_free(struct shard *shard)
         node_unlist(node);
         node_free(&node);
     }
+    expiry_stop(pubsub);
     quota_free(pubsub);
     xy_table_free(&pubsub->nodes);
     xy_table_free(&pubsub->by_number);

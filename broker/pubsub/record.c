@@ -1,6 +1,8 @@
 /* Records about nodes: every durable change of broker/pubsub is appended here. Cursor moves and items that the last
  * subscriber acknowledged are gathered and appended once per node and turn, lazily: nobody waits for them. */
 #include "broker/pubsub/node.h"
+#include "broker/pubsub/retention.h"
+#include "broker/shard/stats.h"
 
 #include "core/base/assert.h"
 
@@ -112,6 +114,22 @@ void record_items_unretained(struct node *node, uint64_t *seqs, size_t count)
 }
 
 /* --- what can wait ------------------------------------------------------------------------------------------------- */
+
+void record_items_expired(struct node *node, struct evicted *evicted)
+{
+    Xylem__Store__V1__ItemRemove remove = XYLEM__STORE__V1__ITEM_REMOVE__INIT;
+    Xylem__Store__V1__ItemUnretain unretain = XYLEM__STORE__V1__ITEM_UNRETAIN__INIT;
+    stat_add(node->pubsub->shard, items_expired, evicted->removed_count + evicted->unretained_count);
+    remove.node = unretain.node = node->number;
+    remove.n_seq = evicted->removed_count;
+    remove.seq = evicted->removed;
+    unretain.n_seq = evicted->unretained_count;
+    unretain.seq = evicted->unretained;
+    if (remove.n_seq > 0)
+        (void)store_append_lazy(node->pubsub->shard->store, RECORD_ITEM_REMOVE, &remove.base);
+    if (unretain.n_seq > 0)
+        (void)store_append_lazy(node->pubsub->shard->store, RECORD_ITEM_UNRETAIN, &unretain.base);
+}
 
 #define FREED_MAX 4096u /* items per record */
 

@@ -1,7 +1,7 @@
 /* Who gets an event: per shard a vector of live routes, rebuilt at the first event after something changed, and what the
  * owners of subscribers' addresses tell us about their sessions. A publish costs one mail per shard that has routes,
  * whatever their number. Called by publish and by everything that notifies. */
-#include "broker/pubsub/node.h"
+#include "broker/pubsub/expiry.h"
 
 #include <stdlib.h>
 
@@ -157,7 +157,8 @@ void routes_watch(struct subscriber *subscriber)
 void routes_send_last(struct node *node, const struct reached *reached)
 {
     struct item *item = index_newest(&node->items);
-    if (item == NULL || item->seq > node->delivered_seq)
+    if (item == NULL || item->seq > node->delivered_seq ||
+        expiry_over(node, item, xy_wall_us(node->pubsub->shard->env)))
         return; /* none, or one that is about to be delivered to all */
     struct event *event;
     if (event_of_entry(node, item, true, &event) == ITEM_READ)

@@ -339,6 +339,29 @@ static void session_out(const ProtobufCMessage *message, struct xy_str packed, c
     put(sink, STORE_SESSION_IN, key_view(&key), packed);
 }
 
+static struct xy_str key_of_look(struct key *key, uint64_t second, uint64_t node)
+{
+    key->len = 0;
+    key_u64(key, second);
+    key_u64(key, node);
+    return key_view(key);
+}
+
+static void node_look(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__NodeLook *look = (const void *)message;
+    struct key key;
+    if (look->was_s != 0)
+        del(sink, STORE_EXPIRY, key_of_look(&key, look->was_s, look->node));
+    if (look->due_s == 0) {
+        del(sink, STORE_EXPIRY, key_of_look(&key, UINT64_MAX, look->node));
+        return;
+    }
+    put(sink, STORE_EXPIRY, key_of_look(&key, look->due_s, look->node), xy_str(look->name));
+    put_u64(sink, STORE_EXPIRY, key_of_look(&key, UINT64_MAX, look->node), look->due_s);
+}
+
 static const struct record_type {
     const ProtobufCMessageDescriptor *descriptor;
     void (*apply)(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink);
@@ -360,6 +383,7 @@ static const struct record_type {
     [RECORD_CURSOR_MOVE] = { &xylem__store__v1__cursor_move__descriptor, cursor_move },
     [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
     [RECORD_QUEUE_STATE] = { &xylem__store__v1__queue_state__descriptor, queue_state },
+    [RECORD_NODE_LOOK] = { &xylem__store__v1__node_look__descriptor, node_look },
     [RECORD_SESSION_PUT] = { &xylem__store__v1__session_put__descriptor, session_put },
     [RECORD_SESSION_REMOVE] = { &xylem__store__v1__session_remove__descriptor, session_remove },
     [RECORD_SESSION_IN] = { &xylem__store__v1__session_in__descriptor, session_in },

@@ -45,7 +45,7 @@ enum store_table {
     STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
     STORE_CLAIMS,     /* node number(4) -> what a subscription has neither acknowledged nor plainly owes */
     STORE_QUEUE,      /* node seq -> store_queue_value: an item of a queue that is not plainly ready */
-    STORE_EXPIRY,     /* what ends by itself, by its time */
+    STORE_EXPIRY,     /* second node -> node name: look at the node then; UINT64_MAX node -> that second (8 bytes) */
     STORE_TABLE_COUNT
 };
 
@@ -105,6 +105,7 @@ enum store_record {
     RECORD_SUBSCRIPTION_REMOVE,
     RECORD_CURSOR_MOVE,
     RECORD_AFFILIATION_PUT,
+    RECORD_NODE_LOOK = 26,
     RECORD_SESSION_PUT = 15,
     RECORD_SESSION_REMOVE,
     RECORD_SESSION_IN,

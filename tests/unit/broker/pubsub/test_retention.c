@@ -1,6 +1,8 @@
 /* What a node retains and what it refuses: bytes, numbers, overflow=reject, full backlogs. */
 #include "rig.h"
 
+#include "broker/shard/stats.h"
+
 #define ALICE                       "alice@example.org/a"
 #define BOB                         "bob@example.org/b"
 #define FIELD(name, value)          "<field var='" name "'><value>" value "</value></field>"
@@ -168,6 +170,196 @@ static void every_backlog_has_its_own_bound(void **state)
     }
 }
 
+#define SECONDS(n) ((n)*1000000ull)
+
+static void wait_s(struct rig *rig, uint64_t seconds)
+{
+    rig->now_us += SECONDS(seconds);
+    rig_run(rig);
+}
+
+static uint64_t expired(struct rig *rig)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < rig->shards; i++)
+        sum += atomic_load(&rig_shard(rig, i)->stats->items_expired);
+    return sum;
+}
+
+/* Rows of STORE_EXPIRY by time, of all shards. */
+static size_t rows(struct rig *rig)
+{
+    struct xy_arena *arena = xy_arena_new();
+    struct store_entry entries[64];
+    bool more;
+    size_t count = 0;
+    (void)store_step_checkpoint(rig->store);
+    size_t all =
+        store_scan_tables(rig->store, STORE_EXPIRY, XY_STR(""), XY_STR(""), arena, entries, 64, &more);
+    for (size_t i = 0; i < all; i++)
+        count += (unsigned char)entries[i].key.data[0] != 0xff;
+    xy_arena_free(&arena);
+    return count;
+}
+
+static void items_expire(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set",
+                 CREATE(FIELD("pubsub#max_items", "max") FIELD("pubsub#item_expire", "60")));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    wait_s(rig, 30);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("2"));
+    assert_ids(rig, "12");
+    assert_int_equal(rows(rig), 1);
+    wait_s(rig, 25);
+    assert_ids(rig, "12");
+    wait_s(rig, 8);
+    assert_int_equal(items(rig)->retained_count, 1); /* gone without anybody asking */
+    assert_ids(rig, "2");
+    wait_s(rig, 40);
+    assert_int_equal(items(rig)->live, 0);
+    assert_int_equal(expired(rig), 2);
+    wait_s(rig, 10);
+    assert_int_equal(rows(rig), 0); /* nothing to look for any more */
+    assert_int_equal(rig_node(rig, "n")->look_s, 0);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("3"));
+    assert_int_equal(rows(rig), 1);
+    (void)rig_ok(rig, ALICE, "set", OWNER("<delete node='n'/>"));
+    assert_int_equal(rows(rig), 0);
+}
+
+/* Between expiring and the timer: nobody sees it. */
+static void expired_items_are_not_shown(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", CREATE(FIELD("pubsub#item_expire", "60")));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    rig_node(rig, "n")->expiry.due_us = UINT64_MAX; /* it comes late */
+    rig->now_us += SECONDS(61);
+    const char *answer = rig_ok(rig, ALICE, "get", PUBSUB("<items node='n'/>"));
+    assert_null(strstr(answer, "<item "));
+    answer = rig_ok(rig, ALICE, "get", PUBSUB("<items node='n'><item id='1'/></items>"));
+    assert_null(strstr(answer, "<item "));
+    answer = rig_ok(rig, ALICE, "get", "<query xmlns='" NS_DISCO_ITEMS "' node='n'/>");
+    assert_null(strstr(answer, "<item "));
+}
+
+static void expired_and_owed_stays_owed(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", CREATE(FIELD("pubsub#item_expire", "60")));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/slow", ""));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    wait_s(rig, 70);
+    assert_ids(rig, "");
+    assert_int_equal(index_find(items(rig), 1)->pending, 1);
+    assert_false(index_find(items(rig), 1)->retained);
+    for (unsigned crash = 0; crash < 2; crash++) {
+        rig_restart(rig, crash != 0);
+        assert_ids(rig, "");
+        assert_int_equal(index_find(items(rig), 1)->pending, 1);
+    }
+    (void)rig_ok(rig, BOB, "set", PUBSUB("<unsubscribe node='n' jid='bob@example.org/slow'/>"));
+    assert_int_equal(items(rig)->live, 0);
+    rig_restart(rig, false);
+    assert_int_equal(items(rig)->live, 0);
+}
+
+/* The broker was down, or the node was not in memory: what expired meanwhile does not come back, and goes from the store
+ * although nobody asks for the node. */
+static void expiry_of_unloaded_nodes(void **state)
+{
+    struct rig *rig = *state;
+    struct xy_arena *arena = xy_arena_new();
+    struct store_entry entries[8];
+    bool more;
+    (void)rig_ok(rig, ALICE, "set",
+                 CREATE(FIELD("pubsub#max_items", "max") FIELD("pubsub#item_expire", "60")));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/slow", ""));
+    for (unsigned i = 0; i < 5; i++)
+        (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    (void)rig_ok(rig, BOB, "set", PUBSUB("<unsubscribe node='n' jid='bob@example.org/slow'/>"));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("2"));
+    rig_restart(rig, true);
+    wait_s(rig, 50);
+    (void)store_step_checkpoint(rig->store);
+    assert_int_equal(
+        store_scan_tables(rig->store, STORE_ITEMS, XY_STR(""), XY_STR(""), arena, entries, 8, &more), 2);
+    wait_s(rig, 20);
+    (void)store_step_checkpoint(rig->store);
+    assert_int_equal(
+        store_scan_tables(rig->store, STORE_ITEMS, XY_STR(""), XY_STR(""), arena, entries, 8, &more), 0);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("3"));
+    rig_stop(rig, true);
+    rig->now_us += SECONDS(3600);
+    rig->seen_count = 0;
+    rig_start(rig);
+    assert_ids(rig, "");
+    assert_int_equal(rig_node(rig, "n")->next_seq, 8);
+    xy_arena_free(&arena);
+}
+
+/* Several nodes; one that is deleted while its row is stored does no harm. */
+static void many_nodes_expire(void **state)
+{
+    struct rig *rig = *state;
+    char xml[1024];
+    for (unsigned i = 0; i < 50; i++) {
+        (void)snprintf(xml, sizeof(xml),
+                       PUBSUB("<create node='m%u'/><configure><x xmlns='jabber:x:data' type='submit'>" FIELD(
+                           "pubsub#item_expire", "%u") "</x></configure>"),
+                       i, 1000 + i % 7);
+        (void)rig_ok(rig, ALICE, "set", xml);
+        (void)snprintf(xml, sizeof(xml),
+                       PUBSUB("<publish node='m%u'><item id='1'><e xmlns='urn:e'/></item></publish>"), i);
+        (void)rig_ok(rig, ALICE, "set", xml);
+    }
+    assert_int_equal(rows(rig), 50);
+    rig_restart(rig, false);
+    wait_s(rig, 1);
+    for (unsigned i = 0; i < rig->shards; i++)
+        assert_int_equal(rig_shard(rig, i)->pubsub->stats.nodes, 0); /* nobody needed one yet */
+    wait_s(rig, 1000);
+    wait_s(rig, 20);
+    wait_s(rig, 120);
+    assert_int_equal(rows(rig), 0);
+    assert_int_equal(expired(rig), 50);
+    for (unsigned i = 0; i < rig->shards; i++)
+        assert_int_equal(rig_shard(rig, i)->pubsub->stats.items, 0);
+}
+
+static void expiry_by_configuration(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", CREATE(""));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    wait_s(rig, 100);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("2"));
+    (void)rig_ok(rig, ALICE, "set", CONFIGURE(FIELD("pubsub#item_expire", "60")));
+    assert_ids(rig, "2");
+    (void)rig_ok(rig, ALICE, "set", CONFIGURE(FIELD("pubsub#item_expire", "max")));
+    wait_s(rig, 100);
+    assert_ids(rig, "2");
+}
+
+/* What is owed too long is given up also where the node is not in memory. */
+static void backlog_age_of_unloaded_nodes(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", CREATE(FIELD("pubsub#max_items", "1")));
+    (void)rig_ok(rig, BOB, "set",
+                 SUBSCRIBE("bob@example.org/slow", DELIVERY_FIELD("max_backlog_age", "100")));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("2"));
+    rig_restart(rig, true);
+    wait_s(rig, 103);
+    wait_s(rig, 3);
+    wait_s(rig, 3);
+    unsigned owner = shard_owner(rig_shard(rig, 0), XY_STR("n"));
+    assert_int_equal(rig_shard(rig, owner)->pubsub->stats.skipped, 2);
+}
+
 static int setup_one(void **state)
 {
     *state = rig_new(1);
@@ -199,6 +391,13 @@ int main(void)
         BOTH(reject_while_a_backlog_is_full),
         BOTH(reject_while_a_backlog_is_old),
         BOTH(every_backlog_has_its_own_bound),
+        BOTH(items_expire),
+        BOTH(expired_items_are_not_shown),
+        BOTH(expired_and_owed_stays_owed),
+        BOTH(expiry_of_unloaded_nodes),
+        BOTH(many_nodes_expire),
+        BOTH(expiry_by_configuration),
+        BOTH(backlog_age_of_unloaded_nodes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,6 +70,33 @@ static struct xy_str only_value(const struct memtable *mem, enum store_table tab
     return memtable_value(memtable_seek(mem, table, XY_STR_NONE));
 }
 
+/* When to look at a node: one row by time, one by node, and both move together however often it is applied. */
+static void test_node_look(void **state)
+{
+    (void)state;
+    struct memtable *mem = memtable_new();
+    Xylem__Store__V1__NodeLook first = XYLEM__STORE__V1__NODE_LOOK__INIT, next = first, last = first;
+    first.node = next.node = last.node = 5;
+    first.name = next.name = last.name = (char[]){ "news" };
+    first.due_s = next.was_s = 1000;
+    next.due_s = last.was_s = 2000;
+    apply(mem, RECORD_NODE_LOOK, &first.base);
+    for (unsigned again = 0; again < 2; again++) {
+        apply(mem, RECORD_NODE_LOOK, &first.base);
+        apply(mem, RECORD_NODE_LOOK, &next.base);
+        assert_int_equal(count(mem, STORE_EXPIRY), 2);
+        const struct tree_entry *row = memtable_seek(mem, STORE_EXPIRY, XY_STR_NONE);
+        assert_memory_equal(memtable_key(row).data, "\0\0\0\0\0\0\x07\xd0\0\0\0\0\0\0\0\x05", 16);
+        assert_true(xy_str_is(memtable_value(row), "news"));
+        row = memtable_next(row);
+        assert_memory_equal(memtable_key(row).data, "\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\x05", 16);
+        assert_memory_equal(memtable_value(row).data, "\0\0\0\0\0\0\x07\xd0", 8);
+    }
+    apply(mem, RECORD_NODE_LOOK, &last.base);
+    assert_int_equal(count(mem, STORE_EXPIRY), 0);
+    memtable_free(&mem);
+}
+
 static void test_subscription_keys(void **state)
 {
     (void)state;
@@ -402,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_subscription_keys), cmocka_unit_test(test_items),
         cmocka_unit_test(test_node_remove),       cmocka_unit_test(test_mailbox),
         cmocka_unit_test(test_publish_ids),       cmocka_unit_test(test_queue_states),
+        cmocka_unit_test(test_node_look),
         cmocka_unit_test(test_any_suffix_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,149 @@
+"""What nodes keep and what they refuse, as clients see it: bytes, age, overflow; restarts and SIGKILL in between."""
+
+import signal
+import time
+
+import pytest
+
+import pubsub
+from harness import DOMAIN, PUBSUB
+from pubsub import DELIVERY, NODE, create, next_items, publish, subscribe
+
+BOB = "bob@" + DOMAIN
+AT_LEAST_ONCE = {DELIVERY + "mode": "at-least-once"}
+
+
+@pytest.fixture
+def alice(broker, connect):
+    return connect(broker, "alice", "desk")
+
+
+def ids(client, node):
+    return [name for name, _ in pubsub.items(client, node)]
+
+
+def wait_until(condition, timeout=20.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def reader(broker, connect, node, **options):
+    """A session of bob with XEP-0198 and a durable subscription."""
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    subscribe(client, node, BOB, **AT_LEAST_ONCE, **options)
+    client.available(0)
+    return client
+
+
+def refused(client, node, name, text=""):
+    return client.refused("set", pubsub.publish_xml(node, pubsub.item_xml(name, text)), PUBSUB)
+
+
+def test_bytes_and_numbers_together(broker, connect, alice):
+    create(alice, "n", max_items="3", **{NODE + "max_bytes": "2000"})
+    for name in "abcd":
+        publish(alice, "n", name)
+    assert ids(alice, "n") == ["b", "c", "d"]
+    publish(alice, "n", "e", "x" * 1780)
+    assert ids(alice, "n") == ["d", "e"]
+    assert refused(alice, "n", "f", "x" * 2000) == ("modify", "not-acceptable", ["payload-too-big"])
+    broker.restart(signal.SIGKILL)
+    assert ids(connect(broker, "alice", "desk"), "n") == ["d", "e"]
+
+
+def test_a_node_of_last_values(broker, connect, alice):
+    """max_items=max and ids of one's own: the last value per id, nothing else, also after a crash."""
+    create(alice, "n", max_items="max")
+    for n in range(40):
+        publish(alice, "n", f"sensor{n % 4}", str(n))
+    expected = [(f"sensor{n % 4}", str(n)) for n in range(36, 40)]
+    assert pubsub.items(alice, "n") == expected
+    broker.restart(signal.SIGKILL)
+    assert pubsub.items(connect(broker, "alice", "desk"), "n") == expected
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_items_expire(broker, connect, alice, how):
+    create(alice, "n", item_expire="3")
+    publish(alice, "n", "old")
+    assert ids(alice, "n") == ["old"]
+    wait_until(lambda: ids(alice, "n") == [])
+    publish(alice, "n", "new")
+    assert ids(alice, "n") == ["new"]
+    broker.stop() if how == signal.SIGTERM else broker.kill()
+    time.sleep(3.1)
+    broker.start()
+    assert ids(connect(broker, "alice", "desk"), "n") == []
+
+
+def test_expired_items_stay_owed(broker, connect, alice):
+    create(alice, "n", item_expire="1")
+    client = reader(broker, connect, "n")
+    client.drop()
+    publish(alice, "n", "a")
+    publish(alice, "n", "b")
+    wait_until(lambda: ids(alice, "n") == [])
+    broker.restart(signal.SIGKILL)
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    client.available(0)
+    assert [name for name, _ in next_items(client, 2)] == ["a", "b"]
+
+
+def test_overflow_reject(broker, connect, alice):
+    create(alice, "n", max_items="2", **{NODE + "overflow": "reject"})
+    publish(alice, "n", "a")
+    publish(alice, "n", "b")
+    assert refused(alice, "n", "c") == ("cancel", "conflict", ["node-full"])
+    publish(alice, "n", "b", "again")
+    alice.ok("set", pubsub.retract_xml("n", "a"), PUBSUB)
+    publish(alice, "n", "c")
+    assert ids(alice, "n") == ["b", "c"]
+
+
+def test_overflow_reject_while_a_subscriber_lags(broker, connect, alice):
+    """Nothing is lost: what was accepted arrives, what was refused is accepted once the subscriber has caught up."""
+    create(alice, "n", max_items="max", **{NODE + "overflow": "reject"})
+    client = reader(broker, connect, "n", **{DELIVERY + "max_backlog_bytes": "5000"})
+    client.drop()
+    accepted = []
+    for n in range(100):
+        answer = alice.iq("set", pubsub.publish_xml("n", pubsub.item_xml(str(n), "x" * 500)), PUBSUB)
+        if answer.get("type") == "error":
+            break
+        accepted.append(str(n))
+    assert 5 <= len(accepted) < 10
+    assert refused(alice, "n", "no", "x" * 500) == ("wait", "resource-constraint", [])
+    broker.restart(signal.SIGKILL)
+    alice = connect(broker, "alice", "desk")
+    assert refused(alice, "n", "no", "x" * 500) == ("wait", "resource-constraint", [])
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    client.available(0)
+    assert [name for name, _ in next_items(client, len(accepted))] == accepted
+    client.ack()
+    client.ping()
+    wait_until(
+        lambda: alice.iq("set", pubsub.publish_xml("n", pubsub.item_xml("yes")), PUBSUB).get("type") == "result"
+    )
+    assert [name for name, _ in next_items(client, 1)] == ["yes"]
+
+
+def test_limits_of_the_service(make_broker, connect):
+    """A node without bounds of its own has those of the service; larger ones are refused."""
+    broker = make_broker({"limits": {"items_per_node": 5, "bytes_per_node": "10kb"}}).start()
+    alice = connect(broker, "alice", "desk")
+    create(alice, "n", max_items="max")
+    for n in range(8):
+        publish(alice, "n", str(n))
+    assert ids(alice, "n") == ["3", "4", "5", "6", "7"]
+    publish(alice, "n", "large", "x" * 10100)
+    assert ids(alice, "n") == ["large"]
+    for option, value in (("max_items", "6"), (NODE + "max_bytes", "10241")):
+        assert alice.refused("set", pubsub.configure_xml("n", {option: value}), PUBSUB)[:2] == (
+            "modify",
+            "not-acceptable",
+        )
