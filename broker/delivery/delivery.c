@@ -131,6 +131,7 @@ void delivery_one(struct shard *shard, struct session_ref session, uint32_t clai
 struct attach_mail {
     struct session_ref session;
     struct claim_key key;
+    unsigned flags;
     uint32_t subid_len;
     char subid[SUBID_MAX];
 };
@@ -138,14 +139,17 @@ struct attach_mail {
 static void on_attach(struct shard *shard, void *payload)
 {
     struct attach_mail *mail = payload;
-    shard->session_calls->attach(shard, mail->session, &mail->key, xy_str_n(mail->subid, mail->subid_len));
+    shard->session_calls->attach(shard, mail->session, &mail->key, mail->flags,
+                                 xy_str_n(mail->subid, mail->subid_len));
 }
 
-void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key,
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, unsigned flags,
                      struct xy_str subid)
 {
     xy_assert(subid.len <= SUBID_MAX);
-    struct attach_mail mail = { .session = session, .key = key, .subid_len = (uint32_t)subid.len };
+    struct attach_mail mail = {
+        .session = session, .key = key, .flags = flags, .subid_len = (uint32_t)subid.len
+    };
     if (subid.len)
         memcpy(mail.subid, subid.data, subid.len);
     shard_mail(shard, session.shard, on_attach, &mail, sizeof(mail));

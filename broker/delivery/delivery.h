@@ -61,6 +61,7 @@ struct route {
     uint16_t run;
     uint16_t flags; /* ROUTE_* */
 };
+#define ROUTE_NOTICES 2u /* items come by delivery_one; only what carries no item takes this route */
 #define ROUTE_SUBID                                                                                          \
     1u /* the subscriber has several subscriptions: the session adds the SHIM SubID of the claim/route */
 
@@ -71,6 +72,11 @@ struct routes {
 };
 struct routes *routes_new(uint32_t count); /* 1 reference, routes to be filled in before sharing */
 void routes_unref(struct routes **routes);
+
+/* How the items of a claim are acknowledged; none: by XEP-0198. The others may be held without it, and a session that
+ * waits for its resumption (detached) takes no more of them, because nobody is there to acknowledge in time. */
+#define CLAIM_RECEIPTS 1u /* XEP-0184: events ask for a receipt */
+#define CLAIM_EXPLICIT 2u
 
 /* --- owner to session; called on the owner's shard ---------------------------------------------------------------- */
 
@@ -86,9 +92,9 @@ void delivery_publish(struct shard *shard, unsigned to, struct event *event, str
 /* One event to one session (at most once: last published item, notifications to owners). Takes the event reference. */
 void delivery_notify(struct shard *shard, struct session_ref session, struct event *event);
 
-/* Attach a claim. Answered by `attached`, or by `released` (acked 0) when the session is gone. `subid` is copied.
- * `attempts_from`: deliveries of items up to this seq are redeliveries (attempt > 1, <delay/> added when set). */
-void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key,
+/* Attach a claim. Answered by `attached`, or by `released` (acked 0) when the session is gone or, without CLAIM_RECEIPTS
+ * and CLAIM_EXPLICIT, has no XEP-0198. `subid` is copied. */
+void delivery_attach(struct shard *shard, struct session_ref session, struct claim_key key, unsigned flags,
                      struct xy_str subid);
 
 /* One item of a run to the session that holds the claim. Takes the event reference. `attempt` >= 1. `page_end`: answer

@@ -80,7 +80,7 @@ struct session_calls {
     void (*publish)(struct shard *shard, struct event *event, struct routes *routes);
     void (*notify)(struct shard *shard, struct session_ref session, struct event *event);
     void (*attach)(struct shard *shard, struct session_ref session, const struct claim_key *key,
-                   struct xy_str subid);
+                   unsigned flags, struct xy_str subid);
     void (*one)(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
                 struct event *event, uint32_t attempt, bool page_end);
     void (*detach)(struct shard *shard, struct session_ref session, uint32_t claim);

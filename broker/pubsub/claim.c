@@ -106,7 +106,7 @@ static void attach(struct subscription *subscription)
         return;
     claim->session = chosen->session;
     claim->state = CLAIM_ATTACHING;
-    delivery_attach(shard_of(subscription), claim->session, key_of(subscription),
+    delivery_attach(shard_of(subscription), claim->session, key_of(subscription), 0,
                     xy_str(subscription->subid));
 }
 

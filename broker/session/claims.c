@@ -52,7 +52,8 @@ static bool claim_deliver(struct session *session, uint32_t index, uint16_t run,
     struct claim *claim = index < session->claims_count ? &session->claims[index] : NULL;
     if (claim == NULL || !claim->used || !run_accept(claim, run))
         return false; /* of a run that is over: the owner sends it again */
-    if (outbox_full(session) || !event_push(session, event, index, attempt)) {
+    bool absent = claim->flags != 0 && session->link == NULL;
+    if (absent || outbox_full(session) || !event_push(session, event, index, attempt)) {
         claim_stall(session, claim, event->seq);
         return false;
     }
@@ -62,6 +63,8 @@ static bool claim_deliver(struct session *session, uint32_t index, uint16_t run,
 
 static bool deliver_live(struct session *session, const struct route *route, struct event *event)
 {
+    if ((route->flags & ROUTE_NOTICES) && event->seq != 0)
+        return false;
     if (route->claim != DELIVERY_NO_CLAIM && event->seq != 0) /* notices without an item are owed to nobody */
         return claim_deliver(session, route->claim, route->run, event, 1);
     if (!outbox_full(session) && !shard_memory_is_short(session->shard) &&
@@ -121,7 +124,7 @@ void claims_acked(struct session *session, uint32_t index, uint64_t seq)
     claim->entries--;
     if (!claim->used && claim->entries == 0 && index < session->claims_free)
         session->claims_free = index; /* it may be used again */
-    if (!claim->used || seq <= claim->acked)
+    if (!claim->used || claim->flags != 0 || seq <= claim->acked)
         return;
     claim->acked = seq;
     if (claim->dirty)
@@ -129,6 +132,12 @@ void claims_acked(struct session *session, uint32_t index, uint64_t seq)
     claim->dirty = true;
     claim->next_dirty = session->claims_dirty;
     session->claims_dirty = index + 1;
+}
+
+void claims_dropped(struct session *session, uint32_t index)
+{
+    xy_assert(index < session->claims_count && session->claims[index].entries > 0);
+    session->claims[index].entries--;
 }
 
 void claims_tell(struct session *session)
@@ -155,7 +164,7 @@ void claims_room(struct session *session)
         return;
     for (uint32_t i = 0; i < session->claims_count && session->claims_waiting > 0; i++) {
         struct claim *claim = &session->claims[i];
-        if (!claim->used || !claim->wants_ready)
+        if (!claim->used || !claim->wants_ready || (claim->flags != 0 && session->link == NULL))
             continue;
         claim->wants_ready = false;
         session->claims_waiting--;
@@ -190,17 +199,19 @@ static struct claim *claim_new(struct session *session)
     return &session->claims[session->claims_count++];
 }
 
-void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key,
+void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, unsigned flags,
                    struct xy_str subid)
 {
     struct session *session = session_find(shard, ref);
-    bool able = session && session->state >= SESSION_BOUND && session->sm && subid.len <= SESSION_SUBID_MAX;
+    bool able = session && session->state >= SESSION_BOUND && (session->sm || flags != 0) &&
+                subid.len <= SESSION_SUBID_MAX;
     struct claim *claim = able ? claim_new(session) : NULL;
     if (claim == NULL) {
         delivery_released(shard, *key, ref, 0);
         return;
     }
-    *claim = (struct claim){ .key = *key, .used = true, .subid_len = (uint8_t)subid.len };
+    *claim =
+        (struct claim){ .key = *key, .used = true, .flags = (uint8_t)flags, .subid_len = (uint8_t)subid.len };
     memcpy(claim->subid, subid.data, subid.len);
     delivery_attached(shard, *key, ref, (uint32_t)(claim - session->claims));
 }

@@ -92,29 +92,45 @@ static void render_delay(struct xy_buf *out, const struct event *event)
     xy_buf_lit(out, "'/>");
 }
 
-/* The envelope is the subscriber's own, the body is everybody's. A claimed event has an id that is the same each time it
- * is delivered. */
+static bool is_claimed(const struct xy_sm_entry *entry)
+{
+    return entry_kind(entry) == ENTRY_EVENT && (entry->claim & ENTRY_NO_CLAIM) != ENTRY_NO_CLAIM;
+}
+
+/* The same each time the item is delivered. One that is to come back in a receipt says which subscription is meant. */
+static void render_id(struct xy_buf *out, const struct claim *claim, uint64_t seq)
+{
+    xy_buf_lit(out, "' id='");
+    xy_buf_add(out, claim->subid, claim->subid_len);
+    xy_buf_char(out, '-');
+    xy_buf_u64(out, seq);
+    if (claim->flags & CLAIM_RECEIPTS) {
+        xy_buf_char(out, '-');
+        xy_buf_u64(out, claim->key.node);
+        xy_buf_char(out, '-');
+        xy_buf_u64(out, claim->key.subscription);
+    }
+}
+
+/* The envelope is the subscriber's own, the body is everybody's. */
 static void render_event(struct xy_buf *out, const struct session *session, const struct xy_sm_entry *entry)
 {
     const struct event *event = event_of(entry->bytes);
-    bool claimed = (entry->claim & ENTRY_NO_CLAIM) != ENTRY_NO_CLAIM;
+    const struct claim *claim = is_claimed(entry) ? &session->claims[entry->claim & ENTRY_NO_CLAIM] : NULL;
     xy_buf_lit(out, "<message from='");
     xy_buf_str(out, event_service(event));
     xy_buf_lit(out, "' to='");
     xy_buf_str(out, xy_bytes_view(session->to));
-    if (claimed) {
-        const struct claim *claim = &session->claims[entry->claim & ENTRY_NO_CLAIM];
-        xy_buf_lit(out, "' id='");
-        xy_buf_add(out, claim->subid, claim->subid_len);
-        xy_buf_char(out, '-');
-        xy_buf_u64(out, event->seq);
-    } else if (event->headline) {
+    if (claim != NULL)
+        render_id(out, claim, event->seq);
+    else if (event->headline)
         xy_buf_lit(out, "' type='headline");
-    }
     xy_buf_lit(out, "'>");
     xy_buf_str(out, event_body(event));
-    if (claimed)
+    if (claim != NULL)
         render_delivery(out, session, entry, event);
+    if (claim != NULL && (claim->flags & CLAIM_RECEIPTS))
+        xy_buf_lit(out, "<request xmlns='" NS_RECEIPTS "'/>");
     if (event->delay_us != 0)
         render_delay(out, event);
     xy_buf_lit(out, "</message>");
@@ -152,7 +168,7 @@ static void settle(struct xy_sm_entry *entry, bool sent, void *ctx)
         settling->seq[settling->count++] = entry_seq(entry);
         if (settling->count == ACKED_BATCH)
             settling_flush(settling);
-    } else if (entry_kind(entry) == ENTRY_EVENT && (entry->claim & ENTRY_NO_CLAIM) != ENTRY_NO_CLAIM) {
+    } else if (is_claimed(entry)) {
         claims_acked(settling->session, (uint32_t)entry->claim, entry_seq(entry));
     }
 }
@@ -199,6 +215,8 @@ static void give_back(struct xy_sm_entry *entry, bool sent, void *ctx)
     else if (entry_kind(entry) == ENTRY_MAILBOX)
         address_returned(session->shard, xy_jid_bare(session->jid), session->ref, entry_seq(entry),
                          &entry->bytes);
+    else if (is_claimed(entry))
+        claims_dropped(session, (uint32_t)entry->claim);
 }
 
 void outbox_return_limbo(struct session *session)
@@ -216,7 +234,7 @@ void outbox_return_all(struct session *session)
 
 static bool must_settle(const struct xy_sm_entry *entry)
 {
-    return entry_kind(entry) == ENTRY_MESSAGE || entry_kind(entry) == ENTRY_MAILBOX;
+    return entry_kind(entry) == ENTRY_MESSAGE || entry_kind(entry) == ENTRY_MAILBOX || is_claimed(entry);
 }
 
 static void gather_control(struct session *session, struct xy_buf *out)
@@ -245,6 +263,8 @@ static void gather_entries(struct session *session, struct xy_buf *out)
         count++;
         if (sm == NULL && must_settle(&entry) && xy_sm_push(&session->limbo, entry))
             continue; /* the limbo holds the reference now */
+        if (sm == NULL && is_claimed(&entry))
+            claims_dropped(session, (uint32_t)entry.claim);
         xy_bytes_unref(&entry.bytes);
     }
     stat_add(session->shard, stanzas_out, count);

@@ -81,6 +81,7 @@ struct claim {
     bool stopped;        /* that run is over: it met a full outbox */
     bool used, dirty, wants_ready;
     bool begun; /* `run` says something: the owner counts runs over all sessions that held the claim */
+    uint8_t flags; /* CLAIM_* of delivery.h */
     uint8_t subid_len;
     char subid[SESSION_SUBID_MAX];
 };
@@ -214,12 +215,13 @@ void waiting_end(struct session *session);            /* the session is over */
 
 /* claims.c */
 void claims_acked(struct session *session, uint32_t claim, uint64_t seq);
+void claims_dropped(struct session *session, uint32_t claim); /* an entry that nobody acknowledges left */
 void claims_tell(struct session *session);    /* what was acknowledged since the last time */
 void claims_room(struct session *session);    /* the outbox is below half: go on */
 void claims_release(struct session *session); /* all of them */
 void claims_publish(struct shard *shard, struct event *event, struct routes *routes);
 void claims_notify(struct shard *shard, struct session_ref ref, struct event *event);
-void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key,
+void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, unsigned flags,
                    struct xy_str subid);
 void claims_one(struct shard *shard, struct session_ref ref, uint32_t claim, uint16_t run,
                 struct event *event, uint32_t attempt, bool page_end);

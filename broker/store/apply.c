@@ -230,7 +230,7 @@ static void subscription_remove(const ProtobufCMessage *message, struct xy_str p
     struct key key;
     del(sink, STORE_SUBSCRIPTIONS, key_of_subscription(&key, sub->node, sub->number));
     del(sink, STORE_CURSORS, key_of_subscription(&key, sub->node, sub->number));
-    del(sink, STORE_CLAIMS, key_of_subscription(&key, sub->node, sub->number));
+    del_prefix(sink, STORE_CLAIMS, key_of_subscription(&key, sub->node, sub->number));
     del(sink, STORE_SUBS_BY_JID, key_of_subscriber(&key, sub->jid, sub->node, sub->number));
 }
 
@@ -243,6 +243,34 @@ static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, c
     for (size_t i = 0; i < count; i++)
         put_u64(sink, STORE_CURSORS, key_of_subscription(&key, cursor->node, cursor->number[i]),
                 cursor->seq[i]);
+}
+
+static struct xy_str key_of_claim(struct key *key, uint64_t node, uint32_t number, uint64_t seq)
+{
+    key_of_subscription(key, node, number);
+    key_u64(key, seq);
+    return key_view(key);
+}
+
+static void claim_state(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__ClaimState *claim = (const void *)message;
+    struct key key;
+    size_t count = claim->n_seq;
+    if (claim->n_attempts != count || claim->n_not_before_us != count || claim->n_parked != count)
+        count = 0;
+    put_u64(sink, STORE_CURSORS, key_of_subscription(&key, claim->node, claim->number), claim->cursor);
+    for (size_t i = 0; i < count; i++) {
+        char value[STORE_CLAIM_BYTES];
+        be32_put(value, claim->attempts[i]);
+        be64_put(value + 4, claim->not_before_us[i]);
+        value[12] = claim->parked[i] != 0;
+        put(sink, STORE_CLAIMS, key_of_claim(&key, claim->node, claim->number, claim->seq[i]),
+            xy_str_n(value, sizeof(value)));
+    }
+    for (size_t i = 0; i < claim->n_settled; i++)
+        del(sink, STORE_CLAIMS, key_of_claim(&key, claim->node, claim->number, claim->settled[i]));
 }
 
 static void affiliation_put(const ProtobufCMessage *message, struct xy_str packed,
@@ -381,6 +409,7 @@ static const struct record_type {
     [RECORD_SUBSCRIPTION_REMOVE] = { &xylem__store__v1__subscription_remove__descriptor,
                                      subscription_remove },
     [RECORD_CURSOR_MOVE] = { &xylem__store__v1__cursor_move__descriptor, cursor_move },
+    [RECORD_CLAIM_STATE] = { &xylem__store__v1__claim_state__descriptor, claim_state },
     [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
     [RECORD_QUEUE_STATE] = { &xylem__store__v1__queue_state__descriptor, queue_state },
     [RECORD_NODE_LOOK] = { &xylem__store__v1__node_look__descriptor, node_look },
@@ -426,6 +455,16 @@ bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us,
     *seen = xy_str_n(value.data + 16, value.len - 16);
     *number = be64_get(value.data);
     *time_us = be64_get(value.data + 8);
+    return true;
+}
+
+bool store_claim_value(struct xy_str value, struct store_claim *out)
+{
+    if (value.len != STORE_CLAIM_BYTES)
+        return false;
+    out->attempts = be32_get(value.data);
+    out->not_before_us = be64_get(value.data + 4);
+    out->parked = value.data[12] != 0;
     return true;
 }
 

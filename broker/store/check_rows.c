@@ -302,8 +302,11 @@ static void row_cursor(struct checker *c, struct xy_str key, struct xy_str value
 
 static void row_claims(struct checker *c, struct xy_str key, struct xy_str value)
 {
-    (void)value;
-    (void)below_subscription(c, "claims", key);
+    struct store_claim claim;
+    if (key.len != SUBSCRIPTION_BYTES + 8 || !store_claim_value(value, &claim))
+        check_problem(c, "claims: a row of %zu and %zu bytes is none", key.len, value.len);
+    else
+        (void)below_subscription(c, "claims", xy_str_n(key.data, SUBSCRIPTION_BYTES));
 }
 
 static void row_affiliation(struct checker *c, struct xy_str key, struct xy_str value)

@@ -43,7 +43,7 @@ enum store_table {
     STORE_DEDUP, /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
     STORE_SESSIONS,   /* session id(16) -> SessionPut */
     STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
-    STORE_CLAIMS,     /* node number(4) -> what a subscription has neither acknowledged nor plainly owes */
+    STORE_CLAIMS,     /* node number(4) seq -> store_claim: not settled, though the cursor has passed it */
     STORE_QUEUE,      /* node seq -> store_queue_value: an item of a queue that is not plainly ready */
     STORE_EXPIRY,     /* second node -> node name: look at the node then; UINT64_MAX node -> that second (8 bytes) */
     STORE_TABLE_COUNT
@@ -69,6 +69,15 @@ bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us,
 
 /* What STORE_QUEUE holds: attempts(4) parked(1) not_before_us(8). false: not such a value. */
 bool store_queue_value(struct xy_str value, uint32_t *attempts, bool *parked, uint64_t *not_before_us);
+/* What STORE_CLAIMS holds, attempts(4) not_before_us(8) parked(1): how often the item was sent, the wall time before which
+ * it is not sent again, whether it waits for somebody to ask for it. false: not such a value. */
+#define STORE_CLAIM_BYTES 13u
+struct store_claim {
+    uint32_t attempts;
+    uint64_t not_before_us;
+    bool parked;
+};
+bool store_claim_value(struct xy_str value, struct store_claim *out);
 
 /* Sessions that may be resumed. STORE_SESSION_IN has, per session, one row numbered 0 (all stanzas up to `handled` are
  * handled, answers to those up to `answered` were acknowledged) and one per stanza handled beyond that. Rows that row 0
@@ -110,6 +119,7 @@ enum store_record {
     RECORD_SESSION_REMOVE,
     RECORD_SESSION_IN,
     RECORD_SESSION_OUT,
+    RECORD_CLAIM_STATE = 20,
     RECORD_QUEUE_STATE = 23,
     RECORD_COUNT = 28 /* above every number in use */
 };

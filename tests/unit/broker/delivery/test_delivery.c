@@ -99,8 +99,9 @@ static void call_notify(struct shard *shard, struct session_ref session, struct 
 }
 
 static void call_attach(struct shard *shard, struct session_ref session, const struct claim_key *key,
-                        struct xy_str subid)
+                        unsigned flags, struct xy_str subid)
 {
+    assert_int_equal(flags, CLAIM_EXPLICIT);
     line(shard, "attach", session, key->node, key->subscription, subid.len);
 }
 
@@ -218,7 +219,7 @@ static void test_to_sessions(void **state)
 {
     (void)state;
     struct claim_key key = { 70, 7, 0 };
-    delivery_attach(at(0), session, key, XY_STR("subid"));
+    delivery_attach(at(0), session, key, CLAIM_EXPLICIT, XY_STR("subid"));
     delivery_one(at(0), session, 3, 2, event(10), 1, false);
     delivery_one(at(0), session, 3, 2, event(11), 4, true);
     delivery_notify(at(0), session, event(0));

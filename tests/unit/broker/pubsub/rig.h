@@ -24,6 +24,7 @@
 struct seen {
     const char *what; /* publish, notify, one, attach, detach */
     uint32_t session, claim, attempt;
+    unsigned flags; /* attach: CLAIM_*; publish: ROUTE_* */
     uint16_t run;
     uint64_t seq;
     bool page_end, delayed;
@@ -164,6 +165,7 @@ static void rig_on_publish(struct shard *shard, struct event *event, struct rout
         seen->session = routes->route[i].session;
         seen->claim = routes->route[i].claim;
         seen->run = routes->route[i].run;
+        seen->flags = routes->route[i].flags;
         seen->attempt = 1;
     }
 }
@@ -175,13 +177,14 @@ static void rig_on_notify(struct shard *shard, struct session_ref session, struc
 }
 
 static void rig_on_attach(struct shard *shard, struct session_ref session, const struct claim_key *key,
-                          struct xy_str subid)
+                          unsigned flags, struct xy_str subid)
 {
     (void)shard;
     assert_int_equal(subid.len, SUBID_LEN);
     struct seen *seen = rig_see("attach", NULL);
     seen->session = session.index;
     seen->key = *key;
+    seen->flags = flags;
 }
 
 static void rig_on_one(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,

@@ -29,7 +29,7 @@ static struct event *event_make(uint64_t seq, size_t len)
 /* Attaches and returns the claim's index. */
 static uint32_t attach(struct rig *rig, struct session_ref session, struct claim_key key)
 {
-    delivery_attach(rig_shard(rig, key.owner), session, key, XY_STR(SUBID));
+    delivery_attach(rig_shard(rig, key.owner), session, key, 0, XY_STR(SUBID));
     rig_run(rig);
     struct told *told = rig_next_told(rig, ATTACHED);
     assert_int_equal(told->key.subscription, key.subscription);
@@ -93,11 +93,11 @@ static void test_not_able_to_hold(void **state)
     struct rig *rig = verona(2, "");
     struct wire *plain = rig_bound(rig, 0, JULIET, "a"), *managed = rig_managed(rig, 0, JULIET, "b", id);
     struct session_ref gone = wire_session(managed)->ref;
-    delivery_attach(rig_shard(rig, 1), wire_session(plain)->ref, key_at(1, 7), XY_STR(SUBID));
+    delivery_attach(rig_shard(rig, 1), wire_session(plain)->ref, key_at(1, 7), 0, XY_STR(SUBID));
     rig_run(rig);
     assert_int_equal(rig_next_told(rig, RELEASED)->number, 0);
     wire_say(managed, "</stream:stream>");
-    delivery_attach(rig_shard(rig, 1), gone, key_at(1, 8), XY_STR(SUBID));
+    delivery_attach(rig_shard(rig, 1), gone, key_at(1, 8), 0, XY_STR(SUBID));
     rig_run(rig);
     assert_int_equal(rig_next_told(rig, RELEASED)->key.subscription, 8);
     assert_told_all(rig);

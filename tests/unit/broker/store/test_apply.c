@@ -124,6 +124,32 @@ static void test_subscription_keys(void **state)
     apply(mem, RECORD_CURSOR_MOVE, &cursor.base);
     assert_int_equal(count(mem, STORE_CURSORS), 2);
 
+    Xylem__Store__V1__ClaimState claims = XYLEM__STORE__V1__CLAIM_STATE__INIT;
+    uint64_t claimed[] = { 5, 7 }, not_before[] = { 0, 99 }, settled[] = { 5 };
+    uint32_t attempts[] = { 1, 3 }, parked[] = { 0, 1 };
+    struct store_claim claim;
+    claims.node = 258;
+    claims.number = 3;
+    claims.cursor = 12;
+    claims.seq = claimed;
+    claims.attempts = attempts;
+    claims.not_before_us = not_before;
+    claims.parked = parked;
+    claims.n_seq = claims.n_attempts = claims.n_not_before_us = claims.n_parked = 2;
+    apply(mem, RECORD_CLAIM_STATE, &claims.base);
+    apply(mem, RECORD_CLAIM_STATE, &claims.base); /* twice is once */
+    assert_int_equal(count(mem, STORE_CURSORS), 2);
+    assert_int_equal(count(mem, STORE_CLAIMS), 2);
+    claims.n_seq = claims.n_attempts = claims.n_not_before_us = claims.n_parked = 0;
+    claims.settled = settled;
+    claims.n_settled = 1;
+    apply(mem, RECORD_CLAIM_STATE, &claims.base);
+    assert_memory_equal(only_key(mem, STORE_CLAIMS).data, "\0\0\0\0\0\0\1\2\0\0\0\3\0\0\0\0\0\0\0\7", 20);
+    assert_true(store_claim_value(only_value(mem, STORE_CLAIMS), &claim));
+    assert_int_equal(claim.attempts, 3);
+    assert_int_equal(claim.not_before_us, 99);
+    assert_true(claim.parked);
+
     Xylem__Store__V1__SubscriptionRemove gone = XYLEM__STORE__V1__SUBSCRIPTION_REMOVE__INIT;
     gone.node = 258;
     gone.number = 3;
@@ -132,6 +158,7 @@ static void test_subscription_keys(void **state)
     assert_int_equal(count(mem, STORE_SUBSCRIPTIONS), 0);
     assert_int_equal(count(mem, STORE_SUBS_BY_JID), 0);
     assert_int_equal(count(mem, STORE_CURSORS), 1);
+    assert_int_equal(count(mem, STORE_CLAIMS), 0);
     memtable_free(&mem);
 }
 

@@ -215,6 +215,8 @@ static void test_wrong_rows(void **state)
     struct key claim = { .len = 0 };
     key_u64(&claim, NODE);
     key_u32(&claim, SUBSCRIPTION + 1);
+    struct key settled = claim;
+    key_u64(&settled, 1);
     const struct {
         enum store_table table;
         struct xy_str key, value;
@@ -232,8 +234,10 @@ static void test_wrong_rows(void **state)
         { STORE_CURSORS, xy_str_n(claim.data, claim.len), XY_STR("\0\0\0\0\0\0\0\1"),
           "cursors: node 7 has no subscription with the number 2" },
         { STORE_CURSORS, XY_STR("x"), XY_STR("y"), "cursors: a value of 1 bytes is none" },
-        { STORE_CLAIMS, xy_str_n(claim.data, claim.len), XY_STR("?"),
+        { STORE_CLAIMS, xy_str_n(settled.data, settled.len), XY_STR("\0\0\0\1\0\0\0\0\0\0\0\0\0"),
           "claims: node 7 has no subscription with the number 2" },
+        { STORE_CLAIMS, xy_str_n(settled.data, settled.len), XY_STR("?"),
+          "claims: a row of 20 and 1 bytes is none" },
         { STORE_QUEUE, item_key(other, NODE, 99), XY_STR("?"), "queue: node 7 has no item 99" },
         { STORE_AFFILIATIONS, XY_STR("\0\0\0\0\0\0\0\7c@x"), XY_STR("king"), "'king' is none" },
         { STORE_MAILBOX_SEQ, XY_STR("bob@x"), XY_STR("7"), "mailbox_seq: 'bob@x': it is no number" },
