@@ -34,6 +34,7 @@
 #define NS_DISCO_ITEMS              "http://jabber.org/protocol/disco#items"
 #define NS_DATA_FORM                "jabber:x:data"
 #define NS_COMMANDS                 "http://jabber.org/protocol/commands"
+#define NS_QUEUEING                 "urn:xmpp:pubsub:queueing:0"
 #define NS_SHIM                     "http://jabber.org/protocol/shim"
 #define NS_OCCUPANT_ID              "urn:xmpp:occupant-id:0"
 #define NS_RSM                      "http://jabber.org/protocol/rsm"

@@ -98,6 +98,7 @@ struct xylem_msg {
     uint64_t seq;
     uint32_t attempt;
     enum xylem_event event;
+    enum xylem_ack_way ack;
     bool acked;
     bool counted; /* among the client's in flight */
 };
@@ -106,14 +107,25 @@ struct xylem_sub {
     struct xy_list link;
     struct xylem_client *client;
     char *node;
-    char *start;
+    char *position; /* what the application kept of it; NULL: nothing */
+    char *options;  /* the fields of its options form, as XML; NULL: none */
     bool durable, manual_ack;
+    enum xylem_ack_way ack;
     bool waiting;   /* for the answer to its subscribe */
     bool cancelled; /* waits for the answer to its unsubscribe */
     bool orphan;    /* nobody but the answer to its subscribe knows it */
     xylem_msg_fn *on_message;
     xylem_done_fn *on_subscribed, *on_cancelled;
     void *ctx, *cancel_ctx;
+};
+
+/* One thing to tell the broker about an item; the strings are borrowed. */
+struct xy_verdict {
+    enum xylem_verdict verdict;
+    uint32_t delay_s;
+    struct xy_str node, subid, epoch;
+    uint64_t seq;
+    struct xy_str receipt; /* present: an XEP-0184 receipt for this id instead */
 };
 
 struct xy_handler {
@@ -192,7 +204,9 @@ struct xylem_client {
     struct xy_positions *positions;
     struct xy_hold **releases; /* handled in this turn, to be counted once positions are on disk */
     size_t releases_count, releases_cap;
-    size_t holds; /* messages that will need a place among them */
+    size_t holds;           /* messages that will need a place among them */
+    struct xy_buf verdicts; /* to be told at the end of the turn: elements, NUL between messages */
+    size_t verdicts_open;   /* where the last message of them begins */
     unsigned inflight;
 
     struct xy_handler handlers[XY_CLIENT_HANDLERS_MAX];
@@ -270,11 +284,24 @@ uint64_t xy_spooling_bytes(const struct xylem_client *c);
 
 /* subscribe.c */
 void xy_subs_online(struct xylem_client *c); /* a new session */
+enum xylem_status xy_subs_init(struct xylem_client *c, char *error, size_t error_size);
+void xy_subs_free(struct xylem_client *c);
+/* sub_options.c: checks them; the form's fields are the caller's to free */
+enum xylem_status xy_sub_fields(struct xylem_client *c, const struct xylem_sub_options *options, char **out);
+
+/* receive.c */
 bool xy_subs_event(struct xylem_client *c, struct xy_hold *hold, const struct xy_elem *event);
 bool xy_subs_full(const struct xylem_client *c);
-enum xylem_status xy_subs_init(struct xylem_client *c, char *error, size_t error_size);
-void xy_subs_flush(struct xylem_client *c); /* positions to disk, then count what was handled */
-void xy_subs_free(struct xylem_client *c);
+
+/* settle.c */
+bool xy_msg_reserve(struct xylem_client *c); /* before a message is made: its end needs no memory then */
+void xy_msg_free(struct xylem_msg *msg);
+void xy_msg_done(struct xylem_client *c, struct xylem_msg *msg); /* its hold ends with the turn */
+void xy_msg_acknowledge(struct xylem_client *c, struct xylem_msg *msg);
+struct xy_verdict xy_verdict_of(const struct xy_stanza *stanza, enum xylem_ack_way way,
+                                enum xylem_verdict verdict, uint64_t seq);
+void xy_verdict_tell(struct xylem_client *c, const struct xy_verdict *verdict); /* at the end of the turn */
+void xy_subs_flush(struct xylem_client *c); /* positions to disk, then the broker is told and h may move */
 
 /* status.c */
 enum xylem_status xy_status_of_error(const struct xy_error *error);

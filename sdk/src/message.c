@@ -1,9 +1,12 @@
 /* What the application sees of a message: the public view, its payload decoded. Strings live in the stanza's arena. */
+#include <stdio.h>
+
 #include "core/base/encoding.h"
 #include "core/namespaces.h"
 #include "core/time.h"
 #include "core/xml/writer.h"
 #include "sdk/src/client.h"
+#include "sdk/src/position.h"
 
 #define NS_XYLEM_DATA "urn:xylem:data:0"
 
@@ -72,9 +75,73 @@ void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out)
     out->delay_us = delay_of(&msg->hold->stanza);
     const struct xy_elem *stamp = xy_elem_child(msg->hold->stanza.elem, "delivery", NS_XYLEM_DELIVERY);
     out->epoch = msg->seq && stamp ? attr_text(arena, stamp, "epoch") : NULL;
+    out->subid = msg->seq && stamp ? attr_text(arena, stamp, "subid") : NULL;
     const struct xy_elem *payload = xy_elem_first(msg->elem);
+    if (xy_elem_is(payload, "headers", NS_SHIM))
+        payload = xy_elem_next(payload);
     if (payload && !decode(arena, payload, out))
         show_xml(arena, payload, out);
     else if (!payload)
         set_data(out, XYLEM_XML, NULL, XY_STR(""));
+}
+
+/* Of the item, or of the event around it. */
+const char *xylem_msg_header(struct xylem_msg *msg, const char *name)
+{
+    const struct xy_elem *around[] = { msg->elem,
+                                       xy_elem_child(msg->hold->stanza.elem, "event", NS_PUBSUB_EVENT),
+                                       msg->hold->stanza.elem };
+    struct xy_arena *arena = msg->hold->stanza.arena;
+    for (size_t i = 0; i < sizeof around / sizeof around[0]; i++) {
+        const struct xy_elem *headers = around[i] ? xy_elem_child(around[i], "headers", NS_SHIM) : NULL;
+        for (const struct xy_elem *e = headers ? xy_elem_first(headers) : NULL; e; e = xy_elem_next(e)) {
+            if (!xy_elem_is(e, "header", NS_SHIM) || !xy_str_is(xy_elem_attr(e, "name"), name))
+                continue;
+            struct xy_str value = xy_arena_str(arena, xy_elem_text(e, arena));
+            return value.data ? value.data : "";
+        }
+    }
+    return NULL;
+}
+
+/* The last before the first message that is in the application's hands and not in `handled`; 0: there is none. */
+static uint64_t front_of(const struct xy_position *position, const struct xy_ranges *handled)
+{
+    uint64_t front = 0;
+    xy_list_each (entry, (struct xy_list *)(uintptr_t)&position->pending) {
+        const struct xylem_msg *msg = xy_container_of(entry, struct xylem_msg, link);
+        if (!xy_ranges_has(handled, msg->seq))
+            break;
+        front = msg->seq;
+    }
+    return front;
+}
+
+size_t xylem_msgs_position(struct xylem_msg *const *msgs, size_t count, char *out, size_t size)
+{
+    const struct xy_position *position = count > 0 && msgs[0] ? msgs[0]->position : NULL;
+    struct xy_ranges after = { 0 };
+    struct xy_buf text = { 0 };
+    bool ok = position && xy_ranges_reserve(&after, XY_RANGES_MAX + 2);
+    if (ok && position->handled.count > 0)
+        memcpy(after.list, position->handled.list, position->handled.count * sizeof *after.list);
+    after.count = ok ? position->handled.count : 0;
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = msgs[i] && msgs[i]->position == position;
+        if (ok)
+            xy_ranges_add(&after, msgs[i]->seq, msgs[i]->seq);
+    }
+    if (ok &&
+        msgs[0]->ack == XYLEM_ACK_BY_STREAM) /* in order: numbers that are missing do not come any more */
+        xy_ranges_fill(&after, front_of(position, &after));
+    if (ok)
+        xy_buf_printf(&text, "%s ", position->epoch);
+    xy_ranges_write(&after, &text);
+    ok = ok && !xy_buf_failed(&text);
+    size_t len = ok ? text.len : 0;
+    if (size > 0)
+        snprintf(out, size, "%.*s", (int)len, ok ? text.data : "");
+    xy_buf_free(&text);
+    xy_ranges_free(&after);
+    return len;
 }

@@ -12,17 +12,35 @@ struct xy_positions {
     bool failed; /* while loading */
 };
 
-static void loaded(struct xy_str key, struct xy_str epoch, uint64_t seq, void *ctx)
+static void loaded(struct xy_str key, struct xy_str epoch, const struct xy_ranges *handled, void *ctx)
 {
     struct xy_positions *positions = ctx;
     struct xy_position *position = xy_position_get(positions, key);
-    if (!position) {
+    if (!position || !xy_ranges_reserve(&position->handled, handled->count)) {
         positions->failed = true;
         return;
     }
     memcpy(position->epoch, epoch.data, epoch.len);
     position->epoch[epoch.len] = '\0';
-    position->handled = seq;
+    if (handled->count > 0)
+        memcpy(position->handled.list, handled->list, handled->count * sizeof *handled->list);
+    position->handled.count = handled->count;
+}
+
+static void record(struct xy_positions *positions, const struct xy_position *position)
+{
+    xy_position_log_add(positions->log, xy_str_n(position->key, position->key_len), xy_str(position->epoch),
+                        &position->handled);
+}
+
+static bool compact(struct xy_positions *positions)
+{
+    size_t at = 0;
+    const struct xy_position *position;
+    while ((position = xy_position_next(positions, &at)))
+        if (position->epoch[0])
+            record(positions, position);
+    return xy_position_log_compact(positions->log);
 }
 
 struct xy_positions *xy_positions_open(const char *folder, uint64_t seed, char *error, size_t error_size)
@@ -34,7 +52,10 @@ struct xy_positions *xy_positions_open(const char *folder, uint64_t seed, char *
     positions->by_key = xy_table_new(seed);
     if (positions->by_key && folder)
         positions->log = xy_position_log_open(folder, loaded, positions, error, error_size);
-    if (!positions->by_key || (folder && !positions->log) || positions->failed)
+    bool ok = positions->by_key && (!folder || positions->log) && !positions->failed;
+    if (ok && positions->log && xy_position_log_outdated(positions->log))
+        ok = compact(positions);
+    if (!ok)
         xy_positions_close(&positions);
     return positions;
 }
@@ -51,8 +72,10 @@ void xy_positions_close(struct xy_positions **positions)
         return;
     size_t at = 0;
     struct xy_position *position;
-    while (p->by_key && (position = xy_position_next(p, &at)))
+    while (p->by_key && (position = xy_position_next(p, &at))) {
+        xy_ranges_free(&position->handled);
         free(position);
+    }
     xy_table_free(&p->by_key);
     xy_position_log_close(&p->log);
     free(p);
@@ -71,7 +94,9 @@ struct xy_position *xy_position_get(struct xy_positions *positions, struct xy_st
     position->key_len = key.len;
     xy_list_init(&position->dirty);
     xy_list_init(&position->pending);
-    if (!xy_table_put(positions->by_key, xy_str_n(position->key, key.len), position, NULL)) {
+    if (!xy_ranges_reserve(&position->handled, 1) ||
+        !xy_table_put(positions->by_key, xy_str_n(position->key, key.len), position, NULL)) {
+        xy_ranges_free(&position->handled);
         free(position);
         return NULL;
     }
@@ -87,24 +112,8 @@ void xy_position_moved(struct xy_positions *positions, struct xy_position *posit
 void xy_position_forget(struct xy_positions *positions, struct xy_position *position)
 {
     position->epoch[0] = '\0';
-    position->handled = 0;
+    xy_ranges_clear(&position->handled);
     xy_position_moved(positions, position);
-}
-
-static void record(struct xy_positions *positions, const struct xy_position *position)
-{
-    xy_position_log_add(positions->log, xy_str_n(position->key, position->key_len), xy_str(position->epoch),
-                        position->handled);
-}
-
-static bool compact(struct xy_positions *positions)
-{
-    size_t at = 0;
-    const struct xy_position *position;
-    while ((position = xy_position_next(positions, &at)))
-        if (position->epoch[0])
-            record(positions, position);
-    return xy_position_log_compact(positions->log);
 }
 
 bool xy_positions_sync(struct xy_positions *positions)

@@ -1,5 +1,5 @@
-/* What of each durable subscription was handled: (epoch, seq) up to which everything was acknowledged by the application,
- * and the messages above it that the application still has. In memory, and in a file when there is a state_dir.
+/* What of each durable subscription was handled by the application, as an epoch and sequence numbers, and the messages
+ * that the application still has. In memory, and in a file when there is a state_dir.
  * subscribe.c calls it; this file knows nothing of XMPP. */
 #pragma once
 
@@ -10,7 +10,8 @@
 struct xy_position {
     struct xy_list dirty;   /* linked: its `handled` is not on disk yet */
     struct xy_list pending; /* messages shown and not handled, by seq */
-    uint64_t handled;
+    struct xy_ranges handled;
+    bool given; /* what the application kept of it was taken in */
     char epoch[XY_POSITION_EPOCH_MAX + 1];
     size_t key_len;
     char key[];

@@ -16,9 +16,11 @@
  *    acknowledged it. What comes twice is recognised by (epoch, seq) and not shown again; with `state_dir`
  *    also after a restart of the process.
  *  - the limit of that: handling an item and recording that it was handled are two steps. If the process dies
- *    between them, the item is shown once more. An application that must not see that writes (epoch, seq)
- *    together with its own result. Without `state_dir` every restart may show what was not yet acknowledged.
- *    Items that are acknowledged out of order are only remembered up to the first gap when the process dies. */
+ *    between them, the item is shown once more. An application that must not see that keeps the position together
+ *    with its own result: xylem_msgs_position. Without either every restart may show what was not yet
+ *    acknowledged. Of what was acknowledged out of order the newest 256 stretches are remembered.
+ *  - acknowledged explicitly, an item that is not handled can be given back, put off or given up: xylem_nack,
+ *    xylem_working, xylem_term. */
 #pragma once
 
 #include <stdbool.h>
@@ -278,6 +280,7 @@ enum xylem_event {
     XYLEM_EVENT_RETRACT, /* of item id */
     XYLEM_EVENT_PURGE,   /* of all items */
     XYLEM_EVENT_DELETE,  /* of the node */
+    XYLEM_EVENT_UNLOCK,  /* of item id of a queue: it is not this consumer's any more */
 };
 
 /* Borrowed: valid until the callback returns (auto) or the message is acknowledged. Strings end in NUL. */
@@ -292,11 +295,19 @@ struct xylem_msg_view {
     uint64_t seq;      /* 0: not durable */
     uint32_t attempt;  /* 1: first delivery */
     uint64_t delay_us; /* when it was published, in microseconds since 1970, if it was kept; 0: fresh */
+    const char *subid; /* NULL: not durable */
 };
 
 /* With auto acknowledgement (default) the message is acknowledged when the callback returns; otherwise it is
- * the application's until xylem_ack. */
+ * the application's until xylem_ack or another verdict. */
 typedef void xylem_msg_fn(struct xylem_sub *sub, struct xylem_msg *msg, void *ctx);
+
+/* What tells the broker that an item was handled. */
+enum xylem_ack_way {
+    XYLEM_ACK_BY_STREAM,  /* XEP-0198, in order: what waits holds back the acknowledgement of all behind it */
+    XYLEM_ACK_BY_RECEIPT, /* XEP-0184, each by itself */
+    XYLEM_ACK_EXPLICITLY, /* each by itself; xylem_nack, xylem_term and xylem_working too */
+};
 
 struct xylem_sub_options {
     size_t size;
@@ -306,6 +317,19 @@ struct xylem_sub_options {
     xylem_msg_fn *on_message;
     xylem_done_fn *on_subscribed; /* each time the broker answered; may be NULL */
     void *ctx;                    /* for both */
+
+    /* The rest: 0 or NULL means the broker's default, and what it means is said in docs/protocol.md. */
+    enum xylem_ack_way ack;
+    uint32_t
+        max_inflight; /* items sent and not acknowledged; default for receipts and explicit: the client's */
+    uint32_t ack_wait_s;     /* until an item that was not acknowledged is sent again */
+    uint32_t max_deliver;    /* times an item is sent at most */
+    const char *backoff;     /* seconds until it is sent again, "1 5 30": the last repeats */
+    const char *dead_letter; /* node where items go that were given up */
+    uint64_t max_backlog_bytes;
+    uint32_t max_backlog_age_s;
+    uint32_t queue_requests; /* above 0: a consumer of a queue, and how many items it takes at a time */
+    const char *position;    /* what xylem_msgs_position gave: nothing that was handled is shown again */
 };
 #define XYLEM_SUB_OPTIONS                                                                                    \
     {                                                                                                        \
@@ -324,8 +348,36 @@ XYLEM_API enum xylem_status xylem_sub_cancel(struct xylem_sub **sub, bool forget
                                              void *ctx);
 
 XYLEM_API void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out);
+/* A header (XEP-0131) of the item, e.g. Xylem-Dead-Reason of a dead letter; NULL: it has none of this name. Lives as long
+ * as the view. */
+XYLEM_API const char *xylem_msg_header(struct xylem_msg *msg, const char *name);
+
 /* Handled: the broker may forget it. Nulls *msg. Only for subscriptions with manual_ack. */
 XYLEM_API enum xylem_status xylem_ack(struct xylem_msg **msg);
+/* Not handled: it comes again, here or elsewhere, after delay_s (0: as the broker's backoff says). Nulls *msg. This and the
+ * next two are for XYLEM_ACK_EXPLICITLY and queues; otherwise XYLEM_INVALID, and *msg stays. */
+XYLEM_API enum xylem_status xylem_nack(struct xylem_msg **msg, uint32_t delay_s);
+/* Never again: to the dead letters. Nulls *msg. */
+XYLEM_API enum xylem_status xylem_term(struct xylem_msg **msg);
+/* Not yet: the time until it would be sent again begins anew. */
+XYLEM_API enum xylem_status xylem_working(struct xylem_msg *msg);
+
+enum xylem_verdict { XYLEM_ACK, XYLEM_NACK, XYLEM_TERM, XYLEM_WORKING };
+
+/* Any of these with an answer. The four above go with the others of the same turn and are not answered; an ack of those
+ * counts as handled, in state_dir, before it is sent. Here `done`, if not NULL, is told what the broker said once it is on
+ * the broker's disk, and an ack counts as handled only if that was XYLEM_OK. XYLEM_NOT_FOUND, XYLEM_CONFLICT, XYLEM_FORBIDDEN
+ * or XYLEM_BUSY: the item is not this consumer's any more, its work should be undone. A status of class LOST: unknown; if
+ * the item comes again, it was not acknowledged. delay_s: of XYLEM_NACK. */
+XYLEM_API enum xylem_status xylem_settle(struct xylem_msg **msg, enum xylem_verdict verdict, uint32_t delay_s,
+                                         xylem_done_fn *done, void *ctx);
+
+/* Exactly once together with the application's own transaction, instead of state_dir: writes what is to be stored with the
+ * results of handling `msgs`, durable messages of one subscription and not acknowledged yet, and to be given as
+ * xylem_sub_options.position after a restart. Acknowledge them when the transaction is committed. Text, a few hundred bytes
+ * at most if acknowledged in order, up to 12 KiB otherwise. As snprintf: returns the length, writes at most size - 1 bytes
+ * and NUL. 0: these are no such messages, or memory is short. */
+XYLEM_API size_t xylem_msgs_position(struct xylem_msg *const *msgs, size_t count, char *out, size_t size);
 
 /* --- Other -------------------------------------------------------------------------------------------- */
 
