@@ -297,8 +297,10 @@ static void link_input(struct link *link, const void *bytes, size_t len)
     }
     if (session->shard->sessions->quiescing)
         return;
-    xy_stream_feed(session->stream, bytes, len);
+    struct xy_stream *stream = session->stream; /* even if the session ends: it is freed with the turn */
+    xy_stream_lend(stream, bytes, len);
     session_pump(session);
+    xy_stream_keep(stream);
 }
 
 static void link_writable(struct link *link)

@@ -100,6 +100,7 @@ struct xy_stream {
     size_t output_sent;       /* of output, from its front */
     struct xy_buf window;     /* what the parser works on: must not move until it is done */
     struct xy_buf pending;    /* fed meanwhile */
+    struct xy_str lent;       /* what the parser works on instead of `window`; absent: nothing lent */
     struct xy_arena *scratch; /* of the last element that was no stanza: the event's strings */
     enum stream_state state;
     enum stream_wait wait;

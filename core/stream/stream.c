@@ -1,7 +1,7 @@
 /* The part of a stream that both roles share: bytes to events, the hot path of stanzas, XEP-0198 elements, output.
  *
- * Input is copied once into `window`, which the parser works on and which must not move meanwhile; what is fed before the
- * parser is done waits in `pending`. Both are given back when empty, like everything else an idle stream does not need. */
+ * The parser works on what its owner lends, or on a copy in `window`, which must not move meanwhile; what is fed before it
+ * is done waits in `pending`. Both are given back when empty, like everything else an idle stream does not need. */
 #include "core/stream/internal.h"
 
 #include <stdlib.h>
@@ -78,11 +78,39 @@ void xy_stream_adopt(struct xy_stream *s, const struct xy_stream_options *option
     xy_xml_adopt(s->parser, options->arenas);
 }
 
+static bool listens(const struct xy_stream *s)
+{
+    return s->state != STREAM_OVER && s->state != STREAM_AWAIT_TLS && !s->closed_in;
+}
+
 void xy_stream_feed(struct xy_stream *s, const void *data, size_t len)
 {
-    if (s->state == STREAM_OVER || s->state == STREAM_AWAIT_TLS || s->closed_in)
+    if (listens(s))
+        xy_buf_add(&s->pending, data, len);
+}
+
+void xy_stream_lend(struct xy_stream *s, const void *data, size_t len)
+{
+    xy_assert(s->lent.data == NULL);
+    if (s->parsing || s->pending.len > 0 || len == 0 || !listens(s)) {
+        xy_stream_feed(s, data, len);
         return;
-    xy_buf_add(&s->pending, data, len);
+    }
+    s->lent = xy_str_n(data, len);
+    s->parsing = true;
+    xy_xml_feed(s->parser, data, len);
+}
+
+void xy_stream_keep(struct xy_stream *s)
+{
+    struct xy_str lent = s->lent;
+    s->lent = XY_STR_NONE;
+    if (lent.data == NULL || !s->parsing || !listens(s))
+        return;
+    xy_buf_reset(&s->window);
+    xy_buf_str(&s->window, lent);
+    if (!xy_buf_failed(&s->window))
+        xy_xml_moved(s->parser, lent.data, s->window.data);
 }
 
 bool xy_stream_wants_input(const struct xy_stream *s)
@@ -212,7 +240,8 @@ static bool take_queued(struct xy_stream *s, struct xy_stream_event *event)
 static bool memory_failed(const struct xy_stream *s)
 {
     const struct stream_negotiation *n = s->negotiation;
-    return xy_buf_failed(&s->output) || xy_buf_failed(&s->pending) || (n && xy_arena_failed(n->arena));
+    return xy_buf_failed(&s->output) || xy_buf_failed(&s->pending) || xy_buf_failed(&s->window) ||
+           (n && xy_arena_failed(n->arena));
 }
 
 bool xy_stream_next(struct xy_stream *s, struct xy_stream_event *event)

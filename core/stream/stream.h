@@ -143,6 +143,10 @@ void xy_stream_adopt(struct xy_stream *stream, const struct xy_stream_options *o
 
 /* Bytes from the peer: copied, so the caller's memory is free again at once. */
 void xy_stream_feed(struct xy_stream *stream, const void *data, size_t len);
+/* The same without a copy: they must stay where they are until xy_stream_keep, which copies what was not looked at by
+ * then. Call xy_stream_next in between, and nothing else that feeds. */
+void xy_stream_lend(struct xy_stream *stream, const void *data, size_t len);
+void xy_stream_keep(struct xy_stream *stream);
 /* The next event; false: nothing more now (all input consumed, an answer is awaited, or the stream is over). Not calling
  * it for a while is back-pressure: the rest of what was fed waits here. */
 bool xy_stream_next(struct xy_stream *stream, struct xy_stream_event *event);

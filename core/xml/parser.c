@@ -439,6 +439,12 @@ void xy_xml_feed(struct xy_xml_parser *p, const void *data, size_t len)
     p->input_len = len;
 }
 
+void xy_xml_moved(struct xy_xml_parser *p, const char *from, const char *to)
+{
+    if (p->input != NULL)
+        p->input = to + (p->input - from);
+}
+
 static void skip_space(struct xy_xml_parser *p)
 {
     while (p->input_len > 0 && all_space(p->input, 1)) {

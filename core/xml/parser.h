@@ -58,6 +58,8 @@ void xy_xml_adopt(struct xy_xml_parser *parser, struct xy_arena_pool *arenas);
  * restarted without the rest; only then the next feed. Any length. */
 void xy_xml_feed(struct xy_xml_parser *parser, const void *data, size_t len);
 void xy_xml_next(struct xy_xml_parser *parser, struct xy_xml_event *event);
+/* What was fed last stands at `to` now, all of it, instead of at `from`. */
+void xy_xml_moved(struct xy_xml_parser *parser, const char *from, const char *to);
 
 /* The default namespace declared on the stream header: what stanzas without xmlns are in. Absent: none declared, or no
  * header yet. Valid until the next restart. */

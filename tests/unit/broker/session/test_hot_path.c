@@ -2,39 +2,14 @@
  * recipients share: counted by standing in for malloc. Left out under sanitizers, which stand in for it themselves. */
 #include "tests/unit/broker/session/rig.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) || !defined(__GLIBC__)
+#include "tests/unit/allocations.h"
+
+#if !ALLOCATIONS_COUNTED
 int main(void)
 {
     return 0;
 }
 #else
-
-static size_t allocations;
-
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *old, size_t size);
-void *malloc(size_t size);
-void *calloc(size_t count, size_t size);
-void *realloc(void *old, size_t size);
-
-void *malloc(size_t size)
-{
-    allocations++;
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-    allocations++;
-    return __libc_calloc(count, size);
-}
-
-void *realloc(void *old, size_t size)
-{
-    allocations++;
-    return __libc_realloc(old, size);
-}
 
 #define JULIET "juliet@example.org"
 #define ROMEO  "romeo@example.org"
