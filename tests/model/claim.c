@@ -1,0 +1,230 @@
+/* At-least-once subscriptions and events, as docs/protocol.md 1.2 - 1.6 has them. */
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "tests/model/model.h"
+
+/* --- expectations -------------------------------------------------------------------------------------------------- */
+
+static void expect(struct model *model, unsigned slot, struct model_expected expected)
+{
+    struct model_session *session = &model->sessions[slot];
+    if (session->expected_count == MODEL_EXPECTED) {
+        model->full = true;
+        return;
+    }
+    session->expected[session->expected_count++] = expected;
+}
+
+static struct model_expected of_item(const struct model *model, unsigned node, const struct model_item *item)
+{
+    return (struct model_expected){ .node = node,
+                                    .life = model->nodes[node].life,
+                                    .seq = item->seq,
+                                    .id = item->id,
+                                    .token = item->token,
+                                    .publisher = item->publisher };
+}
+
+static bool receives(const struct model *model, unsigned slot)
+{
+    const struct model_session *session = &model->sessions[slot];
+    return session->state != SESSION_OFF && session->available && session->priority >= 0;
+}
+
+/* --- who holds a subscription -------------------------------------------------------------------------------------- */
+
+static bool reaches(unsigned sub, unsigned slot)
+{
+    return sub < MODEL_ACCOUNTS ? model_account(slot) == sub : sub - MODEL_ACCOUNTS == slot;
+}
+
+static bool may_hold(const struct model *model, unsigned sub, int slot)
+{
+    return slot >= 0 && reaches(sub, (unsigned)slot) && receives(model, (unsigned)slot) &&
+           model->sessions[slot].sm;
+}
+
+static int best(const struct model *model, unsigned sub)
+{
+    int found = -1;
+    for (int slot = 0; slot < (int)MODEL_SESSIONS; slot++) {
+        if (!may_hold(model, sub, slot))
+            continue;
+        const struct model_session *a = &model->sessions[slot];
+        const struct model_session *b = found >= 0 ? &model->sessions[found] : NULL;
+        if (b == NULL || a->priority > b->priority || (a->priority == b->priority && a->since > b->since))
+            found = slot;
+    }
+    return found;
+}
+
+static bool in_flight(const struct model_node *node, const struct model_sub *sub)
+{
+    for (unsigned i = 0; i < node->items_count; i++)
+        if (!node->items[i].gone && node->items[i].seq > sub->cursor && node->items[i].seq <= sub->sent)
+            return true;
+    return false;
+}
+
+static enum model_mark mark_of(const struct model_sub *sub, uint64_t seq)
+{
+    if (seq <= sub->ever_sent)
+        return MARK_AGAIN;
+    return seq <= sub->maybe_sent ? MARK_EITHER : MARK_FRESH;
+}
+
+/* Everything that is owed and was not sent to this holder yet. */
+static void pump(struct model *model, unsigned number, unsigned index)
+{
+    struct model_node *node = &model->nodes[number];
+    struct model_sub *sub = &node->subs[index];
+    if (sub->holder < 0 || sub->leaving)
+        return;
+    for (unsigned i = 0; i < node->items_count; i++) {
+        const struct model_item *item = &node->items[i];
+        if (item->gone || item->seq <= sub->sent)
+            continue;
+        struct model_expected e = of_item(model, number, item);
+        e.claimed = true;
+        e.sub = index;
+        e.subid = sub->subid;
+        e.hold = sub->hold;
+        e.mark = mark_of(sub, item->seq);
+        expect(model, (unsigned)sub->holder, e);
+        sub->sent = item->seq;
+        if (sub->ever_sent < item->seq)
+            sub->ever_sent = item->seq;
+    }
+}
+
+static void attach(struct model *model, unsigned number, unsigned index)
+{
+    struct model_sub *sub = &model->nodes[number].subs[index];
+    sub->leaving = false;
+    sub->holder = best(model, index);
+    sub->hold = ++model->holds;
+    sub->sent = sub->cursor;
+    pump(model, number, index);
+}
+
+static void sub_recheck(struct model *model, unsigned number, unsigned index)
+{
+    struct model_node *node = &model->nodes[number];
+    struct model_sub *sub = &node->subs[index];
+    if (!sub->there || !sub->durable)
+        return;
+    int wanted = best(model, index);
+    if (sub->holder < 0 || !may_hold(model, index, sub->holder)) {
+        if (sub->holder >= 0 || wanted >= 0)
+            attach(model, number, index);
+    } else if (wanted == sub->holder) {
+        sub->leaving = false;
+        pump(model, number, index);
+    } else if (!sub->leaving && in_flight(node, sub)) {
+        sub->leaving = true;
+        sub->leaving_us = model->now_us + MODEL_LEAVING_US;
+    } else if (!sub->leaving || sub->leaving_us <= model->now_us) {
+        attach(model, number, index);
+    }
+}
+
+void model_recheck(struct model *model)
+{
+    for (unsigned n = 0; n < MODEL_NODES; n++)
+        for (unsigned s = 0; s < MODEL_SUBS; s++)
+            if (model->nodes[n].there)
+                sub_recheck(model, n, s);
+}
+
+/* --- beginning and end --------------------------------------------------------------------------------------------- */
+
+void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, uint64_t number)
+{
+    uint64_t newest = node->next_seq - 1;
+    sub->cursor = newest;
+    if (start == MODEL_START_ALL)
+        sub->cursor = 0;
+    else if (start == MODEL_START_SEQ && number - 1 < newest)
+        sub->cursor = number - 1;
+    for (unsigned i = 0; start == MODEL_START_LAST && i < node->items_count; i++)
+        if (node->items[i].retained)
+            sub->cursor = node->items[i].seq - 1; /* of the newest, which is the last */
+    sub->durable = true;
+    sub->sent = sub->cursor;
+    sub->ever_sent = sub->maybe_sent = 0;
+    sub->holder = -1;
+    sub->leaving = false;
+}
+
+void model_sub_end(struct model *model, struct model_node *node, unsigned sub)
+{
+    (void)model;
+    memset(&node->subs[sub], 0, sizeof(node->subs[sub]));
+    node->subs[sub].holder = -1;
+    model_collect(node);
+}
+
+/* --- events -------------------------------------------------------------------------------------------------------- */
+
+/* One copy, however many subscriptions of the account reach the session. */
+static bool hears(const struct model *model, const struct model_node *node, unsigned slot)
+{
+    const struct model_sub *bare = &node->subs[model_sub_index(slot, true)],
+                           *full = &node->subs[model_sub_index(slot, false)];
+    return receives(model, slot) && ((bare->there && !bare->durable) || (full->there && !full->durable));
+}
+
+void model_published(struct model *model, unsigned number, unsigned item, bool kept)
+{
+    struct model_node *node = &model->nodes[number];
+    for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
+        if (hears(model, node, slot))
+            expect(model, slot, of_item(model, number, &node->items[item]));
+    for (unsigned s = 0; kept && s < MODEL_SUBS; s++)
+        if (node->subs[s].there && node->subs[s].durable)
+            pump(model, number, s);
+}
+
+void model_told(struct model *model, unsigned slot, unsigned node, char what)
+{
+    if (model->sessions[slot].state != SESSION_OFF && model->sessions[slot].available)
+        expect(model, slot, (struct model_expected){ .notice = true, .node = node, .what = what });
+}
+
+void model_notice(struct model *model, unsigned number, char what, unsigned id)
+{
+    struct model_node *node = &model->nodes[number];
+    struct model_expected e = { .notice = true, .node = number, .what = what, .id = id };
+    for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
+        if (hears(model, node, slot))
+            expect(model, slot, e);
+    for (unsigned s = 0; s < MODEL_SUBS; s++) { /* whoever receives for a subscription at this moment */
+        const struct model_sub *sub = &node->subs[s];
+        if (sub->there && sub->durable && sub->holder >= 0 && !sub->leaving)
+            expect(model, (unsigned)sub->holder, e);
+    }
+}
+
+/* --- acknowledgements ---------------------------------------------------------------------------------------------- */
+
+static void acked(struct model *model, const struct model_expected *e)
+{
+    struct model_node *node = &model->nodes[e->node];
+    struct model_sub *sub = &node->subs[e->sub];
+    if (!sub->there || !sub->durable || sub->hold != e->hold || e->seq <= sub->cursor)
+        return;
+    sub->cursor = e->seq;
+    model_collect(node);
+    if (sub->leaving && !in_flight(node, sub))
+        attach(model, e->node, e->sub);
+}
+
+void model_acked(struct model *model, unsigned slot, uint32_t h)
+{
+    struct model_session *session = &model->sessions[slot];
+    for (uint32_t i = session->acked; i < h; i++)
+        if (session->log[i].claimed)
+            acked(model, &session->log[i]);
+    session->acked = h;
+}

@@ -1,0 +1,159 @@
+/* What the delivery contract (docs/architecture.md, docs/protocol.md) says must be, without any of the broker's means:
+ * nodes as lists of items, subscriptions as cursors, sessions as who is there. Nothing here is fast, durable or
+ * concurrent; it is meant to be read. check.c puts the same operations to the broker and to this, and compares answers,
+ * events, order, numbers and what is owed. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "tests/model/op.h"
+
+#define MODEL_NODES    3u
+#define MODEL_SESSIONS 8u /* slots; slot s is resource r<s> of account s % MODEL_ACCOUNTS */
+#define MODEL_ACCOUNTS 4u
+#define MODEL_IDS      5u
+#define MODEL_ITEMS    640u                              /* of one life of a node */
+#define MODEL_SUBS     (MODEL_ACCOUNTS + MODEL_SESSIONS) /* bare ones first, then full ones by slot */
+#define MODEL_EXPECTED 1024u
+#define MODEL_LOG      4096u
+#define MODEL_ONCE     1024u
+
+#define MODEL_UNAVAILABLE 9
+#define MODEL_LEAVING_US  (10ull * 1000 * 1000)
+#define MODEL_SM_US       (40ull * 1000 * 1000)
+
+enum { MODEL_FIELD_MAX, MODEL_FIELD_ACCESS, MODEL_FIELD_PUBLISH, MODEL_FIELD_PERSIST, MODEL_FIELDS };
+enum { MODEL_START_NEW, MODEL_START_ALL, MODEL_START_LAST, MODEL_START_SEQ, MODEL_STARTS };
+enum { PUBLISH_PUBLISHERS, PUBLISH_SUBSCRIBERS, PUBLISH_OPEN };
+enum model_affiliation {
+    MODEL_NONE,
+    MODEL_OUTCAST,
+    MODEL_MEMBER,
+    MODEL_PUBLISH_ONLY,
+    MODEL_PUBLISHER,
+    MODEL_OWNER,
+    MODEL_AFFILIATIONS
+};
+
+struct model_item {
+    uint64_t seq;
+    unsigned id, token, publisher;
+    bool retained; /* <items/> returns it */
+    bool gone;     /* retracted, purged, or nobody needs it any more */
+};
+
+struct model_sub {
+    bool there, durable;
+    uint64_t subid;
+    uint64_t cursor;     /* acknowledged up to here */
+    uint64_t sent;       /* to the session that holds it now */
+    uint64_t ever_sent;  /* in this life of the broker: again means marked */
+    uint64_t maybe_sent; /* in a former life: may be marked */
+    int holder;          /* slot; -1: none */
+    unsigned hold;       /* which holding it is */
+    bool leaving;
+    uint64_t leaving_us; /* then it moves */
+};
+
+struct model_once { /* a publish-id that was seen */
+    unsigned publisher;
+    bool whole;
+    uint64_t number;
+};
+
+struct model_node {
+    bool there;
+    unsigned max_items; /* 0: no limit */
+    bool whitelist, persist;
+    int publish_model;
+    int affiliation[MODEL_ACCOUNTS];
+    uint64_t next_seq;
+    unsigned life;              /* how often it was created */
+    uint64_t epoch, last_epoch; /* 0: not seen yet; of the life before */
+    struct model_item items[MODEL_ITEMS];
+    unsigned items_count;
+    struct model_sub subs[MODEL_SUBS];
+    struct model_once once[MODEL_ONCE];
+    unsigned once_count;
+};
+
+enum model_mark { MARK_FRESH, MARK_AGAIN, MARK_EITHER };
+
+/* What a session is to hear, in this order among those of the same node and subscription. */
+struct model_expected {
+    bool notice, claimed;
+    char what; /* notice */
+    unsigned node, sub;
+    uint64_t subid, seq;
+    unsigned id, token, publisher;
+    enum model_mark mark;
+    unsigned hold, life;
+};
+
+enum model_presence { SESSION_OFF, SESSION_ON, SESSION_DETACHED };
+
+struct model_session {
+    enum model_presence state;
+    bool sm, available;
+    int priority;
+    unsigned since;      /* of becoming available */
+    uint64_t expires_us; /* DETACHED */
+    struct model_expected expected[MODEL_EXPECTED];
+    unsigned expected_count;
+    struct model_expected log[MODEL_LOG]; /* by number: what each stanza was, once it came */
+    uint32_t acked;
+};
+
+struct model {
+    uint64_t now_us;
+    unsigned holds, sinces;
+    uint64_t subid; /* what the answer to a subscribe request said: a new subscription has it */
+    bool full;      /* some array is: the sequence ends here, without a verdict */
+    struct model_node nodes[MODEL_NODES];
+    struct model_session sessions[MODEL_SESSIONS];
+};
+
+/* What the answer to a request must be. */
+struct model_answer {
+    bool result;
+    enum xy_condition condition;
+    bool records; /* it changed something that is stored: nothing may be heard of it before its commit */
+    const struct model_item *items[MODEL_ITEMS];
+    unsigned items_count;
+    struct model_sub *sub; /* the answer names its subid */
+};
+
+void model_init(struct model *model);
+static inline unsigned model_account(unsigned slot)
+{
+    return slot % MODEL_ACCOUNTS;
+}
+static inline unsigned model_sub_index(unsigned slot, bool bare)
+{
+    return bare ? model_account(slot) : MODEL_ACCOUNTS + slot;
+}
+
+/* node.c: one request of a session that is online */
+void model_request(struct model *model, const struct op *op, struct model_answer *answer);
+bool model_exists(const struct model_node *node,
+                  const struct model_item *item); /* kept, or owed to somebody */
+void model_collect(struct model_node *node);      /* what nobody needs any more is gone */
+
+/* claim.c: who gets what */
+void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, uint64_t number);
+void model_sub_end(struct model *model, struct model_node *node, unsigned sub);
+void model_published(struct model *model, unsigned node, unsigned item, bool kept); /* the newest item */
+void model_notice(struct model *model, unsigned node, char what, unsigned id);      /* to all who listen */
+void model_told(struct model *model, unsigned slot, unsigned node, char what);      /* to one */
+void model_recheck(struct model *model); /* sessions came, went or changed; everybody gets what is due */
+void model_acked(struct model *model, unsigned slot, uint32_t h);
+
+/* session.c */
+void model_connected(struct model *model, unsigned slot, bool sm); /* a former session of the slot is over */
+void model_presence(struct model *model, unsigned slot, int priority);
+void model_dropped(struct model *model, unsigned slot);
+void model_ended(struct model *model, unsigned slot);
+void model_pass(struct model *model, uint64_t us);
+void model_restarted(struct model *model);

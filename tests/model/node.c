@@ -1,0 +1,432 @@
+/* Requests to the service, as XEP-0060 and docs/protocol.md have them: who may do what, what it changes, what is
+ * answered. */
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "tests/model/model.h"
+
+struct ask {
+    struct model *model;
+    const struct op *op;
+    struct model_node *node;
+    unsigned number, slot, account;
+    struct model_answer *answer;
+};
+
+static void fail(struct ask *ask, enum xy_condition condition)
+{
+    ask->answer->condition = condition;
+}
+
+static void done(struct ask *ask, bool records)
+{
+    ask->answer->result = true;
+    ask->answer->records = records;
+}
+
+/* --- items --------------------------------------------------------------------------------------------------------- */
+
+bool model_exists(const struct model_node *node, const struct model_item *item)
+{
+    if (item->retained)
+        return true;
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        if (node->subs[s].there && node->subs[s].durable && node->subs[s].cursor < item->seq)
+            return true;
+    return false;
+}
+
+void model_collect(struct model_node *node)
+{
+    for (unsigned i = 0; i < node->items_count; i++)
+        if (!node->items[i].gone && !model_exists(node, &node->items[i]))
+            node->items[i].gone = true;
+}
+
+static struct model_item *find(struct model_node *node, unsigned id)
+{
+    for (unsigned i = 0; i < node->items_count; i++)
+        if (node->items[i].retained && node->items[i].id == id)
+            return &node->items[i];
+    return NULL;
+}
+
+static unsigned retained(const struct model_node *node)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < node->items_count; i++)
+        count += node->items[i].retained;
+    return count;
+}
+
+static void remove_item(struct model_item *item)
+{
+    item->retained = false;
+    item->gone = true;
+}
+
+static void let_go_of_oldest(struct model_node *node, unsigned keep)
+{
+    for (unsigned i = 0, over = retained(node); i < node->items_count && over > keep; i++) {
+        over -= node->items[i].retained;
+        node->items[i].retained = false;
+    }
+    model_collect(node);
+}
+
+/* --- who may ------------------------------------------------------------------------------------------------------- */
+
+static int affiliation(const struct ask *ask)
+{
+    return ask->node->affiliation[ask->account];
+}
+
+static bool may_read(const struct model_node *node, int is)
+{
+    return is != MODEL_OUTCAST && is != MODEL_PUBLISH_ONLY && (!node->whitelist || is != MODEL_NONE);
+}
+
+static bool is_subscribed(const struct model_node *node, unsigned account)
+{
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        if (node->subs[s].there && s % MODEL_ACCOUNTS == account)
+            return true;
+    return false;
+}
+
+static bool may_publish(const struct ask *ask)
+{
+    int is = affiliation(ask);
+    if (is == MODEL_OWNER || is == MODEL_PUBLISHER || is == MODEL_PUBLISH_ONLY)
+        return true;
+    if (is == MODEL_OUTCAST)
+        return false;
+    return ask->node->publish_model == PUBLISH_OPEN ||
+           (ask->node->publish_model == PUBLISH_SUBSCRIBERS && is_subscribed(ask->node, ask->account));
+}
+
+/* --- nodes --------------------------------------------------------------------------------------------------------- */
+
+static void create(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    uint64_t epoch = node->epoch != 0 ? node->epoch : node->last_epoch;
+    unsigned life = node->life;
+    memset(node, 0, sizeof(*node));
+    node->life = life + 1;
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        node->subs[s].holder = -1;
+    node->there = node->persist = true;
+    node->last_epoch = epoch;
+    node->max_items = 20;
+    node->next_seq = 1;
+    node->affiliation[ask->account] = MODEL_OWNER;
+}
+
+static void on_create(struct ask *ask)
+{
+    const int *a = ask->op->args;
+    if (ask->node->there) {
+        fail(ask, XY_CONFLICT);
+        return;
+    }
+    create(ask);
+    ask->node->max_items = (unsigned)a[2];
+    ask->node->whitelist = a[3] != 0;
+    ask->node->publish_model = a[4];
+    done(ask, true);
+}
+
+/* Who may not read any more is subscribed no more, and is told so. */
+static void drop_subscriptions(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    for (unsigned s = 0; s < MODEL_SUBS; s++) {
+        unsigned account = s % MODEL_ACCOUNTS;
+        if (!node->subs[s].there || may_read(node, node->affiliation[account]))
+            continue;
+        for (unsigned slot = account; slot < MODEL_SESSIONS; slot += MODEL_ACCOUNTS)
+            model_told(ask->model, slot, ask->number, 's');
+        model_sub_end(ask->model, node, s);
+    }
+}
+
+static void on_configure(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    int value = ask->op->args[3];
+    switch (ask->op->args[2]) {
+    case MODEL_FIELD_MAX:
+        node->max_items = (unsigned)value;
+        break;
+    case MODEL_FIELD_ACCESS:
+        node->whitelist = value == 1;
+        break;
+    case MODEL_FIELD_PUBLISH:
+        node->publish_model = value;
+        break;
+    default:
+        node->persist = value != 0;
+        break;
+    }
+    if (!node->persist)
+        let_go_of_oldest(node, 0);
+    else if (node->max_items > 0)
+        let_go_of_oldest(node, node->max_items);
+    drop_subscriptions(ask);
+    done(ask, true);
+}
+
+static void on_delete(struct ask *ask)
+{
+    model_notice(ask->model, ask->number, 'd', 0);
+    ask->node->there = false;
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        model_sub_end(ask->model, ask->node, s);
+    done(ask, true);
+}
+
+static void on_purge(struct ask *ask)
+{
+    if (!ask->node->persist) {
+        fail(ask, XY_FEATURE_NOT_IMPLEMENTED);
+        return;
+    }
+    for (unsigned i = 0; i < ask->node->items_count; i++)
+        remove_item(&ask->node->items[i]);
+    model_notice(ask->model, ask->number, 'p', 0);
+    done(ask, true);
+}
+
+static void on_affiliate(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    int *is = &node->affiliation[ask->op->args[2]], owners = 0;
+    for (unsigned i = 0; i < MODEL_ACCOUNTS; i++)
+        owners += node->affiliation[i] == MODEL_OWNER;
+    if (*is == MODEL_OWNER && ask->op->args[3] != MODEL_OWNER && owners == 1) {
+        fail(ask, XY_NOT_ACCEPTABLE);
+        return;
+    }
+    bool changed = *is != ask->op->args[3];
+    *is = ask->op->args[3];
+    drop_subscriptions(ask);
+    done(ask, changed);
+}
+
+/* --- publishing ---------------------------------------------------------------------------------------------------- */
+
+enum once { ONCE_NEW, ONCE_SEEN, ONCE_OLD };
+
+static enum once seen(const struct ask *ask)
+{
+    const int *a = ask->op->args;
+    uint64_t number = (uint64_t)a[5], newest = 0;
+    bool any = false;
+    for (unsigned i = 0; a[4] != 0 && i < ask->node->once_count; i++) {
+        const struct model_once *once = &ask->node->once[i];
+        if (once->publisher != ask->account || once->whole != (a[4] == 2))
+            continue;
+        if (once->number == number)
+            return ONCE_SEEN;
+        if (!once->whole && once->number > newest)
+            newest = once->number;
+        any = true;
+    }
+    return any && a[4] == 1 && newest > number && newest - number > 256 ? ONCE_OLD : ONCE_NEW;
+}
+
+static void remember(struct ask *ask)
+{
+    const int *a = ask->op->args;
+    if (a[4] == 0)
+        return;
+    if (ask->node->once_count == MODEL_ONCE) {
+        ask->model->full = true;
+        return;
+    }
+    ask->node->once[ask->node->once_count++] =
+        (struct model_once){ .publisher = ask->account, .whole = a[4] == 2, .number = (uint64_t)a[5] };
+}
+
+static bool somebody_is_owed(const struct model_node *node)
+{
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        if (node->subs[s].there && node->subs[s].durable)
+            return true;
+    return false;
+}
+
+static void add_item(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    const int *a = ask->op->args;
+    bool kept = node->persist || somebody_is_owed(node);
+    struct model_item *same = node->persist ? find(node, (unsigned)a[2]) : NULL;
+    if (same != NULL)
+        same->retained = false;
+    if (node->persist && node->max_items > 0)
+        let_go_of_oldest(node, node->max_items - 1);
+    model_collect(node);
+    node->items[node->items_count++] = (struct model_item){ .seq = kept ? node->next_seq++ : 0,
+                                                            .id = (unsigned)a[2],
+                                                            .token = (unsigned)a[3],
+                                                            .publisher = ask->account,
+                                                            .retained = node->persist };
+    model_published(ask->model, ask->number, node->items_count - 1, kept);
+    if (!kept) /* seen by who was there, and by nobody else */
+        node->items_count--;
+    done(ask, kept);
+}
+
+static void on_publish(struct ask *ask)
+{
+    bool made = !ask->node->there;
+    if (made)
+        create(ask);
+    if (!may_publish(ask)) {
+        fail(ask, XY_FORBIDDEN);
+        return;
+    }
+    switch (seen(ask)) {
+    case ONCE_SEEN:
+        done(ask, false);
+        return;
+    case ONCE_OLD:
+        fail(ask, XY_NOT_ACCEPTABLE);
+        return;
+    case ONCE_NEW:
+        break;
+    }
+    if (ask->node->items_count == MODEL_ITEMS) {
+        ask->model->full = true;
+        return;
+    }
+    add_item(ask);
+    remember(ask);
+    ask->answer->records |= made;
+}
+
+static void on_retract(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    struct model_item *item = find(node, (unsigned)ask->op->args[2]);
+    int notify = ask->op->args[3];
+    if (!node->persist) {
+        fail(ask, XY_FEATURE_NOT_IMPLEMENTED);
+        return;
+    }
+    if (item == NULL) {
+        fail(ask, XY_ITEM_NOT_FOUND);
+        return;
+    }
+    int is = affiliation(ask);
+    if (is != MODEL_OWNER && (is == MODEL_OUTCAST || item->publisher != ask->account)) {
+        fail(ask, XY_FORBIDDEN);
+        return;
+    }
+    remove_item(item);
+    if (notify != 0)
+        model_notice(ask->model, ask->number, 'r', item->id);
+    done(ask, true);
+}
+
+static void on_items(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    unsigned max = (unsigned)ask->op->args[2], skip = 0;
+    if (!may_read(node, affiliation(ask))) {
+        fail(ask, affiliation(ask) == MODEL_NONE ? XY_NOT_ALLOWED : XY_FORBIDDEN);
+        return;
+    }
+    if (!node->persist) {
+        fail(ask, XY_FEATURE_NOT_IMPLEMENTED);
+        return;
+    }
+    if (max > 0 && retained(node) > max)
+        skip = retained(node) - max;
+    for (unsigned i = 0; i < node->items_count; i++) {
+        if (!node->items[i].retained)
+            continue;
+        if (skip > 0)
+            skip--;
+        else
+            ask->answer->items[ask->answer->items_count++] = &node->items[i];
+    }
+    done(ask, false);
+}
+
+/* --- subscribing --------------------------------------------------------------------------------------------------- */
+
+static void on_subscribe(struct ask *ask)
+{
+    struct model_node *node = ask->node;
+    const int *a = ask->op->args;
+    struct model_sub *sub = &node->subs[model_sub_index(ask->slot, a[2] != 0)];
+    int is = affiliation(ask);
+    if (is == MODEL_OUTCAST || is == MODEL_PUBLISH_ONLY) {
+        fail(ask, XY_FORBIDDEN);
+        return;
+    }
+    if (!may_read(node, is)) {
+        fail(ask, XY_NOT_ALLOWED);
+        return;
+    }
+    bool durable = a[3] != 0;
+    if (!sub->there)
+        sub->subid = ask->model->subid;
+    if (sub->durable && !durable) {
+        uint64_t subid = sub->subid;
+        model_sub_end(ask->model, node, model_sub_index(ask->slot, a[2] != 0));
+        sub->subid = subid;
+    } else if (durable && !sub->durable) {
+        model_sub_begin(node, sub, a[4], (uint64_t)a[5]);
+    }
+    sub->there = true;
+    ask->answer->sub = sub;
+    done(ask, true);
+}
+
+static void on_unsubscribe(struct ask *ask)
+{
+    unsigned index = model_sub_index(ask->slot, ask->op->args[2] != 0);
+    if (!ask->node->subs[index].there) {
+        fail(ask, XY_UNEXPECTED_REQUEST);
+        return;
+    }
+    model_sub_end(ask->model, ask->node, index);
+    done(ask, true);
+}
+
+/* --- the request --------------------------------------------------------------------------------------------------- */
+
+void model_request(struct model *model, const struct op *op, struct model_answer *answer)
+{
+    static const struct {
+        void (*fn)(struct ask *ask);
+        bool owner, makes; /* only an owner may; the node need not be there */
+    } handlers[OP_KIND_COUNT] = {
+        [OP_CREATE] = { on_create, false, true },        [OP_CONFIGURE] = { on_configure, true, false },
+        [OP_DELETE] = { on_delete, true, false },        [OP_PURGE] = { on_purge, true, false },
+        [OP_PUBLISH] = { on_publish, false, true },      [OP_RETRACT] = { on_retract, false, false },
+        [OP_SUBSCRIBE] = { on_subscribe, false, false }, [OP_UNSUBSCRIBE] = { on_unsubscribe, false, false },
+        [OP_AFFILIATE] = { on_affiliate, true, false },  [OP_ITEMS] = { on_items, false, false },
+    };
+    struct ask ask = { .model = model, .op = op, .answer = answer };
+    ask.slot = (unsigned)op->args[OP_SESSION];
+    ask.account = model_account(ask.slot);
+    ask.number = (unsigned)op->args[OP_NODE];
+    ask.node = &model->nodes[ask.number];
+    memset(answer, 0, sizeof(*answer));
+    xy_assert(handlers[op->kind].fn != NULL);
+    if (!ask.node->there && !handlers[op->kind].makes) {
+        fail(&ask, XY_ITEM_NOT_FOUND);
+        return;
+    }
+    if (handlers[op->kind].owner && ask.node->affiliation[ask.account] != MODEL_OWNER) {
+        fail(&ask, XY_FORBIDDEN);
+        return;
+    }
+    handlers[op->kind].fn(&ask);
+    model_recheck(model);
+}

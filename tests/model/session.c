@@ -1,0 +1,112 @@
+/* Sessions of the model: there, gone, detached, replaced; time; the end of the process. */
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "tests/model/model.h"
+
+void model_init(struct model *model)
+{
+    memset(model, 0, sizeof(*model));
+    for (unsigned n = 0; n < MODEL_NODES; n++)
+        for (unsigned s = 0; s < MODEL_SUBS; s++)
+            model->nodes[n].subs[s].holder = -1;
+}
+
+static void session_reset(struct model_session *session)
+{
+    session->state = SESSION_OFF;
+    session->available = session->sm = false;
+    session->expected_count = 0;
+    session->acked = 0;
+}
+
+/* Whoever held something through it holds it no longer, even if the slot comes back at once. */
+void model_ended(struct model *model, unsigned slot)
+{
+    if (model->sessions[slot].state == SESSION_OFF)
+        return;
+    session_reset(&model->sessions[slot]);
+    model_recheck(model);
+}
+
+void model_connected(struct model *model, unsigned slot, bool sm)
+{
+    struct model_session *session = &model->sessions[slot];
+    model_ended(model, slot);
+    session->state = SESSION_ON;
+    session->sm = sm;
+}
+
+void model_presence(struct model *model, unsigned slot, int priority)
+{
+    struct model_session *session = &model->sessions[slot];
+    bool available = priority != MODEL_UNAVAILABLE;
+    if (available && !session->available)
+        session->since = ++model->sinces;
+    session->available = available;
+    session->priority = available ? priority : 0;
+    model_recheck(model);
+}
+
+void model_dropped(struct model *model, unsigned slot)
+{
+    struct model_session *session = &model->sessions[slot];
+    if (!session->sm) {
+        model_ended(model, slot);
+        return;
+    }
+    session->state = SESSION_DETACHED;
+    session->expires_us = model->now_us + MODEL_SM_US;
+}
+
+/* --- time ---------------------------------------------------------------------------------------------------------- */
+
+static uint64_t next_deadline(const struct model *model)
+{
+    uint64_t due_us = UINT64_MAX;
+    for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++) {
+        const struct model_session *session = &model->sessions[slot];
+        if (session->state == SESSION_DETACHED && session->expires_us < due_us)
+            due_us = session->expires_us;
+    }
+    for (unsigned n = 0; n < MODEL_NODES; n++) {
+        for (unsigned s = 0; s < MODEL_SUBS; s++) {
+            const struct model_sub *sub = &model->nodes[n].subs[s];
+            if (model->nodes[n].there && sub->there && sub->leaving && sub->leaving_us < due_us)
+                due_us = sub->leaving_us;
+        }
+    }
+    return due_us;
+}
+
+void model_pass(struct model *model, uint64_t us)
+{
+    uint64_t end_us = model->now_us + us, due_us;
+    while ((due_us = next_deadline(model)) <= end_us) {
+        model->now_us = due_us > model->now_us ? due_us : model->now_us;
+        for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
+            if (model->sessions[slot].state == SESSION_DETACHED &&
+                model->sessions[slot].expires_us <= model->now_us)
+                model_ended(model, slot);
+        model_recheck(model);
+    }
+    model->now_us = end_us;
+}
+
+/* What was committed stays. Who had been sent something may have got it. */
+void model_restarted(struct model *model)
+{
+    for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
+        session_reset(&model->sessions[slot]);
+    for (unsigned n = 0; n < MODEL_NODES; n++) {
+        struct model_node *node = &model->nodes[n];
+        for (unsigned s = 0; s < MODEL_SUBS; s++) {
+            struct model_sub *sub = &node->subs[s];
+            sub->holder = -1;
+            sub->leaving = false;
+            sub->sent = sub->cursor;
+            sub->ever_sent = 0;
+            sub->maybe_sent = node->there ? node->next_seq - 1 : 0;
+        }
+    }
+}
