@@ -75,6 +75,7 @@ struct subscription {
     struct request *asked;  /* the request that made it, answered when its sessions are known; NULL: done */
     struct xy_elem *answer; /* to it, in its arena */
     uint32_t number;
+    uint64_t ticket;  /* of the record that makes it active */
     bool active;      /* its record is committed: it gets events */
     bool last_wanted; /* the last published item is to be sent once sessions are known */
     bool removed;     /* memory is held by a pending commit only */

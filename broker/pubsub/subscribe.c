@@ -26,6 +26,17 @@ struct xy_elem *subscription_elem(struct xy_arena *arena, struct xy_elem *parent
     return elem;
 }
 
+struct notice {
+    struct session_ref session;
+    struct event *event;
+};
+
+static void on_notice_due(struct shard *shard, void *payload)
+{
+    const struct notice *notice = payload;
+    delivery_notify(shard, notice->session, notice->event);
+}
+
 void subscription_notify(struct node *node, const struct subscriber *subscriber, struct xy_str jid,
                          struct xy_str subid, const char *state)
 {
@@ -39,8 +50,10 @@ void subscription_notify(struct node *node, const struct subscriber *subscriber,
     if (subid.len > 0)
         xy_elem_set(arena, elem, "subid", subid);
     struct event *event = event_for_elem(node, elem);
-    for (size_t i = 0; event != NULL && i < subscriber->reached_count; i++)
-        delivery_notify(node->pubsub->shard, subscriber->reached[i].session, event_ref(event));
+    for (size_t i = 0; event != NULL && i < subscriber->reached_count; i++) {
+        struct notice notice = { subscriber->reached[i].session, event_ref(event) };
+        shard_when_committed(node->pubsub->shard, node->ticket, on_notice_due, &notice, sizeof(notice));
+    }
     event_unref(&event);
     xy_arena_pool_give(node->pubsub->shard->arenas, &arena);
 }
@@ -156,6 +169,7 @@ static struct subscription *existing(const struct node *node, struct xy_jid jid)
 /* Its record is on disk: from here on it gets events. */
 struct activation {
     uint64_t node;
+    uint64_t ticket;
     uint32_t number;
 };
 
@@ -164,8 +178,8 @@ static void on_active(struct shard *shard, void *payload)
     const struct activation *activation = payload;
     struct node *node = node_by_number(shard->pubsub, activation->node);
     struct subscription *subscription = node != NULL ? node_subscription(node, activation->number) : NULL;
-    if (subscription == NULL || subscription->active)
-        return;
+    if (subscription == NULL || subscription->active || subscription->ticket != activation->ticket)
+        return; /* ended, or changed since: a later call is due */
     struct subscriber *subscriber = subscription->subscriber;
     subscription->active = true;
     routes_changed_for(node, subscriber);
@@ -177,6 +191,15 @@ static void on_active(struct shard *shard, void *payload)
     if (subscriber->heard)
         subscription->last_wanted = false;
     claim_sessions_changed(subscription);
+}
+
+static void activate_after(struct subscription *subscription)
+{
+    struct node *node = subscription->subscriber->node;
+    struct activation activation = { node->number, node->ticket, subscription->number };
+    subscription->active = false;
+    subscription->ticket = node->ticket;
+    shard_when_committed(node->pubsub->shard, node->ticket, on_active, &activation, sizeof(activation));
 }
 
 static void make_subid(struct shard *shard, char subid[SUBID_LEN + 1])
@@ -211,8 +234,7 @@ struct subscription *subscription_add(struct call *call, struct xy_jid jid,
     record_subscription(node, subscription);
     if (!subscription->subscriber->heard && subscription->next == NULL)
         routes_watch(subscription->subscriber);
-    struct activation activation = { node->number, subscription->number };
-    shard_when_committed(call->shard, node->ticket, on_active, &activation, sizeof(activation));
+    activate_after(subscription);
     notify_owners(node, subscription->jid, "subscribed");
     return subscription;
 }
@@ -243,7 +265,10 @@ static bool change(struct call *call, struct subscription *subscription, const s
     }
     record_subscription(node, subscription);
     routes_changed_for(node, subscription->subscriber);
-    claim_sessions_changed(subscription);
+    if (!was && subscription_durable(subscription))
+        activate_after(subscription); /* nothing is sent under options that a crash would take back */
+    else
+        claim_sessions_changed(subscription);
     return true;
 }
 
