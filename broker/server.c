@@ -98,6 +98,10 @@ static bool store_start(struct server *server, struct xy_buf *error)
         .ctx = server,
     };
     server->store = store_open(&options, error);
+    if (server->store != NULL && store_was_restored(server->store))
+        log_warning(server->log,
+                    "the data were restored from a backup: every node begins a new epoch, sessions of "
+                    "before cannot be resumed");
     return server->store != NULL;
 }
 

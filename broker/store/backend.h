@@ -2,8 +2,8 @@
  * (what the log's records came to). LMDB is the real twin, memory the one that survives only simulated crashes, faulty
  * wraps another and fails on demand. The same tests run on all of them.
  *
- * Threads: a log belongs to the commit thread, tables to the checkpoint thread, each reader to its shard; room() and
- * bytes() may be called from any thread. Opening, recovery and closing happen before and after the threads. */
+ * Threads: a log belongs to the commit thread, tables to the checkpoint thread, each reader to whoever asked for it;
+ * a log's read(), and reader(), room() and bytes() may be called from any thread. Opening, recovery and closing happen before and after the threads. */
 #pragma once
 
 #include "broker/store/store.h"
@@ -27,7 +27,8 @@ struct store_log_ops {
     enum store_io (*cut)(struct store_log *log, uint64_t upto, unsigned count_max, unsigned *removed);
     void (*abort)(struct store_log *log);           /* nothing open: fine */
     enum store_io (*commit)(struct store_log *log); /* returns when everything is on stable storage */
-    /* Every entry from position `from` on, in order. The bytes live for the call of `visit`. */
+    /* Every entry from position `from` on that is committed, in order. The bytes live for the call of `visit`. A failure
+     * leaves no prose in error(). */
     enum store_io (*read)(struct store_log *log, uint64_t from, store_log_visit *visit, void *ctx);
     uint64_t (*bytes)(struct store_log *log);    /* kept in the log */
     uint64_t (*room)(struct store_log *log);     /* bytes that the medium can still take */

@@ -242,6 +242,7 @@ static void log_abort(struct store_log *base)
     environment_abort(&log_of(base)->environment);
 }
 
+/* Beside the commit thread too: what is open for writing, and the last failure, belong to that one. */
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
 {
     struct lmdb_log *log = log_of(base);
@@ -249,7 +250,7 @@ static enum store_io log_read(struct store_log *base, uint64_t from, store_log_v
     MDB_cursor *cursor;
     int rc = mdb_txn_begin(log->environment.env, NULL, MDB_RDONLY, &txn);
     if (rc != 0)
-        return environment_failed(&log->environment, "cannot read the log", rc);
+        return STORE_IO_FAILED;
     rc = mdb_cursor_open(txn, log->dbi, &cursor);
     if (rc == 0) {
         char bytes[8];
@@ -261,8 +262,7 @@ static enum store_io log_read(struct store_log *base, uint64_t from, store_log_v
         mdb_cursor_close(cursor);
     }
     mdb_txn_abort(txn);
-    return rc == 0 || rc == MDB_NOTFOUND ? STORE_IO_OK
-                                         : environment_failed(&log->environment, "cannot read the log", rc);
+    return rc == 0 || rc == MDB_NOTFOUND ? STORE_IO_OK : STORE_IO_FAILED;
 }
 
 static uint64_t log_bytes(struct store_log *base)

@@ -40,9 +40,10 @@ struct memory_reader {
 
 struct store_memory {
     struct store_backend backend;
-    pthread_rwlock_t lock; /* of everything below */
+    pthread_rwlock_t log_lock; /* of the log; a backup reads it beside the commit thread */
     struct xy_list log;
     uint64_t log_bytes;
+    pthread_rwlock_t lock; /* of everything below */
     struct memtable *tables;
     size_t live_bytes; /* of the tables, roughly: decides when the memtable is made anew */
 };
@@ -90,7 +91,7 @@ static enum store_io log_commit(struct store_log *base)
 {
     struct memory_log *log = xy_container_of(base, struct memory_log, log);
     struct store_memory *memory = log->memory;
-    pthread_rwlock_wrlock(&memory->lock);
+    pthread_rwlock_wrlock(&memory->log_lock);
     xy_list_each (link, &memory->log) {
         struct log_entry *entry = xy_container_of(link, struct log_entry, link);
         if (entry->position > log->cut_upto)
@@ -104,7 +105,7 @@ static enum store_io log_commit(struct store_log *base)
         xy_list_append(&memory->log, added);
         memory->log_bytes += xy_container_of(added, struct log_entry, link)->len;
     }
-    pthread_rwlock_unlock(&memory->lock);
+    pthread_rwlock_unlock(&memory->log_lock);
     return STORE_IO_OK;
 }
 
@@ -118,20 +119,22 @@ static void log_abort(struct store_log *base)
 static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
 {
     struct memory_log *log = xy_container_of(base, struct memory_log, log);
+    pthread_rwlock_rdlock(&log->memory->log_lock);
     xy_list_each (link, &log->memory->log) {
         struct log_entry *entry = xy_container_of(link, struct log_entry, link);
         if (entry->position >= from && !visit(ctx, entry->position, xy_str_n(entry->data, entry->len)))
             break;
     }
+    pthread_rwlock_unlock(&log->memory->log_lock);
     return STORE_IO_OK;
 }
 
 static uint64_t log_bytes(struct store_log *base)
 {
     struct store_memory *memory = xy_container_of(base, struct memory_log, log)->memory;
-    pthread_rwlock_rdlock(&memory->lock);
+    pthread_rwlock_rdlock(&memory->log_lock);
     uint64_t bytes = memory->log_bytes;
-    pthread_rwlock_unlock(&memory->lock);
+    pthread_rwlock_unlock(&memory->log_lock);
     return bytes;
 }
 
@@ -415,7 +418,8 @@ struct store_memory *store_memory_new(void)
         return NULL;
     memory->backend = (struct store_backend){ .name = "memory", .ctx = memory, .open = memory_open };
     memory->tables = memtable_new();
-    if (memory->tables == NULL || pthread_rwlock_init(&memory->lock, NULL) != 0) {
+    if (memory->tables == NULL || pthread_rwlock_init(&memory->lock, NULL) != 0 ||
+        pthread_rwlock_init(&memory->log_lock, NULL) != 0) {
         memtable_free(&memory->tables);
         free(memory);
         return NULL;
@@ -431,6 +435,7 @@ void store_memory_free(struct store_memory **memory)
     entries_free(&(*memory)->log);
     memtable_free(&(*memory)->tables);
     pthread_rwlock_destroy(&(*memory)->lock);
+    pthread_rwlock_destroy(&(*memory)->log_lock);
     free(*memory);
     *memory = NULL;
 }

@@ -42,6 +42,19 @@ static enum store_io append_batch(struct store *store, struct store_batch *batch
     return STORE_IO_OK;
 }
 
+/* Where the log may be cut: what a backup has not copied yet stays, unless it is so slow that half of the log waits for
+ * it. Then it has lost, not those who publish. store->lock is held. */
+static uint64_t cut_limit(struct store *store)
+{
+    if (store->held_from >= store->cut_upto)
+        return store->cut_upto;
+    if (store->log->ops->bytes(store->log) <= store->options.log_bytes_max / 2)
+        return store->held_from;
+    store->hold_broken = true;
+    store->held_from = UINT64_MAX;
+    return store->cut_upto;
+}
+
 /* Frees the head of the log a little at a time, so that no commit takes much longer for it. */
 static enum store_io cut_slice(struct store *store, uint64_t upto)
 {
@@ -80,6 +93,7 @@ static uint64_t publish(struct store *store, struct store_batch *batches)
             marked = true;
         }
     }
+    atomic_store_explicit(&store->position_committed, store->position, memory_order_release);
     atomic_fetch_sub_explicit(&store->queue_bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&store->records, records, memory_order_relaxed);
 
@@ -145,7 +159,7 @@ bool commit_round(struct store *store)
 {
     pthread_mutex_lock(&store->lock);
     struct store_batch *batches = take_queue(store);
-    uint64_t cut_upto = store->cut_upto;
+    uint64_t cut_upto = cut_limit(store);
     pthread_mutex_unlock(&store->lock);
     if (batches == NULL && cut_upto <= store->cut_done)
         return false;
@@ -172,7 +186,7 @@ static bool wait_for_work(struct store *store)
 {
     bool work;
     pthread_mutex_lock(&store->lock);
-    while (!(work = store->queue != NULL || (store->cut_upto > store->cut_done && !store->stop_commit)) &&
+    while (!(work = store->queue != NULL || (cut_limit(store) > store->cut_done && !store->stop_commit)) &&
            !store->stop_commit) {
         if (!atomic_load_explicit(&store->refused_lately, memory_order_relaxed)) {
             pthread_cond_wait(&store->commit_wake, &store->lock);

@@ -14,6 +14,7 @@
 
 #include "broker/store/apply.h"
 #include "broker/store/backend.h"
+#include "broker/store/backup.h"
 #include "broker/store/limits.h"
 #include "broker/store/memtable.h"
 #include "broker/store/store.h"
@@ -53,8 +54,21 @@ struct store_shard {
     _Atomic uint64_t memory_bytes;
 };
 
+/* The backup that runs, or the last one. */
+struct backup {
+    pthread_mutex_t lock; /* of everything here but `thread` and `begun` */
+    pthread_cond_t wake;  /* it shall stop */
+    pthread_t thread;     /* of who starts backups and closes the store */
+    bool begun;           /* there is a thread to join */
+    bool stop;
+    uint64_t rate;
+    struct store_backup status;
+};
+
 struct store {
     struct store_options options;
+    char *data_dir; /* NULL: not on disk */
+    bool restored;  /* it was opened from a copy */
     int lock_fd;
     struct store_log *log;
     struct store_tables *tables;
@@ -67,6 +81,8 @@ struct store {
     struct store_batch *queue, **queue_tail; /* lock */
     bool stop_commit, stop_checkpoint;       /* lock */
     uint64_t cut_upto;                       /* lock: the log may be cut up to here */
+    uint64_t held_from;                      /* lock: entries above it are for the backup; UINT64_MAX: none */
+    bool hold_broken;                        /* lock: the log was too large to wait for the backup */
     uint64_t since_records, since_bytes;     /* lock: committed since the last freeze */
     pthread_t commit_thread, checkpoint_thread;
     bool threads_started;
@@ -77,6 +93,9 @@ struct store {
     bool full_told;                    /* commit thread */
     struct xy_buf sweep_from;          /* checkpoint thread: where the sweep of publish ids goes on */
     struct xy_buf sweep_sessions_from; /* and that of rows of sessions */
+
+    _Atomic uint64_t position_committed;
+    struct backup backup;
 
     _Atomic uint64_t numbers;
     _Atomic bool failed;
@@ -137,6 +156,14 @@ bool recovery_meta(struct store *store, struct xy_str name,
  * *reading is set. */
 bool read_older(struct store_shard *shard, enum store_table table, struct xy_str key, struct xy_str *value,
                 bool *reading);
+
+/* backup.c */
+void backup_init(struct store *store);
+void backup_stop(struct store *store); /* and wait for its end */
+
+/* restore.c: if the directory is a copy, what has to change in it before anybody may use it. */
+#define RESTORED_FILE "restored"
+bool restore_run(struct store *store, struct xy_buf *error);
 
 /* space.c */
 void space_refresh(struct store *store);

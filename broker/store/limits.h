@@ -20,7 +20,11 @@
 #define STORE_RETRY_US           1000000u     /* tables without room: tried again after this */
 #define STORE_RECOVERY_BYTES     (128u << 20) /* of memory before recovery writes what it has to the tables */
 #define STORE_CHECK_LINES_MAX    20u          /* of what is wrong in one table; the rest is counted */
-#define STORE_PAGE_RECORDS_MAX   256u         /* returned by one scan */
+#define STORE_BACKUP_TXN_BYTES   (8u << 20)   /* of one transaction of the copy */
+#define STORE_BACKUP_FILE_MAX    (1u << 20) /* of another file in the data directory that a backup takes along */
+#define STORE_BACKUP_PAUSE_US    50000u     /* a copy that is ahead of its rate looks at the log this often */
+#define STORE_PAGE_US_MAX        10000u     /* of one scan, and of a read of the log for a backup */
+#define STORE_PAGE_RECORDS_MAX   256u       /* returned by one scan */
 #define STORE_PAGE_BYTES_MAX     (1u << 20)
 #define STORE_ROOM_US            100000u    /* free disk is looked up this often */
 #define STORE_ROOM_TOLD_BYTES    (1u << 20) /* refusing with less room than this is worth a line in the log */

@@ -132,17 +132,24 @@ static bool merge_next(struct merge *m, struct xy_str *key, struct xy_str *value
     }
 }
 
-static size_t merge_page(struct merge *m, struct xy_arena *arena, struct store_entry *out, size_t count_max,
-                         bool *more)
+/* The clock is looked at now and then: a page that comes from a slow disk ends early. */
+static bool late(const struct xy_env *env, size_t count, uint64_t start_us)
+{
+    return count > 0 && count % 16 == 0 && xy_now_us(env) - start_us > STORE_PAGE_US_MAX;
+}
+
+static size_t merge_page(const struct xy_env *env, struct merge *m, struct xy_arena *arena,
+                         struct store_entry *out, size_t count_max, bool *more)
 {
     size_t count = 0, bytes = 0;
+    uint64_t start_us = xy_now_us(env);
     struct xy_str key, value;
     *more = false;
     if (count_max > STORE_PAGE_RECORDS_MAX)
         count_max = STORE_PAGE_RECORDS_MAX;
     while (merge_next(m, &key, &value)) {
         bytes += key.len + value.len;
-        if (count == count_max || (count > 0 && bytes > STORE_PAGE_BYTES_MAX)) {
+        if (count == count_max || (count > 0 && bytes > STORE_PAGE_BYTES_MAX) || late(env, count, start_us)) {
             *more = true;
             break;
         }
@@ -166,7 +173,7 @@ static size_t scan(struct store *store, struct merge *m, struct xy_str prefix, s
     if (!reader_start(store, m->reader))
         return 0;
     merge_seek(m, from);
-    size_t count = merge_page(m, arena, out, count_max, more);
+    size_t count = merge_page(store->options.env, m, arena, out, count_max, more);
     reader_done(store, m->reader);
     return count;
 }

@@ -211,7 +211,7 @@ static bool replay_log(struct replay *replay, struct store *store, struct xy_buf
     (void)recovery_meta(store, META_COMPLETE, &replay->position);
     if (!replay->failed &&
         store->log->ops->read(store->log, replay->position + 1, visit, replay) != STORE_IO_OK)
-        replay_fail(replay, store->log->ops->error(store->log));
+        replay_fail(replay, "the log cannot be read");
     return !replay->failed;
 }
 

@@ -37,7 +37,8 @@ static void set_options(struct store *store, const struct store_options *options
     /* A checkpoint must be through before the log is full. */
     if (own->checkpoint_bytes > own->log_bytes_max / 4)
         own->checkpoint_bytes = own->log_bytes_max / 4;
-    own->data_dir = NULL; /* the caller's; only needed while opening */
+    own->data_dir = NULL; /* the caller's */
+    store->held_from = UINT64_MAX;
     store->lock_fd = -1;
     store->queue_tail = &store->queue;
 }
@@ -49,6 +50,11 @@ static bool open_files(struct store *store, const char *data_dir, struct xy_buf 
         store->lock_fd = datadir_lock(data_dir, error);
         if (store->lock_fd < 0)
             return false;
+        store->data_dir = strdup(data_dir);
+        if (store->data_dir == NULL) {
+            xy_buf_lit(error, "out of memory");
+            return false;
+        }
     }
     struct store_backend_options options = { .data_dir = data_dir,
                                              .map_bytes = own->map_bytes,
@@ -134,10 +140,13 @@ void store_release(struct store **store_pointer)
     pthread_cond_destroy(&store->checkpoint_wake);
     pthread_mutex_destroy(&store->lock);
     pthread_mutex_destroy(&store->reader_lock);
+    pthread_mutex_destroy(&store->backup.lock);
+    pthread_cond_destroy(&store->backup.wake);
     xy_buf_free(&store->sweep_from);
     xy_buf_free(&store->sweep_sessions_from);
     free(store->shards);
     free(store->woken);
+    free(store->data_dir);
     free(store);
 }
 
@@ -153,6 +162,7 @@ struct store *store_prepare(const struct store_options *options, struct xy_buf *
     set_options(store, options);
     pthread_mutex_init(&store->lock, NULL);
     pthread_mutex_init(&store->reader_lock, NULL);
+    backup_init(store);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&store->commit_wake, &monotonic);
@@ -167,8 +177,10 @@ struct store *store_prepare(const struct store_options *options, struct xy_buf *
 struct store *store_open(const struct store_options *options, struct xy_buf *error)
 {
     struct store *store = store_prepare(options, error);
-    if (store != NULL && recovery_run(store, error) && store_make_shards(store, error)) {
+    if (store != NULL && recovery_run(store, error) && restore_run(store, error) &&
+        store_make_shards(store, error)) {
         space_refresh(store);
+        atomic_store_explicit(&store->position_committed, store->position, memory_order_relaxed);
         if (start_threads(store, error))
             return store;
     }
@@ -181,6 +193,7 @@ void store_close(struct store **store_pointer)
     struct store *store = *store_pointer;
     if (store == NULL)
         return;
+    backup_stop(store);
     if (store->threads_started)
         stop_checkpoint_thread(store);
     for (unsigned i = 0; i < store->options.shards && !store_failed(store); i++)
@@ -201,11 +214,17 @@ void store_crash(struct store **store_pointer)
     if (store == NULL)
         return;
     atomic_store_explicit(&store->failed, true, memory_order_release); /* nothing more is committed */
+    backup_stop(store);
     if (store->threads_started) {
         stop_checkpoint_thread(store);
         stop_commit_thread(store);
     }
     store_release(store_pointer);
+}
+
+bool store_was_restored(const struct store *store)
+{
+    return store->restored;
 }
 
 struct store_shard *store_shard(struct store *store, unsigned shard)

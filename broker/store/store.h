@@ -96,9 +96,8 @@ bool store_session_in(struct xy_str key, struct xy_str value, struct store_sessi
 
 /* One value per record message, for good: a number that was ever written is never given to another message. Numbers may
  * have holes; one that this program does not know is refused at replay. Applying (apply.c) is a table of these.
- * NodeRemove takes everything kept under the
- * node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID: append a SubscriptionRemove for each
- * subscription first. */
+ * NodeRemove takes everything kept under the node's number with it, but not STORE_SUBS_BY_JID, which is ordered by JID:
+ * append a SubscriptionRemove for each subscription first. */
 enum store_record {
     RECORD_ACCOUNT_PUT = 1,
     RECORD_ACCOUNT_REMOVE,
@@ -152,6 +151,9 @@ struct store *store_open(const struct store_options *options, struct xy_buf *err
 void store_close(struct store **store); /* commits everything appended, makes a checkpoint, closes */
 /* Drops the store as a power failure would: nothing is flushed, nothing committed. For simulation and tests. */
 void store_crash(struct store **store);
+
+/* It was opened from a backup just now: nodes have new epochs, sessions that could be resumed are forgotten. */
+bool store_was_restored(const struct store *store);
 
 struct store_shard *store_shard(struct store *store, unsigned shard);
 
