@@ -394,7 +394,8 @@ static enum session_verdict call_offer(struct shard *shard, struct session_ref r
     bool full = outbox_full(session) || waiting_brakes(session);
     if (!full && outbox_push(session, &offer->stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0))
         return SESSION_TOOK;
-    if (full && offer->patient && waiting_offer(session, &offer->stanza, offer->done, offer->ctx))
+    if (full && offer->patient && !shard->sessions->quiescing &&
+        waiting_offer(session, &offer->stanza, offer->done, offer->ctx))
         return SESSION_WAITS;
     stat_add(shard, outbox_full, 1);
     return SESSION_FULL;
@@ -548,6 +549,8 @@ void sessions_quiesce(struct shard *shard)
         struct session *session = sessions->slots[i].session;
         if (session && session->link)
             session->link->calls->read_pause(session->link, true);
+        if (session && session->waiting)
+            waiting_give_up(session);
     }
 }
 

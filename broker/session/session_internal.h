@@ -80,7 +80,7 @@ struct claim {
     uint16_t run;        /* the newest run seen; deliveries of older ones are ignored */
     bool stopped;        /* that run is over: it met a full outbox */
     bool used, dirty, wants_ready;
-    bool begun; /* `run` says something: the owner counts runs over all sessions that held the claim */
+    bool begun;    /* `run` says something: the owner counts runs over all sessions that held the claim */
     uint8_t flags; /* CLAIM_* of delivery.h */
     uint8_t subid_len;
     char subid[SESSION_SUBID_MAX];
@@ -211,14 +211,15 @@ bool waiting_offer(struct session *session, struct xy_bytes **bytes, session_off
 bool waiting_presence(struct session *session, struct xy_bytes **bytes);
 void waiting_presence_first(struct session *session); /* something else is about to be sent */
 void waiting_room(struct session *session);           /* there may be room again */
+void waiting_give_up(struct session *session);        /* the broker stops: senders hear at once */
 void waiting_end(struct session *session);            /* the session is over */
 
 /* claims.c */
 void claims_acked(struct session *session, uint32_t claim, uint64_t seq);
 void claims_dropped(struct session *session, uint32_t claim); /* an entry that nobody acknowledges left */
-void claims_tell(struct session *session);    /* what was acknowledged since the last time */
-void claims_room(struct session *session);    /* the outbox is below half: go on */
-void claims_release(struct session *session); /* all of them */
+void claims_tell(struct session *session);                    /* what was acknowledged since the last time */
+void claims_room(struct session *session);                    /* the outbox is below half: go on */
+void claims_release(struct session *session);                 /* all of them */
 void claims_publish(struct shard *shard, struct event *event, struct routes *routes);
 void claims_notify(struct shard *shard, struct session_ref ref, struct event *event);
 void claims_attach(struct shard *shard, struct session_ref ref, const struct claim_key *key, unsigned flags,

@@ -232,11 +232,23 @@ void waiting_room(struct session *session)
     free_if_empty(session);
 }
 
+static void offers_end(struct waiting *waiting, enum session_verdict verdict)
+{
+    xy_list_each (link, &waiting->offers)
+        offer_end(waiting, xy_container_of(link, struct offer, link), verdict);
+    watch_oldest(waiting);
+}
+
+void waiting_give_up(struct session *session)
+{
+    offers_end(session->waiting, SESSION_FULL);
+    free_if_empty(session);
+}
+
 void waiting_end(struct session *session)
 {
     struct waiting *waiting = session->waiting;
-    xy_list_each (link, &waiting->offers)
-        offer_end(waiting, xy_container_of(link, struct offer, link), SESSION_GONE);
+    offers_end(waiting, SESSION_GONE);
     xy_list_each (link, &waiting->presence)
         latest_free(waiting, xy_container_of(link, struct latest, link));
     free_if_empty(session);

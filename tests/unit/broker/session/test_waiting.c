@@ -158,6 +158,22 @@ static void test_the_session_ends_meanwhile(void **state)
     rig_free(&rig);
 }
 
+static void test_the_broker_stops_meanwhile(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(SMALL);
+    struct wire *juliet = rig_online(rig, 0, JULIET, "a"), *romeo = rig_online(rig, shards - 1, ROMEO, "b");
+    fill(juliet, romeo);
+    ask(juliet, ROMEO "/b", "one");
+    for (unsigned i = 0; i < rig->count; i++)
+        sessions_quiesce(rig_shard(rig, i));
+    rig_run(rig);
+    assert_heard(juliet, "resource-constraint");
+    for (unsigned i = 0; i < rig->count; i++)
+        assert_true(sessions_quiet(rig_shard(rig, i)));
+    rig_free(&rig);
+}
+
 /* --- presence -------------------------------------------------------------------------------------------------------- */
 
 static void show(struct wire *from, const char *status)
@@ -290,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_never_across_a_cycle),
         cmocka_unit_test(test_too_many_wait),
         cmocka_unit_test(test_the_session_ends_meanwhile),
+        cmocka_unit_test(test_the_broker_stops_meanwhile),
         cmocka_unit_test(test_a_full_outbox_keeps_the_newest_presence),
         cmocka_unit_test(test_presence_of_too_many),
         cmocka_unit_test(test_inactive_until_active),
