@@ -1,6 +1,7 @@
 /* The program: random sequences against broker and model, and what failed as a short script.
  *
- *   model [--operations N] [--seconds T] [--first SEED] [--length L]   until N operations or T seconds are over
+ *   model [--operations N] [--seconds T] [--first SEED] [--length L]   until N operations or T seconds are over;
+ *                                                                      SEED `any`: others each time
  *   model --seed SEED [--length L] [--trace]                           one sequence again
  *   model --replay FILE [--trace]                                      a script, as it was printed or kept
  *   model --fault NAME                                                 planted: some sequence must notice, and become short
@@ -251,9 +252,8 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
             a->operations = strtoull(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--seconds") == 0) {
             a->seconds = (unsigned)strtoul(value, NULL, 10);
-            a->operations = UINT64_MAX;
         } else if (strcmp(argv[i - 1], "--first") == 0)
-            a->first = strtoull(value, NULL, 10);
+            a->first = strcmp(value, "any") == 0 ? (uint64_t)time(NULL) * 1000000 : strtoull(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--length") == 0)
             a->length = (unsigned)strtoul(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--seed") == 0) {

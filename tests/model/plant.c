@@ -26,7 +26,9 @@ static void ack_lost(struct shard *shard, struct claim_key key, struct session_r
 /* One covers the next item too. */
 static void ack_early(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
-    owner_true->acked(shard, key, session, ++count % EVERY == 0 ? seq + 1 : seq);
+    owner_true->acked(shard, key, session, seq);
+    if (++count % EVERY == 0)
+        owner_true->acked(shard, key, session, seq + 1);
 }
 
 /* What a session that ends did not acknowledge counts as acknowledged. */

@@ -1,5 +1,5 @@
 /* The connection and the session of a client: login, XEP-0198, loss and return. What it says and hears is in
- * client_app.c. */
+ * app*.c. */
 #include "tests/sim/client.h"
 
 #include <stdio.h>

@@ -13,19 +13,11 @@
 
 enum sim_client_state { SIM_CLIENT_OFF, SIM_CLIENT_LOGIN, SIM_CLIENT_READY };
 
-enum sim_ask {
-    SIM_ASK_PUBLISH,
-    SIM_ASK_CREATE,
-    SIM_ASK_SUBSCRIBE,
-    SIM_ASK_UNSUBSCRIBE,
-    SIM_ASK_RETRACT,
-    SIM_ASK_PURGE,
-    SIM_ASK_DELETE,
-};
+struct sim_request;
 
 struct sim_pending {
     bool used;
-    enum sim_ask ask;
+    const struct sim_request *request;
     unsigned id;
     unsigned token, number; /* PUBLISH: which item, and the number in its publish-id */
     unsigned node;
@@ -75,9 +67,9 @@ bool sim_client_receive(struct sim_client *client); /* some bytes that arrived; 
 bool sim_client_satisfied(const struct sim_client *client); /* nothing is owed to it or by it */
 uint64_t sim_client_due(const struct sim_client *client);
 
-/* client.c for client_app.c */
+/* client.c for app*.c */
 void sim_client_push(struct sim_client *client, struct xy_str stanza, unsigned claim);
-/* client_app.c: what the application says and hears */
+/* app.c: what the application says and hears */
 void sim_app_session_new(struct sim_client *client); /* nothing that was under way is known to have come */
 void sim_app_act(struct sim_client *client);
 void sim_app_stanza(struct sim_client *client, const struct xy_stanza *stanza);

@@ -89,7 +89,9 @@ static void send_twice(struct shard *shard, struct session_ref session, struct x
 static void acked_early(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
     struct sim_planted *planted = planted_of(shard);
-    planted->owner_true->acked(shard, key, session, ++planted->count % FAULT_EVERY == 0 ? seq + 1 : seq);
+    planted->owner_true->acked(shard, key, session, seq);
+    if (++planted->count % FAULT_EVERY == 0)
+        planted->owner_true->acked(shard, key, session, seq + 1);
 }
 
 static void acked_lost(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)

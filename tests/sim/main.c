@@ -1,6 +1,8 @@
 /* The program: seeds in, verdicts out.
  *
  *   sim [--seeds N] [--first SEED] [--steps M]   run seeds, each twice: the same seed must make the same world
+ *       [--seconds T]                            no new seed after so long; SEED `any`: others each time
+ *   sim --regressions FILE                       the seeds that once failed: SEED STEPS, and what it was
  *   sim --seed N [--steps M] [--trace]           one seed, as it failed
  *   sim --fault NAME [--seeds N]                 plant a fault; fails if no seed notices it
  *
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/assert.h"
@@ -18,8 +21,9 @@
 struct arguments {
     struct sim_options options;
     uint64_t first;
-    unsigned seeds;
+    unsigned seeds, seconds;
     bool one;
+    const char *regressions;
 };
 
 /* An assertion of the broker's own must say which seed it was. */
@@ -36,8 +40,8 @@ static void on_abort(int signal_number)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: sim [--seeds N] [--first SEED] [--seed SEED] [--steps N] [--fault NAME] [--trace]\n");
+    fprintf(stderr, "usage: sim [--seeds N] [--first SEED] [--seed SEED] [--steps N] [--seconds T]\n"
+                    "           [--regressions FILE] [--fault NAME] [--trace]\n");
     return 2;
 }
 
@@ -64,7 +68,11 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
         if (strcmp(argv[i - 1], "--seeds") == 0)
             a->seeds = (unsigned)strtoul(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--first") == 0)
-            a->first = strtoull(value, NULL, 10);
+            a->first = strcmp(value, "any") == 0 ? (uint64_t)time(NULL) * 1000000 : strtoull(value, NULL, 10);
+        else if (strcmp(argv[i - 1], "--seconds") == 0)
+            a->seconds = (unsigned)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i - 1], "--regressions") == 0)
+            a->regressions = value;
         else if (strcmp(argv[i - 1], "--steps") == 0)
             a->options.steps = (unsigned)strtoul(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--seed") == 0) {
@@ -109,38 +117,71 @@ static void add(struct sim_result *sum, const struct sim_result *r)
     sum->virtual_us += r->virtual_us;
 }
 
+/* Once, and once more unless everything is printed anyway. false: it failed. */
+static bool run_twice(const struct sim_options *options, struct sim_result *r)
+{
+    struct sim_result again;
+    running_seed = options->seed;
+    sim_run(options, r);
+    if (r->failed)
+        print_result(options->seed, r);
+    if (options->trace)
+        return !r->failed;
+    sim_run(options, &again);
+    if (r->hash == again.hash && r->step == again.step)
+        return !r->failed;
+    printf("seed %" PRIu64 ": FAILED: two runs differ (hash %016" PRIx64 " and %016" PRIx64 ")\n",
+           options->seed, r->hash, again.hash);
+    return false;
+}
+
+static void print_sum(const struct arguments *a, unsigned seeds, unsigned failed,
+                      const struct sim_result *sum)
+{
+    printf("%u seeds from %" PRIu64
+           ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u broken and %u full "
+           "disks, %u sessions, %u resumptions, %" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64
+           " promises, %" PRIu64 " deliveries (%" PRIu64 " of items, %" PRIu64
+           " marked); %.0f s of virtual time\n",
+           seeds, a->first, failed, sum->step, sum->crashes, sum->restarts, sum->cuts, sum->broken_disks,
+           sum->full_disks, sum->rebound, sum->resumed, sum->stalls, sum->refused, sum->promises,
+           sum->deliveries, sum->items, sum->redeliveries, (double)sum->virtual_us / 1e6);
+}
+
 static int run_all(const struct arguments *a)
 {
-    struct sim_result sum = { 0 }, r, again;
-    unsigned failed = 0;
-    for (unsigned i = 0; i < a->seeds; i++) {
+    struct sim_result sum = { 0 }, r;
+    unsigned failed = 0, seeds = 0;
+    time_t end = a->seconds > 0 ? time(NULL) + (time_t)a->seconds : 0;
+    for (; a->seconds > 0 ? time(NULL) < end : seeds < a->seeds; seeds++) {
         struct sim_options options = a->options;
-        options.seed = running_seed = a->first + i;
-        sim_run(&options, &r);
-        if (r.failed) {
-            failed++;
-            print_result(options.seed, &r);
-        }
+        options.seed = a->first + seeds;
+        failed += !run_twice(&options, &r);
         add(&sum, &r);
-        if (a->options.trace)
-            continue;
-        sim_run(&options, &again);
-        if (r.hash != again.hash || r.step != again.step) {
-            failed++;
-            printf("seed %" PRIu64 ": FAILED: two runs differ (hash %016" PRIx64 " and %016" PRIx64 ")\n",
-                   options.seed, r.hash, again.hash);
-        }
     }
     if (a->one && failed == 0)
         print_result(a->first, &r);
-    printf("%u seeds from %" PRIu64 ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u broken and "
-           "%u full disks, %u sessions, %u "
-           "resumptions, %" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64 " promises, %" PRIu64
-           " deliveries (%" PRIu64 " of items, %" PRIu64 " marked); %.0f s of virtual time\n",
-           a->seeds, a->first, failed, sum.step, sum.crashes, sum.restarts, sum.cuts, sum.broken_disks,
-           sum.full_disks, sum.rebound, sum.resumed, sum.stalls, sum.refused, sum.promises, sum.deliveries,
-           sum.items, sum.redeliveries, (double)sum.virtual_us / 1e6);
+    print_sum(a, seeds, failed, &sum);
     return failed > 0 ? 1 : 0;
+}
+
+static int run_regressions(const struct arguments *a)
+{
+    struct sim_result r;
+    unsigned failed = 0, count = 0;
+    char line[300];
+    FILE *file = fopen(a->regressions, "r");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        struct sim_options options = a->options;
+        if (line[0] == '#' || sscanf(line, "%" SCNu64 " %u", &options.seed, &options.steps) != 2)
+            continue;
+        count++;
+        failed += !run_twice(&options, &r);
+    }
+    if (file != NULL)
+        fclose(file);
+    printf("%u regressions, %u failed\n", count, failed);
+    return count == 0 || failed > 0 ? 1 : 0;
 }
 
 /* The fault must be noticed by some seed. */
@@ -177,5 +218,7 @@ int main(int argc, char **argv)
     bool derived = xy_scram_keys_derive(XY_SCRAM_SHA_256, XY_STR(SIM_PASSWORD),
                                         XY_STR("a salt for everybody"), XY_SCRAM_ITERATIONS_MIN, &keys);
     xy_assert(derived);
+    if (a.regressions != NULL)
+        return run_regressions(&a);
     return a.options.fault == SIM_FAULT_NONE || a.one ? run_all(&a) : run_fault(&a);
 }

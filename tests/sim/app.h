@@ -1,0 +1,36 @@
+/* What the activities of a simulated client share. An activity is one file app_*.c: something that clients do and hear,
+ * with its rules; app.c holds the table of all. */
+#pragma once
+
+#include "tests/sim/client.h"
+
+#define SIM_SERVICE "pubsub." SIM_DOMAIN
+
+/* A kind of request to the service. */
+struct sim_request {
+    bool owner; /* in the namespace of node owners */
+    void (*write)(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out);
+    void (*answered)(struct sim_client *client, const struct sim_pending *pending,
+                     const struct xy_stanza *iq);
+};
+
+/* Every function may be absent but `act`. */
+struct sim_activity {
+    unsigned weight; /* how often, among all of them */
+    void (*act)(struct sim_client *client);
+    bool (*hear)(struct sim_client *client, const struct xy_stanza *stanza); /* true: it was this one's */
+    void (*session_new)(struct sim_client *client); /* nothing that was under way is known to have come */
+    void (*drain)(struct sim_client *client);       /* nothing new any more: finish */
+    bool (*satisfied)(const struct sim_client *client);
+};
+extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
+    sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing;
+
+void sim_app_padding(struct sim_client *client, struct xy_buf *out);
+/* NULL: too many wait already. To be said by sim_app_say once it is complete. */
+struct sim_pending *sim_app_pending(struct sim_client *client, const struct sim_request *request,
+                                    unsigned node);
+void sim_app_say(struct sim_client *client, const struct sim_pending *pending);
+bool sim_app_is_asked(const struct sim_client *client, const struct sim_request *request, unsigned node);
+void sim_app_ask_once(struct sim_client *client, const struct sim_request *request, unsigned node);
+bool sim_app_no_room(const struct sim_client *client, const struct xy_stanza *iq);
