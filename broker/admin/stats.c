@@ -76,6 +76,7 @@ static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struc
     add(arena, form, "pubsub_published", p->published);
     add(arena, form, "pubsub_delivered_live", p->delivered_live);
     add(arena, form, "pubsub_redelivered", p->redelivered);
+    add(arena, form, "pubsub_memory_bytes", p->memory_bytes);
     add(arena, form, "pubsub_skipped", p->skipped);
     add(arena, form, "pubsub_damaged", p->damaged);
 }
@@ -105,6 +106,7 @@ static void stats_home(struct shard *shard, void *payload)
     sum->published += mail->pubsub.published;
     sum->delivered_live += mail->pubsub.delivered_live;
     sum->redelivered += mail->pubsub.redelivered;
+    sum->memory_bytes += mail->pubsub.memory_bytes;
     sum->skipped += mail->pubsub.skipped;
     sum->damaged += mail->pubsub.damaged;
     if (--mail->gather->waiting == 0)

@@ -132,9 +132,9 @@ static const char *beyond_limits(struct call *call, const struct node_config *co
         *field = XY_STR("pubsub#max_payload_size");
         return "larger than this service allows";
     }
-    if (config->dedup_window_s != 0) {
+    if (config->dedup_window_s != 0 && config->durability == DURABILITY_MEMORY) {
         *field = XY_STR("{" NS_XYLEM_NODE "}dedup_window");
-        return "only 0 is supported; use publish-id";
+        return "ids cannot be remembered where durability is memory; use publish-id";
     }
     return NULL;
 }

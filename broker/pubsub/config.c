@@ -12,7 +12,7 @@ static const char *const notification_types[] = { "headline", "normal", NULL };
 static const char *const node_types[] = { "leaf", NULL };
 static const char *const node_fulls[] = { "retract-oldest", "discard-oldest", "reject", NULL };
 static const char *const item_replies[] = { "publisher", "owner", NULL };
-static const char *const durabilities[] = { "sync", NULL };
+static const char *const durabilities[] = { "sync", "async", "memory", NULL };
 static const char *const overflows[] = { "drop-oldest", "reject", NULL };
 
 #define NODE(member)  offsetof(struct node_config, member)

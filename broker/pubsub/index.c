@@ -31,7 +31,7 @@ static void drop(struct item_index *index, struct item *item)
 {
     if (index->released != NULL)
         index->released(index->ctx, item);
-    xy_assert(item->event == NULL);
+    xy_assert(item->event == NULL && item->body == NULL);
     give_back(index, item);
 }
 
@@ -116,6 +116,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     item->retained = retained;
     item->damaged = false;
     item->event = NULL;
+    item->body = NULL;
     xy_list_init(&item->retained_link);
     xy_list_init(&item->recent_link);
     if (retained) {

@@ -11,6 +11,7 @@
 #include "core/base/table.h"
 
 struct event;
+struct xy_bytes;
 
 struct item {
     struct xy_list retained_link; /* in order of seq */
@@ -24,6 +25,7 @@ struct item {
     bool damaged;            /* its record cannot be read: a gap for those who are owed it */
     uint8_t class_;          /* which free list it came from; ITEM_ODD: none */
     struct event *event;     /* NULL: read it from the store */
+    struct xy_bytes *body;   /* of an item that is in memory only; else NULL */
     struct xy_str id;        /* NUL-terminated */
     struct xy_str publisher; /* bare JID, NUL-terminated */
     char text[];

@@ -204,7 +204,7 @@ static void load_last_seq(struct node *node)
 static void settle(struct node *node)
 {
     node->delivered_seq = node->next_seq - 1;
-    node->ticket = store_ticket(node->pubsub->shard->store);
+    node->ticket = node->firm_ticket = store_ticket(node->pubsub->shard->store);
     size_t position = 0;
     for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
         if (subscription_durable(s))
@@ -243,7 +243,10 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
         scan(pubsub, STORE_AFFILIATIONS, node_key(node), load_affiliation, node);
         scan(pubsub, STORE_SUBSCRIPTIONS, node_key(node), load_subscription, node);
         scan(pubsub, STORE_CURSORS, node_key(node), load_cursor, node);
-        load_items(node);
+        if (node_is_memory(node))
+            xy_random(pubsub->shard->env, &node->epoch, sizeof(node->epoch)); /* its items are gone */
+        else
+            load_items(node);
         settle(node);
         expiry_load(node);
         expiry_look(node);
@@ -258,6 +261,12 @@ enum item_read node_read_item(struct node *node, uint64_t seq, struct xy_arena *
 {
     char key[16];
     struct xy_str value = XY_STR_NONE;
+    if (node_is_memory(node)) {
+        const struct item *kept = index_find(&node->items, seq);
+        xy_assert(kept == NULL || kept->body != NULL);
+        *item = kept != NULL ? xy_bytes_view(kept->body) : XY_STR_NONE;
+        return kept != NULL ? ITEM_READ : ITEM_READ_DAMAGED;
+    }
     memcpy(key, node->key, sizeof(node->key));
     for (size_t i = 0; i < 8; i++)
         key[8 + i] = (char)(unsigned char)(seq >> (8 * (7 - i)));
@@ -276,11 +285,10 @@ enum item_read node_read_item(struct node *node, uint64_t seq, struct xy_arena *
 }
 
 bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,
-                     struct xy_str *seen)
+                     uint64_t *time_us, struct xy_str *seen)
 {
     struct xy_buf key = { 0 };
     struct xy_str value;
-    uint64_t time_us;
     xy_arena_reset(node->pubsub->arena);
     xy_buf_str(&key, node_key(node));
     xy_buf_str(&key, publisher);
@@ -289,7 +297,7 @@ bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str p
     bool found =
         !xy_buf_failed(&key) &&
         store_get(node->pubsub->shard->store, STORE_DEDUP, xy_buf_view(&key), node->pubsub->arena, &value) &&
-        store_dedup_value(value, newest, &time_us, seen);
+        store_dedup_value(value, newest, time_us, seen);
     xy_buf_free(&key);
     return found;
 }

@@ -140,6 +140,25 @@ static void notify_configured(struct call *call)
         routes_deliver_after(node, &event, 0);
 }
 
+/* Items in memory and items on disk do not mix: the node has to be empty when that changes. */
+static bool durability_may_change(struct call *call, const struct node_config *config)
+{
+    const struct node *node = call->node;
+    if ((config->durability == DURABILITY_MEMORY) == node_is_memory(node))
+        return true;
+    if (node->items.live > 0)
+        call_fail(call, XY_CONFLICT, NULL,
+                  "durability can change from or to memory only while the node is empty and nothing is owed; "
+                  "purge it first");
+    else if (node->durable_count > 0)
+        call_fail(
+            call, XY_CONFLICT, NULL,
+            "at-least-once subscriptions need items on disk; end them before durability becomes memory");
+    else
+        return true;
+    return false;
+}
+
 void configure_set(struct call *call)
 {
     struct node *node = call->node;
@@ -158,10 +177,13 @@ void configure_set(struct call *call)
         call_no_room(call);
         return;
     }
-    if (!call_read_config(call, &config, &form)) {
+    if (!call_read_config(call, &config, &form) || !durability_may_change(call, &config)) {
         options_free(node_options, &config);
         return;
     }
+    if ((config.durability == DURABILITY_MEMORY) != node_is_memory(node))
+        xy_random(call->shard->env, &node->epoch,
+                  sizeof(node->epoch)); /* numbers in memory are not remembered */
     options_free(node_options, &node->config);
     node->config = config;
     node->routes_stale = UINT64_MAX;

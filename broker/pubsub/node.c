@@ -43,6 +43,9 @@ static void on_item_gone(void *ctx, struct item *item)
 {
     struct pubsub *pubsub = ctx;
     forget_event(pubsub, item);
+    if (item->body != NULL)
+        pubsub->stats.memory_bytes -= item->body->len;
+    xy_bytes_unref(&item->body);
     pubsub->stats.items--;
 }
 
@@ -63,6 +66,15 @@ void node_remember_event(struct node *node, struct item *item, struct event *eve
     pubsub->recent_bytes += event->body_len;
     while (pubsub->recent_bytes > RECENT_BYTES_MAX)
         forget_event(pubsub, xy_container_of(pubsub->recent.next, struct item, recent_link));
+}
+
+bool node_keep_body(struct node *node, struct item *item, struct xy_str body)
+{
+    item->body = xy_bytes_new(body);
+    if (item->body == NULL)
+        return false;
+    node->pubsub->stats.memory_bytes += item->body->len;
+    return true;
 }
 
 struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator)
@@ -243,6 +255,11 @@ bool node_may_read(const struct node *node, enum affiliation affiliation)
     if (affiliation == AFFILIATION_OUTCAST || affiliation == AFFILIATION_PUBLISH_ONLY)
         return false;
     return node->config.access_model == ACCESS_OPEN || affiliation != AFFILIATION_NONE;
+}
+
+bool node_is_memory(const struct node *node)
+{
+    return node->config.durability == DURABILITY_MEMORY;
 }
 
 bool node_retains(const struct node *node)

@@ -93,7 +93,8 @@ struct node {
     uint64_t number;
     uint64_t epoch;
     uint64_t created_us;
-    uint64_t ticket; /* of the newest record about this node */
+    uint64_t ticket;      /* of the newest record about this node */
+    uint64_t firm_ticket; /* of the newest that is no publish with durability=async */
     uint64_t next_seq;
     uint64_t delivered_seq; /* committed, and handed to live routes */
     uint32_t waiting;       /* events that wait for their commit */
@@ -173,12 +174,15 @@ void subscription_answer(struct subscription *subscription); /* what waited in `
 bool subscription_durable(const struct subscription *subscription);
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);
-bool node_retains(const struct node *node); /* <items/> may return something */
+bool node_is_memory(const struct node *node); /* its items are in memory only */
+bool node_retains(const struct node *node);   /* <items/> may return something */
 /* index_add, counted. */
 struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
                            uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending);
 void node_remember_event(struct node *node, struct item *item,
                          struct event *event); /* takes a reference of its own */
+/* What <items/> returns of an item of a node whose items are in memory only. false: memory is short. */
+bool node_keep_body(struct node *node, struct item *item, struct xy_str body);
 
 /* --- load.c: from the store ---------------------------------------------------------------------------------------- */
 struct node *node_load(struct pubsub *pubsub, struct xy_str name);
@@ -188,7 +192,7 @@ enum item_read { ITEM_READ, ITEM_READ_DAMAGED, ITEM_READ_NO_MEMORY };
 enum item_read node_read_item(struct node *node, uint64_t seq, struct xy_arena *arena, struct xy_str *item);
 /* false: nothing stored */
 bool node_read_dedup(struct node *node, struct xy_str publisher, struct xy_str prefix, uint64_t *newest,
-                     struct xy_str *seen);
+                     uint64_t *time_us, struct xy_str *seen);
 
 /* --- record.c: to the store; every function notes the ticket in the node -------------------------------------------- */
 void record_node(struct node *node);
@@ -199,9 +203,11 @@ void record_subscription(struct node *node, const struct subscription *subscript
 void record_subscription_remove(struct node *node, const struct subscription *subscription);
 void record_cursor(struct node *node, const struct subscription *subscription);
 void record_items_removed(struct node *node, uint64_t *seqs, size_t count);
-void record_items_unretained(struct node *node, uint64_t *seqs, size_t count);
-/* Lazily: */
+/* Records of a publish: those of an async node wait for company. */
+void record_publish(struct node *node, enum store_record type, const ProtobufCMessage *record);
 struct evicted;
+void record_evicted(struct node *node, struct evicted *evicted);
+/* Lazily: */
 void record_items_expired(struct node *node, struct evicted *evicted);
 /* Lazily, once for all nodes that have something: */
 void record_item_freed(void *node, uint64_t seq);

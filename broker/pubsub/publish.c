@@ -1,5 +1,5 @@
 /* Publishing: the path every item takes. Checks, duplicates, the record, what it pushes out, the event, the answer.
- * XEP-0060 7.1; publish-id: docs/protocol.md. Nothing here depends on the number of subscribers.
+ * XEP-0060 7.1. Nothing here depends on the number of subscribers.
  *
  * Order of effects: the record is appended, and when it is on disk the publisher gets the result and subscribers get the
  * event. An item that nobody needs kept (persist_items off, no at-least-once subscription) writes nothing and goes out at
@@ -39,43 +39,6 @@ static void complete_ids(struct call *call, struct publication *publication)
     }
 }
 
-/* --- duplicates ---------------------------------------------------------------------------------------------------- */
-
-/* What the store knows of a key that memory does not: it was written before the restart, or forgotten since. */
-static enum dedup_verdict check_stored(struct call *call, const struct store_dedup *id, uint64_t now_us)
-{
-    struct node *node = call->node;
-    uint64_t newest;
-    struct xy_str seen;
-    bool whole = id->number == STORE_DEDUP_WHOLE;
-    if (whole && node->born_here)
-        return DEDUP_NEW; /* all that were seen recently are in memory */
-    if (!node_read_dedup(node, call->who, id->prefix, &newest, &seen) ||
-        (newest == STORE_DEDUP_WHOLE) != whole)
-        return DEDUP_NEW;
-    if (!dedup_load(node->dedup, call->who, id->prefix, newest, seen, now_us))
-        return DEDUP_NEW;
-    return dedup_check(node->dedup, call->who, id->prefix, id->number);
-}
-
-static enum dedup_verdict seen_before(struct call *call, const struct publication *publication)
-{
-    struct node *node = call->node;
-    if (publication->publish_id.len == 0)
-        return DEDUP_NEW;
-    if (node->dedup == NULL)
-        node->dedup = dedup_new(call->pubsub->hash_seed);
-    if (node->dedup == NULL)
-        return DEDUP_NEW;
-    uint64_t now_us = xy_now_us(call->shard->env);
-    const struct store_dedup *id = &publication->dedup;
-    dedup_expire(node->dedup, now_us);
-    enum dedup_verdict verdict = dedup_check(node->dedup, call->who, id->prefix, id->number);
-    if (verdict == DEDUP_UNKNOWN)
-        verdict = check_stored(call, id, now_us);
-    return verdict;
-}
-
 /* --- storing and sending --------------------------------------------------------------------------------------------- */
 
 static struct xy_str serialise_item(struct call *call, const struct xy_elem *item)
@@ -113,8 +76,8 @@ static bool serialise_all(struct call *call, struct publication *publication)
     return publication->bytes != NULL;
 }
 
-static uint64_t append(struct call *call, const struct publication *publication, const struct item *item,
-                       struct xy_str bytes, struct evicted *evicted, bool first)
+static void append(struct call *call, const struct publication *publication, const struct item *item,
+                   struct xy_str bytes, struct evicted *evicted, bool first)
 {
     struct node *node = call->node;
     Xylem__Store__V1__ItemPut put = XYLEM__STORE__V1__ITEM_PUT__INIT;
@@ -140,9 +103,9 @@ static uint64_t append(struct call *call, const struct publication *publication,
     put.n_removed = evicted->removed_count;
     put.removed = evicted->removed;
     put.retained = item->retained;
-    node->ticket = store_append(call->shard->store, RECORD_ITEM_PUT, &put.base);
-    record_items_unretained(node, evicted->unretained, evicted->unretained_count);
-    return node->ticket;
+    evicted->removed_count = 0;
+    record_publish(node, RECORD_ITEM_PUT, &put.base);
+    record_evicted(node, evicted);
 }
 
 /* An item that somebody needs kept. */
@@ -162,18 +125,19 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
                                       publication->now_us, retained, node->durable_count);
     struct event *event = node->config.deliver_payloads ? event_for_item(node, node->next_seq, bytes)
                                                         : event_for_id(node, node->next_seq, id, call->who);
-    if (item == NULL || event == NULL) {
+    bool memory = node_is_memory(node), kept = item != NULL && (!memory || node_keep_body(node, item, bytes));
+    if (!kept || event == NULL) {
         if (item != NULL)
             index_remove(&node->items, item);
         event_unref(&event);
-        record_items_removed(node, evicted.removed, evicted.removed_count);
-        record_items_unretained(node, evicted.unretained, evicted.unretained_count);
+        record_evicted(node, &evicted);
         return false;
     }
     node->next_seq++;
     backlog_published(node);
     node_remember_event(node, item, event);
-    append(call, publication, item, bytes, &evicted, nth == 0);
+    if (!memory)
+        append(call, publication, item, bytes, &evicted, nth == 0);
     expiry_published(node);
     routes_deliver_after(node, &event, node->next_seq - 1);
     return true;
@@ -189,7 +153,7 @@ static bool publish_passing(struct call *call, const struct xy_elem *elem, struc
             : event_for_id(node, 0, elem != NULL ? xy_elem_attr(elem, "id") : XY_STR_NONE, call->who);
     if (event == NULL)
         return false;
-    if (node->waiting > 0)
+    if (node->waiting > 0 || node->config.dedup_window_s > 0)
         routes_deliver_after(node, &event, 0);
     else
         routes_deliver(node, &event, 0);
@@ -211,17 +175,24 @@ static bool publish_all(struct call *call, const struct publication *publication
     return done;
 }
 
-static void answer(struct call *call, const struct publication *publication)
+/* Names all items of the request, also those that were there already. */
+static void answer(struct call *call, uint64_t ticket)
 {
     struct xy_elem *pubsub;
     struct xy_elem *result = call_result(call, NS_PUBSUB, &pubsub);
     struct xy_elem *published = xy_elem_add(call->arena, pubsub, "publish", NS_PUBSUB);
     xy_elem_set(call->arena, published, "node", call->name);
-    for (size_t i = 0; i < publication->count; i++) {
+    for (const struct xy_elem *e = xy_elem_first(call->action); e != NULL; e = xy_elem_next(e)) {
         struct xy_elem *item = xy_elem_add(call->arena, published, "item", NS_PUBSUB);
-        xy_elem_set(call->arena, item, "id", xy_elem_attr(publication->items[i], "id"));
+        xy_elem_set(call->arena, item, "id", xy_elem_attr(e, "id"));
     }
-    call_reply(call, result);
+    request_reply(call->shard, call->request, result, ticket);
+}
+
+static void answer_again(struct call *call)
+{
+    stat_add(call->shard, publishes_duplicate, 1);
+    answer(call, call->node->ticket);
 }
 
 /* --- the request ----------------------------------------------------------------------------------------------------- */
@@ -236,6 +207,27 @@ static void uncreate(struct call *call)
     node_free(&node);
 }
 
+static void publish_new(struct call *call, struct publication *publication)
+{
+    struct node *node = call->node;
+    if (xy_arena_failed(call->arena) || !serialise_all(call, publication)) {
+        call_no_room(call);
+        return;
+    }
+    if (publication_overflows(call, publication))
+        return;
+    publication_record_ids(call, publication, true);
+    if (!publish_all(call, publication)) {
+        publication_record_ids(call, publication, false); /* it may come again */
+        call_no_room(call);
+        return;
+    }
+    publication_remember(call, publication);
+    stat_add(call->shard, publishes, publication->count);
+    /* async: what it depends on is on disk, itself it will be soon */
+    answer(call, node->config.durability == DURABILITY_ASYNC ? node->firm_ticket : node->ticket);
+}
+
 void publish_items(struct call *call)
 {
     struct publication publication = { .now_us = xy_wall_us(call->shard->env) };
@@ -248,12 +240,8 @@ void publish_items(struct call *call)
         return;
     }
     complete_ids(call, &publication);
-    enum dedup_verdict verdict = seen_before(call, &publication);
-    if (verdict == DEDUP_SEEN) {
-        stat_add(call->shard, publishes_duplicate, 1);
-        answer(call, &publication);
-        return;
-    }
+    size_t asked = publication.count;
+    enum dedup_verdict verdict = publication_seen(call, &publication);
     if (verdict == DEDUP_OLD) {
         call_fail(call, XY_NOT_ACCEPTABLE, NULL,
                   "this publish-id is too far behind the newest of its stream to tell whether it was stored; "
@@ -261,19 +249,13 @@ void publish_items(struct call *call)
                   "one");
         return;
     }
-    if (xy_arena_failed(call->arena) || !serialise_all(call, &publication)) {
+    if (verdict == DEDUP_NEW && !publication_drop_seen(call, &publication)) {
         call_no_room(call);
         return;
     }
-    if (publication_overflows(call, &publication))
-        return;
-    if (!publish_all(call, &publication)) {
-        call_no_room(call);
+    if (verdict == DEDUP_SEEN || (asked > 0 && publication.count == 0)) {
+        answer_again(call);
         return;
     }
-    if (publication.publish_id.len > 0 && call->node->dedup != NULL)
-        (void)dedup_add(call->node->dedup, call->who, publication.dedup.prefix, publication.dedup.number,
-                        xy_now_us(call->shard->env));
-    stat_add(call->shard, publishes, publication.count);
-    answer(call, &publication);
+    publish_new(call, &publication);
 }

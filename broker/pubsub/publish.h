@@ -6,6 +6,7 @@
 /* One publish request on its way through the checks. */
 struct publication {
     struct xy_elem **items;
+    struct xy_str *ids;   /* where the node has a dedup_window: of those */
     struct xy_str *bytes; /* each as subscribers will see it: <item>…</item> */
     size_t count;
     struct xy_str publish_id; /* absent: none */
@@ -19,3 +20,12 @@ bool publication_check(struct call *call, struct publication *publication);
 /* The node is full and does not make room (pubsub#publish_node_full, overflow), or an item alone is too large for it; true:
  * refused. */
 bool publication_overflows(struct call *call, const struct publication *publication);
+
+/* --- publish_once.c: duplicates ---------------------------------------------------------------------------------- */
+enum dedup_verdict publication_seen(struct call *call,
+                                    const struct publication *publication);          /* by its publish-id */
+void publication_remember(struct call *call, const struct publication *publication); /* it was accepted */
+/* Takes out the items whose ids were seen within the node's dedup_window. false: memory is short. */
+bool publication_drop_seen(struct call *call, struct publication *publication);
+/* Their ids are not to be published again within the window; or are, after all. */
+void publication_record_ids(struct call *call, const struct publication *publication, bool seen);

@@ -1,5 +1,6 @@
 /* Records about nodes: every durable change of broker/pubsub is appended here. Cursor moves and items that the last
  * subscriber acknowledged are gathered and appended once per node and turn, lazily: nobody waits for them. */
+#include "broker/config.h"
 #include "broker/pubsub/node.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
@@ -14,7 +15,17 @@ static char *text(struct xy_str s)
 
 static void append(struct node *node, enum store_record type, const ProtobufCMessage *record)
 {
-    node->ticket = store_append(node->pubsub->shard->store, type, record);
+    node->ticket = node->firm_ticket = store_append(node->pubsub->shard->store, type, record);
+}
+
+void record_publish(struct node *node, enum store_record type, const ProtobufCMessage *record)
+{
+    const struct shard *shard = node->pubsub->shard;
+    if (node->config.durability == DURABILITY_ASYNC)
+        node->ticket =
+            store_append_within(shard->store, type, record, shard->config->store.async_flush_ms * 1000);
+    else
+        append(node, type, record);
 }
 
 void record_node(struct node *node)
@@ -40,6 +51,8 @@ void record_node_remove(struct node *node)
 
 void record_purge(struct node *node, uint64_t seq)
 {
+    if (node_is_memory(node))
+        return;
     Xylem__Store__V1__NodePurge purge = XYLEM__STORE__V1__NODE_PURGE__INIT;
     purge.node = node->number;
     purge.seq = seq;
@@ -99,32 +112,49 @@ void record_items_removed(struct node *node, uint64_t *seqs, size_t count)
     remove.node = node->number;
     remove.n_seq = count;
     remove.seq = seqs;
-    if (count > 0)
+    if (count > 0 && !node_is_memory(node))
         append(node, RECORD_ITEM_REMOVE, &remove.base);
 }
 
-void record_items_unretained(struct node *node, uint64_t *seqs, size_t count)
+static Xylem__Store__V1__ItemRemove removal(const struct node *node, struct evicted *evicted)
+{
+    Xylem__Store__V1__ItemRemove remove = XYLEM__STORE__V1__ITEM_REMOVE__INIT;
+    remove.node = node->number;
+    remove.n_seq = evicted->removed_count;
+    remove.seq = evicted->removed;
+    return remove;
+}
+
+static Xylem__Store__V1__ItemUnretain release(const struct node *node, struct evicted *evicted)
 {
     Xylem__Store__V1__ItemUnretain unretain = XYLEM__STORE__V1__ITEM_UNRETAIN__INIT;
     unretain.node = node->number;
-    unretain.n_seq = count;
-    unretain.seq = seqs;
-    if (count > 0)
-        append(node, RECORD_ITEM_UNRETAIN, &unretain.base);
+    unretain.n_seq = evicted->unretained_count;
+    unretain.seq = evicted->unretained;
+    return unretain;
+}
+
+void record_evicted(struct node *node, struct evicted *evicted)
+{
+    Xylem__Store__V1__ItemRemove remove = removal(node, evicted);
+    Xylem__Store__V1__ItemUnretain unretain = release(node, evicted);
+    if (node_is_memory(node))
+        return;
+    if (remove.n_seq > 0)
+        record_publish(node, RECORD_ITEM_REMOVE, &remove.base);
+    if (unretain.n_seq > 0)
+        record_publish(node, RECORD_ITEM_UNRETAIN, &unretain.base);
 }
 
 /* --- what can wait ------------------------------------------------------------------------------------------------- */
 
 void record_items_expired(struct node *node, struct evicted *evicted)
 {
-    Xylem__Store__V1__ItemRemove remove = XYLEM__STORE__V1__ITEM_REMOVE__INIT;
-    Xylem__Store__V1__ItemUnretain unretain = XYLEM__STORE__V1__ITEM_UNRETAIN__INIT;
-    stat_add(node->pubsub->shard, items_expired, evicted->removed_count + evicted->unretained_count);
-    remove.node = unretain.node = node->number;
-    remove.n_seq = evicted->removed_count;
-    remove.seq = evicted->removed;
-    unretain.n_seq = evicted->unretained_count;
-    unretain.seq = evicted->unretained;
+    Xylem__Store__V1__ItemRemove remove = removal(node, evicted);
+    Xylem__Store__V1__ItemUnretain unretain = release(node, evicted);
+    stat_add(node->pubsub->shard, items_expired, remove.n_seq + unretain.n_seq);
+    if (node_is_memory(node))
+        return;
     if (remove.n_seq > 0)
         (void)store_append_lazy(node->pubsub->shard->store, RECORD_ITEM_REMOVE, &remove.base);
     if (unretain.n_seq > 0)

@@ -56,7 +56,6 @@ void retention_trim(struct node *node)
         evicted.removed_count = evicted.unretained_count = 0;
         while (too_much(node) && retention_evict(node, index_oldest(&node->items), &evicted))
             ;
-        record_items_removed(node, evicted.removed, evicted.removed_count);
-        record_items_unretained(node, evicted.unretained, evicted.unretained_count);
+        record_evicted(node, &evicted);
     }
 }

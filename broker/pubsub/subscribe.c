@@ -111,6 +111,10 @@ static bool read_options(struct call *call, struct subscription_options *options
     case OPTION_ACCEPTED:
         break;
     }
+    if (options->mode == MODE_AT_LEAST_ONCE && node_is_memory(call->node))
+        return fail_options(
+            call, XY_STR("{" NS_XYLEM_DELIVERY "}mode"),
+            "this node keeps its items in memory only (durability), at-least-once needs them on disk");
     if (!start_parse(options->start, &start))
         return fail_options(call, XY_STR("{" NS_XYLEM_DELIVERY "}start"),
                             "use new, all, last, seq:N or time:ISO8601");

@@ -367,6 +367,22 @@ static void session_out(const ProtobufCMessage *message, struct xy_str packed, c
     put(sink, STORE_SESSION_IN, key_view(&key), packed);
 }
 
+static void item_seen(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
+{
+    (void)packed;
+    const Xylem__Store__V1__ItemSeen *seen = (const void *)message;
+    char value[16];
+    be64_put(value, STORE_DEDUP_WHOLE);
+    be64_put(value + 8, seen->until_us > STORE_DEDUP_KEEP_US ? seen->until_us - STORE_DEDUP_KEEP_US : 0);
+    for (size_t i = 0; i < seen->n_id; i++) {
+        struct key key;
+        key_of_node(&key, seen->node);
+        key_byte(&key, 0);
+        key_name(&key, xy_str(seen->id[i]), STORE_PUBLISH_ID_KEY_MAX);
+        put(sink, STORE_DEDUP, key_view(&key), xy_str_n(value, sizeof(value)));
+    }
+}
+
 static struct xy_str key_of_look(struct key *key, uint64_t second, uint64_t node)
 {
     key->len = 0;
@@ -412,6 +428,7 @@ static const struct record_type {
     [RECORD_CLAIM_STATE] = { &xylem__store__v1__claim_state__descriptor, claim_state },
     [RECORD_AFFILIATION_PUT] = { &xylem__store__v1__affiliation_put__descriptor, affiliation_put },
     [RECORD_QUEUE_STATE] = { &xylem__store__v1__queue_state__descriptor, queue_state },
+    [RECORD_ITEM_SEEN] = { &xylem__store__v1__item_seen__descriptor, item_seen },
     [RECORD_NODE_LOOK] = { &xylem__store__v1__node_look__descriptor, node_look },
     [RECORD_SESSION_PUT] = { &xylem__store__v1__session_put__descriptor, session_put },
     [RECORD_SESSION_REMOVE] = { &xylem__store__v1__session_remove__descriptor, session_remove },

@@ -355,6 +355,31 @@ static void row_queue(struct checker *c, struct xy_str key, struct xy_str value)
                       (ull)be64_get(key.data + 8));
 }
 
+/* When to look at a node is said twice, by time and by node. */
+static void row_expiry(struct checker *c, struct xy_str key, struct xy_str value)
+{
+    char other[2 * NODE_BYTES];
+    struct xy_str found;
+    if (key.len != sizeof(other)) {
+        check_problem(c, "expiry: a key of %zu bytes is none", key.len);
+        return;
+    }
+    uint64_t second = be64_get(key.data);
+    bool by_node = second == UINT64_MAX;
+    struct xy_str node = xy_str_n(key.data + NODE_BYTES, NODE_BYTES);
+    if (!node_known(c, node))
+        check_problem(c, "expiry: there is no node with the number %llu", (ull)be64_get(node.data));
+    if (by_node && value.len != 8) {
+        check_problem(c, "expiry: a value of %zu bytes is none", value.len);
+        return;
+    }
+    be64_put(other, by_node ? be64_get(value.data) : UINT64_MAX);
+    memcpy(other + NODE_BYTES, node.data, NODE_BYTES);
+    bool there = look(c, STORE_EXPIRY, xy_str_n(other, sizeof(other)), &found);
+    if (!there || (!by_node && (found.len != 8 || be64_get(found.data) != second)))
+        check_problem(c, "expiry: node %llu has one of its two rows only", (ull)be64_get(node.data));
+}
+
 static void (*const row_checks[STORE_TABLE_COUNT])(struct checker *c, struct xy_str key,
                                                    struct xy_str value) = {
     [STORE_META] = row_meta,
@@ -371,6 +396,7 @@ static void (*const row_checks[STORE_TABLE_COUNT])(struct checker *c, struct xy_
     [STORE_DEDUP] = row_dedup,
     [STORE_CLAIMS] = row_claims,
     [STORE_QUEUE] = row_queue,
+    [STORE_EXPIRY] = row_expiry,
 };
 
 void check_row(struct checker *c, enum store_table table, struct xy_str key, struct xy_str value)

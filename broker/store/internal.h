@@ -41,8 +41,9 @@ struct store_shard {
     struct store_batch *open;
     size_t entry_start; /* in the open batch */
     uint64_t ticket_open, ticket_last;
-    uint64_t lazy_since_us; /* first record of an open batch that nobody waits for */
-    bool urgent;            /* somebody waits for the open batch */
+    uint64_t
+        lazy_due_us; /* when the open batch goes although nobody waits for it; 0: it holds nothing of the kind */
+    bool urgent;     /* somebody waits for the open batch */
     struct memtable *active, *frozen;
     struct apply_sink sink;
     struct store_reader *reader;

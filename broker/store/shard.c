@@ -133,13 +133,21 @@ uint64_t store_append(struct store_shard *shard, enum store_record type, const P
     return append(shard, type, record);
 }
 
+uint64_t store_append_within(struct store_shard *shard, enum store_record type,
+                             const ProtobufCMessage *record, uint64_t us)
+{
+    uint64_t due_us = xy_now_us(shard->store->options.env) + us;
+    if (shard->lazy_due_us == 0 || due_us < shard->lazy_due_us)
+        shard->lazy_due_us = due_us > 0 ? due_us : 1;
+    uint64_t ticket = append(shard, type, record);
+    if (shard->open != NULL && shard->open->records.len >= STORE_LAZY_BYTES)
+        shard->urgent = true;
+    return ticket;
+}
+
 uint64_t store_append_lazy(struct store_shard *shard, enum store_record type, const ProtobufCMessage *record)
 {
-    if (shard->lazy_since_us == 0 && !shard->urgent) {
-        uint64_t now_us = xy_now_us(shard->store->options.env);
-        shard->lazy_since_us = now_us > 0 ? now_us : 1;
-    }
-    return append(shard, type, record);
+    return store_append_within(shard, type, record, STORE_LAZY_US);
 }
 
 void shard_hand_over(struct store_shard *shard, bool marker)
@@ -172,7 +180,7 @@ void shard_hand_over(struct store_shard *shard, bool marker)
         store_fail(store, "cannot begin a batch", "out of memory");
     shard->ticket_open++;
     shard->entry_start = 0;
-    shard->lazy_since_us = 0;
+    shard->lazy_due_us = 0;
     shard->urgent = false;
 }
 
@@ -224,15 +232,15 @@ uint64_t store_flush(struct store_shard *shard)
         return again_us;
     if (shard->urgent) {
         shard_hand_over(shard, false);
-    } else if (shard->lazy_since_us != 0) {
-        uint64_t waited_us = xy_now_us(store->options.env) - shard->lazy_since_us;
-        if (waited_us >= STORE_LAZY_US)
+    } else if (shard->lazy_due_us != 0) {
+        uint64_t now_us = xy_now_us(store->options.env);
+        if (now_us >= shard->lazy_due_us)
             shard_hand_over(shard, false);
         else
-            again_us = STORE_LAZY_US - waited_us;
+            again_us = shard->lazy_due_us - now_us;
     }
     freeze_step(shard);
-    if (shard->lazy_since_us == 0)
+    if (shard->lazy_due_us == 0)
         again_us = UINT64_MAX; /* the freeze took them along */
     size_t memory =
         memtable_bytes(shard->active) + (shard->frozen != NULL ? memtable_bytes(shard->frozen) : 0);

@@ -45,7 +45,7 @@ enum store_table {
     STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
     STORE_CLAIMS,     /* node number(4) seq -> store_claim: not settled, though the cursor has passed it */
     STORE_QUEUE,      /* node seq -> store_queue_value: an item of a queue that is not plainly ready */
-    STORE_EXPIRY,     /* second node -> node name: look at the node then; UINT64_MAX node -> that second (8 bytes) */
+    STORE_EXPIRY, /* second node -> node name: look at the node then; UINT64_MAX node -> that second (8 bytes) */
     STORE_TABLE_COUNT
 };
 
@@ -62,6 +62,8 @@ struct store_dedup {
     struct xy_str prefix; /* of the id given, or the whole id */
     uint64_t number;
 };
+/* Item ids seen within a node's dedup_window are kept as whole ids of no publisher, with a time such that they are
+ * forgotten when the window ends. */
 struct store_dedup store_dedup_parse(struct xy_str publish_id);
 /* What STORE_DEDUP holds: number(8) time_us(8), as the table's other integers, and the bitmap of numbers seen before it
  * as ItemPut.publish_seen had it. false: not such a value. */
@@ -114,6 +116,7 @@ enum store_record {
     RECORD_CURSOR_MOVE,
     RECORD_AFFILIATION_PUT,
     RECORD_NODE_LOOK = 26,
+    RECORD_ITEM_SEEN = 27,
     RECORD_SESSION_PUT = 15,
     RECORD_SESSION_REMOVE,
     RECORD_SESSION_IN,
@@ -168,6 +171,9 @@ bool store_room(struct store_shard *shard, size_t bytes);
 uint64_t store_append(struct store_shard *shard, enum store_record type, const ProtobufCMessage *record);
 /* The same for records nobody waits for: they ride with the next batch, or go after 50 ms. */
 uint64_t store_append_lazy(struct store_shard *shard, enum store_record type, const ProtobufCMessage *record);
+/* As lazy, but they go within `us`. */
+uint64_t store_append_within(struct store_shard *shard, enum store_record type,
+                             const ProtobufCMessage *record, uint64_t us);
 
 /* End of a loop turn: hand the open batch to the commit thread. Returns microseconds until it wants to be called again
  * for lazy records, or UINT64_MAX. */

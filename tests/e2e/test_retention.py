@@ -147,3 +147,65 @@ def test_limits_of_the_service(make_broker, connect):
             "modify",
             "not-acceptable",
         )
+
+
+# --- durability -------------------------------------------------------------------------------------------------------
+
+
+def test_async_is_flushed_soon(broker, connect, alice):
+    create(alice, "n", max_items="max", **{NODE + "durability": "async"})
+    client = reader(broker, connect, "n")
+    names = [publish(alice, "n", str(n)) for n in range(50)]
+    assert [name for name, _ in next_items(client, 50)] == names  # events mean that it is on disk
+    broker.restart(signal.SIGKILL)
+    assert ids(connect(broker, "alice", "desk"), "n") == names
+
+
+def test_async_loses_only_the_newest(broker, connect, alice):
+    """Whatever the crash takes, what is left is a beginning of what was published, in order."""
+    create(alice, "n", max_items="max", **{NODE + "durability": "async"})
+    for n in range(300):
+        publish(alice, "n", str(n))
+    broker.restart(signal.SIGKILL)
+    alice = connect(broker, "alice", "desk")
+    left = ids(alice, "n")
+    assert left == [str(n) for n in range(len(left))]
+    publish(alice, "n", "after")
+    assert ids(alice, "n") == left + ["after"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_memory(broker, connect, alice, how):
+    create(alice, "n", **{NODE + "durability": "memory"})
+    client = connect(broker, "bob", "reader", presence=0)
+    subscribe(client, "n", BOB)
+    publish(alice, "n", "a", "text")
+    assert next_items(client, 1) == [("a", "text")]
+    assert pubsub.items(alice, "n") == [("a", "text")]
+    assert client.refused("set", pubsub.subscribe_xml("n", client.jid, AT_LEAST_ONCE), PUBSUB) == (
+        "modify",
+        "bad-request",
+        ["invalid-options"],
+    )
+    broker.restart(how)
+    alice = connect(broker, "alice", "desk")
+    assert pubsub.items(alice, "n") == []
+    client = connect(broker, "bob", "reader", presence=0)
+    publish(alice, "n", "b", "text")
+    assert next_items(client, 1) == [("b", "text")]
+
+
+def test_dedup_window(broker, connect, alice):
+    create(alice, "n", max_items="max", **{NODE + "dedup_window": "3600"})
+    client = reader(broker, connect, "n")
+    publish(alice, "n", "a", "first")
+    publish(alice, "n", "a", "second")
+    publish(alice, "n", "b")
+    assert [name for name, _ in next_items(client, 2)] == ["a", "b"]
+    broker.restart(signal.SIGKILL)
+    alice = connect(broker, "alice", "desk")
+    bob = connect(broker, "bob", "desk")
+    pubsub.affiliate(alice, "n", bob="publisher")
+    assert publish(bob, "n", "a", "third") == "a"
+    assert pubsub.items(alice, "n")[0] == ("a", "first")
+    assert ids(alice, "n") == ["a", "b"]

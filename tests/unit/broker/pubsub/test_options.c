@@ -40,7 +40,7 @@ static void values_and_refusals(void **state)
         { "pubsub#access_model", "whitelist", "presence" },
         { "pubsub#publish_model", "open", "" },
         { "pubsub#tempsub", "0", "1" },
-        { "{urn:xylem:node:0}durability", "sync", "memory" },
+        { "{urn:xylem:node:0}durability", "sync", "disk" },
         { "pubsub#notification_type", " normal ", "loud" },
     };
     assert_true(options_init(node_options, &config));
