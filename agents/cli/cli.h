@@ -12,6 +12,7 @@
 #include "core/xml/elem.h"
 
 #define CLI_ARGUMENTS_MAX 64
+#define CLI_INFLIGHT_MAX  1000 /* as the library's */
 #define CLI_SOCKET        "/run/xylem/control.sock"
 
 enum cli_exit { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_TIMED_OUT = 3 };
@@ -49,12 +50,27 @@ enum cli_option_id {
     OPT_ONCE,
     OPT_RESOURCE,
     OPT_BLOCK,
+    OPT_ACK,
+    OPT_MAX_INFLIGHT,
+    OPT_ACK_WAIT,
+    OPT_MAX_DELIVER,
+    OPT_BACKOFF,
+    OPT_DEAD_LETTER,
+    OPT_QUEUE,
+    OPT_SPOOL,
+    OPT_HEADER,
     OPT_COUNT_ALL,
 };
 #define CLI_BIT(id) (1ull << (id))
 
 struct cli {
-    const char *option[OPT_COUNT_ALL]; /* NULL: not given; flags and optional values: "" */
+    const char
+        *option[OPT_COUNT_ALL]; /* NULL: not given; flags and optional values: ""; given twice: the last */
+    struct cli_given {
+        enum cli_option_id id;
+        const char *value;
+    } given[CLI_ARGUMENTS_MAX]; /* every one in order, for those that may be given several times */
+    int given_count;
     const char *argument[CLI_ARGUMENTS_MAX];
     int argument_count;
     const struct cli_command *command;
@@ -80,6 +96,8 @@ extern const struct cli_command cli_commands[]; /* ended by name NULL */
 int cli_parse(struct cli *cli, int argc, char **argv); /* -1: go on; otherwise the exit status */
 bool cli_number(struct cli *cli, enum cli_option_id id, uint64_t max,
                 uint64_t *out); /* false: not one, said so */
+/* The next value of an option that may be given several times, from *at (0 first); NULL: no more. */
+const char *cli_each(const struct cli *cli, enum cli_option_id id, int *at);
 
 /* connect.c */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -87,7 +105,9 @@ void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int cli_client(struct cli *cli, const char *resource, enum xylem_retry retry, const char *state_dir);
 int cli_connect(struct cli *cli, const char *resource); /* cli_client, start, and online; then CLI_DONE */
 int cli_turn(struct cli *cli, int timeout_ms); /* CLI_DONE: go on; else the client is over and it was said */
-void cli_close(struct cli *cli);               /* orderly; NULL client is fine */
+/* The same, and ends as well when `fd` can be read: *readable then. */
+int cli_turn_or_read(struct cli *cli, int timeout_ms, int fd, bool *readable);
+void cli_close(struct cli *cli); /* orderly; NULL client is fine */
 const char *cli_host_name(void);
 
 /* One request and its answer, in order. `answer` may be NULL; else the tree of the answer, *arena to be freed. What went
@@ -99,7 +119,13 @@ int cli_exit_of(enum xylem_status status);
 const char *cli_domain(struct cli *cli);
 
 /* print.c */
-void cli_print_message(const struct xylem_msg_view *view, bool json, bool several);
+struct cli_print {
+    bool json;
+    bool several;          /* nodes: say which */
+    uint64_t ref;          /* JSON: the name for verdicts; 0: none */
+    struct xylem_msg *msg; /* JSON: for its headers; NULL: without */
+};
+void cli_print_message(const struct xylem_msg_view *view, const struct cli_print *how);
 void cli_json_string(struct xy_buf *out, struct xy_str text);
 
 /* commands: one file per group */

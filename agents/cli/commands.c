@@ -9,17 +9,31 @@ const struct cli_command cli_commands[] = {
     { "pub", NULL, "NODE [FILE|-]", "publish a file, or standard input, as one item",
       "Text travels as it is; one well-formed XML element becomes the payload itself. Returns when the "
       "broker has the\n"
-      "item on disk.",
-      1, 2, CLI_BIT(OPT_ID) | CLI_BIT(OPT_TYPE) | CLI_BIT(OPT_CREATE), cli_pub },
+      "item on disk. With --spool DIR the item is safe in DIR first: if the broker cannot be reached, it "
+      "stays there "
+      "until\n"
+      "the next `xylem pub` with the same DIR. Without NODE only what is there is sent.",
+      0, 2,
+      CLI_BIT(OPT_ID) | CLI_BIT(OPT_TYPE) | CLI_BIT(OPT_CREATE) | CLI_BIT(OPT_SPOOL) | CLI_BIT(OPT_TIMEOUT) |
+          CLI_BIT(OPT_HEADER),
+      cli_pub },
     { "sub", NULL, "NODE ...", "print the items of nodes as they come",
       "With --durable nothing is missed, also while this command does not run: the broker keeps what was not "
       "printed,\n"
       "for the resource NAME of this account (default: this machine's name), until --forget ends it. One "
       "NAME, one set\n"
-      "of nodes: another set needs another NAME.",
+      "of nodes: another set needs another NAME. --ack says what tells the broker that an item was handled; "
+      "with "
+      "manual the\n"
+      "items come as JSON lines and a program says about each, on standard input: ack REF, nack REF "
+      "[SECONDS], "
+      "term REF,\n"
+      "working REF. See xylem(1).",
       1, -1,
-      CLI_BIT(OPT_DURABLE) | CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) |
-          CLI_BIT(OPT_TIMEOUT) | CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
+      CLI_BIT(OPT_ACK) | CLI_BIT(OPT_MAX_INFLIGHT) | CLI_BIT(OPT_ACK_WAIT) | CLI_BIT(OPT_MAX_DELIVER) |
+          CLI_BIT(OPT_BACKOFF) | CLI_BIT(OPT_DEAD_LETTER) | CLI_BIT(OPT_QUEUE) | CLI_BIT(OPT_DURABLE) |
+          CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) | CLI_BIT(OPT_TIMEOUT) |
+          CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
       cli_sub },
     { "node", "create", "NODE", "create a node",
       "--set NAME=VALUE gives it options, as in `xylem node config`.", 1, 1, CLI_BIT(OPT_SET),

@@ -1,6 +1,7 @@
 /* How every subcommand reaches the broker, asks it something, and takes its leave. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -56,6 +57,15 @@ static void on_state(struct xylem_client *client, enum xylem_state state, enum x
     } else {
         cli->over = false;
     }
+}
+
+static void on_spooled(struct xylem_client *client, const struct xylem_item *item,
+                       const struct xylem_result *result, void *ctx)
+{
+    (void)client;
+    (void)ctx;
+    if (result->status != XYLEM_OK)
+        cli_error("an item kept for %s was refused: %s", item->node, result->text);
 }
 
 /* The first line of the file, or XYLEM_PASSWORD. */
@@ -126,7 +136,13 @@ int cli_client(struct cli *cli, const char *resource, enum xylem_retry retry, co
     o.resource = resource;
     o.retry = retry;
     o.state_dir = state_dir;
+    o.spool_dir = cli->option[OPT_SPOOL];
+    uint64_t inflight = 0;
+    if (!cli_number(cli, OPT_MAX_INFLIGHT, CLI_INFLIGHT_MAX, &inflight))
+        return CLI_USAGE;
+    o.max_inflight = (uint32_t)inflight;
     o.on_state = on_state;
+    o.on_spooled = on_spooled;
     o.ctx = cli;
     enum xylem_status status = xylem_client_new(&cli->client, &o, error, sizeof error);
     memset(password, 0, sizeof password);
@@ -151,6 +167,17 @@ static void say_over(const struct cli *cli)
             "the local socket is for root, the broker's own user and auth.local_users of its configuration");
     if (cli->why == XYLEM_UNTRUSTED)
         cli_error("--ca FILE names the certificates to trust");
+}
+
+int cli_turn_or_read(struct cli *cli, int timeout_ms, int fd, bool *readable)
+{
+    int own = xylem_client_timeout_ms(cli->client);
+    if (own >= 0 && (timeout_ms < 0 || own < timeout_ms))
+        timeout_ms = own;
+    struct pollfd ready[] = { { .fd = xylem_client_fd(cli->client), .events = POLLIN },
+                              { .fd = fd, .events = POLLIN } };
+    *readable = !signalled && poll(ready, 2, timeout_ms) > 0 && ready[1].revents != 0;
+    return cli_turn(cli, 0);
 }
 
 int cli_turn(struct cli *cli, int timeout_ms)

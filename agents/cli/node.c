@@ -41,9 +41,13 @@ int cli_node_create(struct cli *cli)
     if (cli->option[OPT_SET]) {
         xy_buf_lit(&payload, "<configure>");
         cli_form_begin(&payload, NS_PUBSUB_NODE_CONFIG);
-        if (!write_setting(&payload, cli->option[OPT_SET])) {
-            xy_buf_free(&payload);
-            return CLI_USAGE;
+        const char *setting;
+        int at = 0;
+        while ((setting = cli_each(cli, OPT_SET, &at))) {
+            if (!write_setting(&payload, setting)) {
+                xy_buf_free(&payload);
+                return CLI_USAGE;
+            }
         }
         cli_form_end(&payload);
         xy_buf_lit(&payload, "</configure>");

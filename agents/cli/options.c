@@ -37,13 +37,23 @@ static const struct {
                       "end after this time; exit status 3 if --count was not reached" },
     [OPT_STATE] = { "state", VALUE, "DIR", "remember here what was printed: nothing is printed twice" },
     [OPT_START] = { "start", VALUE, "WHERE",
-                    "where a new durable subscription begins: new, all, last, seq:N" },
+                    "where a new durable subscription begins: new, all, last, seq:N, time:…" },
     [OPT_OFFLINE] = { "offline", FLAG, NULL, "work on the store of a stopped broker; needs --config" },
     [OPT_PASSWORD_STDIN] = { "password-stdin", FLAG, NULL, "read the password from standard input" },
-    [OPT_SET] = { "set", VALUE, "NAME=VALUE", "an option of the node" },
+    [OPT_SET] = { "set", VALUE, "NAME=VALUE", "an option of the node; may be repeated" },
     [OPT_INTO] = { "into", VALUE, "DIR", "the folder for what comes; default ." },
     [OPT_ONCE] = { "once", FLAG, NULL, "end after one file" },
     [OPT_RESOURCE] = { "resource", VALUE, "NAME", "listen as this resource; default xylem-recv" },
+    [OPT_ACK] = { "ack", VALUE, "HOW",
+                  "stream, receipt, explicit, or manual: verdicts come on standard input" },
+    [OPT_MAX_INFLIGHT] = { "max-inflight", VALUE, "N", "items that may be out at a time; default 256" },
+    [OPT_ACK_WAIT] = { "ack-wait", VALUE, "SECONDS", "until an item without a verdict is sent again" },
+    [OPT_MAX_DELIVER] = { "max-deliver", VALUE, "N", "send an item so many times at most" },
+    [OPT_BACKOFF] = { "backoff", VALUE, "\"SECONDS ...\"", "wait before sending again; the last repeats" },
+    [OPT_DEAD_LETTER] = { "dead-letter", VALUE, "NODE", "where items go that were given up" },
+    [OPT_QUEUE] = { "queue", VALUE, "N", "consume a queue, N items at a time" },
+    [OPT_SPOOL] = { "spool", VALUE, "DIR", "keep the item here until the broker has it" },
+    [OPT_HEADER] = { "header", VALUE, "NAME=VALUE", "a header of the item; may be repeated" },
     [OPT_BLOCK] = { "block", VALUE, "BYTES", "block size; default 32768" },
 };
 
@@ -112,6 +122,12 @@ static bool take_option(struct cli *cli, int argc, char **argv, int *at)
             return false;
         }
         cli->option[id] = value ? value + 1 : options[id].kind == VALUE ? argv[++*at] : "";
+        if (cli->given_count == CLI_ARGUMENTS_MAX) {
+            cli_error("more than %d options", CLI_ARGUMENTS_MAX);
+            return false;
+        }
+        cli->given[cli->given_count++] =
+            (struct cli_given){ .id = (enum cli_option_id)id, .value = cli->option[id] };
         return true;
     }
     cli_error("there is no option --%.*s; see xylem --help", (int)len, text);
@@ -212,4 +228,14 @@ bool cli_number(struct cli *cli, enum cli_option_id id, uint64_t max, uint64_t *
     }
     cli_error("--%s takes a number from 1 to %llu", options[id].name, (unsigned long long)max);
     return false;
+}
+
+const char *cli_each(const struct cli *cli, enum cli_option_id id, int *at)
+{
+    while (*at < cli->given_count) {
+        const struct cli_given *given = &cli->given[(*at)++];
+        if (given->id == id)
+            return given->value;
+    }
+    return NULL;
 }

@@ -179,12 +179,28 @@ static bool write_typed(struct xy_buf *out, const struct xylem_msg_view *view, b
     return false;
 }
 
-static const char *const event_names[] = { "item", "retract", "purge", "delete" };
+static const char *const event_names[] = { "item", "retract", "purge", "delete", "unlock" };
 
-static void write_json(struct xy_buf *out, const struct xylem_msg_view *view)
+static void write_headers(struct xy_buf *out, struct xylem_msg *msg)
+{
+    struct xylem_header header;
+    for (size_t i = 0; msg && xylem_msg_header_at(msg, i, &header); i++) {
+        xy_buf_str(out, xy_str(i ? "," : ",\"headers\":{"));
+        cli_json_string(out, xy_str(header.name));
+        xy_buf_char(out, ':');
+        cli_json_string(out, xy_str(header.value));
+    }
+    if (msg && xylem_msg_header_at(msg, 0, &header))
+        xy_buf_char(out, '}');
+}
+
+static void write_json(struct xy_buf *out, const struct xylem_msg_view *view, const struct cli_print *how)
 {
     struct xy_str data = xy_str_n(view->data, view->len);
-    xy_buf_lit(out, "{\"node\":");
+    xy_buf_char(out, '{');
+    if (how->ref)
+        xy_buf_printf(out, "\"ref\":%" PRIu64 ",", how->ref);
+    xy_buf_lit(out, "\"node\":");
     cli_json_string(out, xy_str(view->node));
     if (view->event != XYLEM_EVENT_ITEM)
         xy_buf_printf(out, ",\"event\":\"%s\"", event_names[view->event]);
@@ -199,6 +215,7 @@ static void write_json(struct xy_buf *out, const struct xylem_msg_view *view)
     }
     if (view->delay_us)
         xy_buf_printf(out, ",\"delay_us\":%" PRIu64, view->delay_us);
+    write_headers(out, how->msg);
     if (view->event == XYLEM_EVENT_ITEM) {
         xy_buf_lit(out, ",\"type\":");
         cli_json_string(out, xy_str(view->type ? view->type : "xml"));
@@ -236,13 +253,13 @@ static void write_text(struct xy_buf *out, const struct xylem_msg_view *view, bo
         xy_buf_char(out, '\n');
 }
 
-void cli_print_message(const struct xylem_msg_view *view, bool json, bool several)
+void cli_print_message(const struct xylem_msg_view *view, const struct cli_print *how)
 {
     struct xy_buf out = { 0 };
-    if (json)
-        write_json(&out, view);
+    if (how->json)
+        write_json(&out, view, how);
     else
-        write_text(&out, view, several);
+        write_text(&out, view, how->several);
     fwrite(out.data, 1, out.len, stdout);
     xy_buf_free(&out);
 }

@@ -1,11 +1,13 @@
 /* xylem recv: files into a folder. What comes is written to a hidden file beside its goal, checked, fsynced and renamed,
  * so that a name in the folder always means a whole file. Accepts files announced by `xylem send`, and plain XEP-0047
  * streams of other programs, which are stored under the stream's id. An existing file is never replaced. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 #include <xylem/bytestream.h>
 
@@ -277,6 +279,8 @@ static const char *on_stream(struct xylem_bytestream *stream, struct xylem_bytes
     xy_random_id(xy_env_system(), id);
     snprintf(f->hidden, sizeof f->hidden, ".%s.part", id);
     f->file = openat(r->folder, f->hidden, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (f->file >= 0)
+        (void)flock(f->file, LOCK_EX | LOCK_NB); /* nobody else has it: see sweep */
     if (f->file < 0) {
         cli_error("%s cannot be written: %s", f->name, strerror(errno));
         drop(f);
@@ -290,6 +294,35 @@ static const char *on_stream(struct xylem_bytestream *stream, struct xylem_bytes
         (struct xylem_bytestream_handlers){ .size = sizeof *handlers, .data = on_data, .closed = on_closed };
     *stream_ctx = f;
     return NULL;
+}
+
+/* Of a hidden file's name: ".", the id, ".part". */
+static bool is_hidden_name(const char *name)
+{
+    unsigned char id[XY_ID_LEN / 2];
+    return name[0] == '.' && strlen(name) == 1 + XY_ID_LEN + strlen(".part") &&
+           strcmp(name + 1 + XY_ID_LEN, ".part") == 0 && xy_hex_decode(id, xy_str_n(name + 1, XY_ID_LEN));
+}
+
+/* What a former recv left that was killed: whoever still writes one holds its lock. */
+static void sweep(int folder)
+{
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
+    const struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        if (!is_hidden_name(entry->d_name))
+            continue;
+        int file = openat(folder, entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        if (file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0)
+            unlinkat(folder, entry->d_name, 0);
+        if (file >= 0)
+            close(file);
+    }
+    if (dir)
+        closedir(dir);
+    else if (copy >= 0)
+        close(copy);
 }
 
 /* Whoever is sending shall know at once. */
@@ -328,6 +361,7 @@ int cli_recv(struct cli *cli)
         cli_error("%s: %s", into, strerror(errno));
         return CLI_FAILED;
     }
+    sweep(r.folder);
     int status = cli_client(cli, resource, XYLEM_RETRY_ONCE_ONLINE, NULL);
     if (status == CLI_DONE) {
         xylem_on_request(cli->client, "offer", NS_XYLEM_FILE, on_request, &r);

@@ -85,22 +85,31 @@ void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out)
         set_data(out, XYLEM_XML, NULL, XY_STR(""));
 }
 
-/* Of the item, or of the event around it. */
-const char *xylem_msg_header(struct xylem_msg *msg, const char *name)
+/* Of the item, then of the stanza around it. */
+bool xylem_msg_header_at(struct xylem_msg *msg, size_t index, struct xylem_header *out)
 {
-    const struct xy_elem *around[] = { msg->elem,
-                                       xy_elem_child(msg->hold->stanza.elem, "event", NS_PUBSUB_EVENT),
-                                       msg->hold->stanza.elem };
+    const struct xy_elem *around[] = { msg->elem, msg->hold->stanza.elem };
     struct xy_arena *arena = msg->hold->stanza.arena;
     for (size_t i = 0; i < sizeof around / sizeof around[0]; i++) {
         const struct xy_elem *headers = around[i] ? xy_elem_child(around[i], "headers", NS_SHIM) : NULL;
         for (const struct xy_elem *e = headers ? xy_elem_first(headers) : NULL; e; e = xy_elem_next(e)) {
-            if (!xy_elem_is(e, "header", NS_SHIM) || !xy_str_is(xy_elem_attr(e, "name"), name))
+            if (!xy_elem_is(e, "header", NS_SHIM) || index-- > 0)
                 continue;
-            struct xy_str value = xy_arena_str(arena, xy_elem_text(e, arena));
-            return value.data ? value.data : "";
+            const char *value = xy_arena_str(arena, xy_elem_text(e, arena)).data;
+            out->name = attr_text(arena, e, "name");
+            out->value = value ? value : "";
+            return out->name != NULL;
         }
     }
+    return false;
+}
+
+const char *xylem_msg_header(struct xylem_msg *msg, const char *name)
+{
+    struct xylem_header header;
+    for (size_t i = 0; xylem_msg_header_at(msg, i, &header); i++)
+        if (strcmp(header.name, name) == 0)
+            return header.value;
     return NULL;
 }
 

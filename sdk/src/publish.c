@@ -176,6 +176,21 @@ static enum xylem_status remember(struct xylem_client *c, struct xy_str record, 
     return status;
 }
 
+static void write_headers(struct xy_buf *out, const struct xylem_item *item)
+{
+    if (item->headers_count == 0)
+        return;
+    xy_buf_lit(out, "<headers xmlns='" NS_SHIM "'>");
+    for (size_t i = 0; i < item->headers_count; i++) {
+        xy_buf_lit(out, "<header");
+        xy_xml_attr(out, "name", xy_str(item->headers[i].name));
+        xy_buf_char(out, '>');
+        xy_xml_escape(out, xy_str(item->headers[i].value));
+        xy_buf_lit(out, "</header>");
+    }
+    xy_buf_lit(out, "</headers>");
+}
+
 /* Hands the finished request over, to the spool or to the queue in memory. */
 static enum xylem_status enqueue(struct xylem_client *c, struct xy_buf *out, bool retract,
                                  xylem_done_fn *done, void *ctx)
@@ -233,6 +248,7 @@ enum xylem_status xylem_publish(struct xylem_client *c, const struct xylem_item 
         xy_buf_free(&out);
         return refuse(c, status, "publish: the payload is not one well-formed XML element");
     }
+    write_headers(&out, item);
     xy_buf_lit(&out, "</item></publish></pubsub>");
     status = enqueue(c, &out, false, done, ctx);
     if (status == XYLEM_OK)

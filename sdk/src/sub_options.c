@@ -99,12 +99,14 @@ enum xylem_status xy_sub_fields(struct xylem_client *c, const struct xylem_sub_o
     if (status != XYLEM_OK)
         return status;
     struct xy_buf fields = { 0 };
-    if (o->queue_requests > 0)
+    if (o->queue_requests > 0) {
         write_number(&fields, "pubsub#queue_requests", o->queue_requests);
-    else if (o->durable)
+        write_text(&fields, DELIVERY "on_unavailable", o->temporary ? "unsubscribe" : NULL);
+    } else if (o->durable) {
         write_durable(&fields, c, o);
-    else
+    } else {
         return XYLEM_OK;
+    }
     xy_buf_char(&fields, '\0');
     *out = xy_buf_failed(&fields) ? NULL : strdup(fields.data);
     xy_buf_free(&fields);

@@ -163,3 +163,45 @@ async def test_from_slixmpp(broker, tmp_path):
     assert out == "photo\n"
     assert (into / "photo").read_bytes() == data
     await alice.close()
+
+
+def test_a_killed_recv_leaves_nothing_behind_the_next(broker, tmp_path):
+    into = tmp_path / "into"
+    into.mkdir()
+    foreign = into / ".keep.part"
+    foreign.write_text("not ours")
+    recv = Recv(broker, into)
+    file = make_file(tmp_path / "big", 40 * 1024 * 1024)
+    sender = subprocess.Popen([harness.program("xylem"), "--as", ALICE, "send", file, BOB], stderr=subprocess.DEVNULL,
+                              env={**os.environ, "XYLEM_SOCKET": broker.local})
+    parts = lambda: [p for p in into.iterdir() if p.name.endswith(".part") and p != foreign]
+    deadline = time.monotonic() + 30
+    while not parts() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(parts()) == 1
+    recv.process.kill()
+    recv.process.communicate()
+    sender.wait(60)
+    assert len(parts()) == 1
+    recv = Recv(broker, into)
+    assert parts() == [] and foreign.exists()
+    small = make_file(tmp_path / "small", 100)
+    assert send(broker, small).returncode == 0
+    recv.end()
+
+
+def test_a_second_recv_leaves_the_files_of_the_first(broker, tmp_path):
+    into = tmp_path / "into"
+    into.mkdir()
+    first = Recv(broker, into)
+    file = make_file(tmp_path / "big", 60 * 1024 * 1024)
+    sender = subprocess.Popen([harness.program("xylem"), "--as", ALICE, "send", file, BOB], stderr=subprocess.DEVNULL,
+                              env={**os.environ, "XYLEM_SOCKET": broker.local})
+    deadline = time.monotonic() + 30
+    while not any(p.name.endswith(".part") for p in into.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = Recv(broker, into, "--resource", "another")
+    assert sender.wait(100) == 0
+    assert filecmp.cmp(file, into / "big", shallow=False)
+    first.end()
+    second.end()

@@ -243,6 +243,10 @@ enum xylem_payload {
     XYLEM_TYPED, /* <typed xmlns='urn:xylem:typed:0' type='TYPE'>: protobuf bytes and their message's name */
 };
 
+struct xylem_header {
+    const char *name, *value;
+};
+
 struct xylem_item {
     const char *node;
     const char *id; /* NULL: the broker chooses */
@@ -250,6 +254,8 @@ struct xylem_item {
     const char *type; /* TEXT: MIME type, default text/plain; TYPED: e.g. "xylem.v1.HostState" */
     const void *data; /* may be NULL when len is 0 and payload is TEXT: an item without payload */
     size_t len;
+    const struct xylem_header *headers; /* XEP-0131, e.g. Urgency, Group, Delay and TTL of a queue's items */
+    size_t headers_count;
 };
 
 /* XYLEM_OK: taken into the queue; `done` (may be NULL) is called when the broker has it on disk or refused it. */
@@ -329,6 +335,7 @@ struct xylem_sub_options {
     uint64_t max_backlog_bytes;
     uint32_t max_backlog_age_s;
     uint32_t queue_requests; /* above 0: a consumer of a queue, and how many items it takes at a time */
+    bool temporary;          /* of a consumer: the broker ends the subscription when its session has ended */
     const char *position;    /* what xylem_msgs_position gave: nothing that was handled is shown again */
 };
 #define XYLEM_SUB_OPTIONS                                                                                    \
@@ -351,6 +358,8 @@ XYLEM_API void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out)
 /* A header (XEP-0131) of the item, e.g. Xylem-Dead-Reason of a dead letter; NULL: it has none of this name. Lives as long
  * as the view. */
 XYLEM_API const char *xylem_msg_header(struct xylem_msg *msg, const char *name);
+/* The header with this index, from 0; false: there are not so many. */
+XYLEM_API bool xylem_msg_header_at(struct xylem_msg *msg, size_t index, struct xylem_header *out);
 
 /* Handled: the broker may forget it. Nulls *msg. Only for subscriptions with manual_ack. */
 XYLEM_API enum xylem_status xylem_ack(struct xylem_msg **msg);

@@ -13,7 +13,8 @@ static const char *print(const struct xylem_msg_view *view, bool json, bool seve
     FILE *file = tmpfile();
     int saved = dup(STDOUT_FILENO);
     dup2(fileno(file), STDOUT_FILENO);
-    cli_print_message(view, json, several);
+    const struct cli_print how = { .json = json, .several = several };
+    cli_print_message(view, &how);
     fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);
