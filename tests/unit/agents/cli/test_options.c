@@ -55,13 +55,26 @@ static void test_two_dashes_end_the_options(void **state)
     assert_string_equal(cli.argument[1], "-");
 }
 
+static void test_an_option_given_several_times(void **state)
+{
+    (void)state;
+    struct cli cli;
+    int at = 0;
+    assert_int_equal(PARSE(cli, "pub", "n", "--header", "a=1", "--id", "i", "--header=b=2"), -1);
+    assert_string_equal(cli.option[OPT_HEADER], "b=2");
+    assert_string_equal(cli_each(&cli, OPT_HEADER, &at), "a=1");
+    assert_string_equal(cli_each(&cli, OPT_HEADER, &at), "b=2");
+    assert_null(cli_each(&cli, OPT_HEADER, &at));
+}
+
 static void test_wrong_usage(void **state)
 {
     (void)state;
     struct cli cli;
     assert_int_equal(PARSE(cli, "nothing"), CLI_USAGE);
     assert_int_equal(PARSE(cli, "node"), CLI_USAGE);
-    assert_int_equal(PARSE(cli, "pub"), CLI_USAGE);
+    assert_int_equal(PARSE(cli, "sub"), CLI_USAGE);
+    assert_int_equal(PARSE(cli, "pub"), -1); /* whether it has a spool to send is for the command to see */
     assert_int_equal(PARSE(cli, "pub", "a", "b", "c"), CLI_USAGE);
     assert_int_equal(PARSE(cli, "pub", "a", "--json"), CLI_USAGE);
     assert_int_equal(PARSE(cli, "pub", "a", "--js"), CLI_USAGE);
@@ -94,6 +107,7 @@ int main(void)
         cmocka_unit_test(test_options_may_stand_anywhere),
         cmocka_unit_test(test_an_optional_value_needs_its_sign),
         cmocka_unit_test(test_two_dashes_end_the_options),
+        cmocka_unit_test(test_an_option_given_several_times),
         cmocka_unit_test(test_wrong_usage),
         cmocka_unit_test(test_every_command_is_complete),
     };
