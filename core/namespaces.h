@@ -47,6 +47,7 @@
 #define NS_PUBSUB_PUBLISH_OPTIONS   "http://jabber.org/protocol/pubsub#publish-options"
 #define NS_PUBSUB_SUBSCRIBE_OPTIONS "http://jabber.org/protocol/pubsub#subscribe_options"
 #define NS_PUBSUB_META              "http://jabber.org/protocol/pubsub#meta-data"
+#define NS_PUBSUB_QUEUEING          "urn:xmpp:pubsub:queueing:0"
 #define NS_XYLEM_NODE               "urn:xylem:node:0"
 #define NS_XYLEM_DELIVERY           "urn:xylem:delivery:0"
 #define NS_XYLEM_TYPED              "urn:xylem:typed:0" /* a protobuf payload in base64, with its type's name */

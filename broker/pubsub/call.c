@@ -3,6 +3,7 @@
 #include "broker/pubsub/call.h"
 
 #include "broker/config.h"
+#include "broker/pubsub/queue.h"
 #include "core/base/assert.h"
 
 static uint64_t ticket_of(const struct call *call)
@@ -157,7 +158,9 @@ bool call_read_config(struct call *call, struct node_config *config, const struc
     case OPTION_ACCEPTED:
         break;
     }
-    const char *beyond = beyond_limits(call, config, &field);
+    const char *beyond = queue_config_check(call->node, config, form, &field);
+    if (beyond == NULL)
+        beyond = beyond_limits(call, config, &field);
     if (beyond != NULL)
         call_fail(call, XY_NOT_ACCEPTABLE, NULL, complain(call, field, beyond));
     return beyond == NULL;

@@ -106,7 +106,7 @@ static void attach(struct subscription *subscription)
         return;
     claim->session = chosen->session;
     claim->state = CLAIM_ATTACHING;
-    delivery_attach(shard_of(subscription), claim->session, key_of(subscription), 0,
+    delivery_attach(shard_of(subscription), claim->session, key_of(subscription), claim->ops->flags,
                     xy_str(subscription->subid));
 }
 
@@ -262,6 +262,8 @@ void claim_end(struct subscription *subscription)
         let_go(subscription);
     claim->ops->forget(subscription);
     claim->ops = NULL;
+    if (!subscription_durable(subscription))
+        return;
     backlog_end(subscription);
     xy_assert(node->durable_count > 0);
     node->durable_count--;

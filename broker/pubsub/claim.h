@@ -41,7 +41,8 @@ struct claim {
 
 /* How a subscription's items are sent and settled. All are called on the node's shard. */
 struct claim_ops {
-    bool sm_only; /* only sessions with XEP-0198 may hold it */
+    bool sm_only;   /* only sessions with XEP-0198 may hold it */
+    unsigned flags; /* CLAIM_* of delivery.h */
     /* What was sent and not settled comes again: the session holds it no longer. */
     void (*lost)(struct subscription *subscription);
     /* A session holds it and has got nothing yet. */

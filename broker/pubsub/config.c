@@ -15,6 +15,8 @@ static const char *const item_replies[] = { "publisher", "owner", NULL };
 static const char *const durabilities[] = { "sync", "async", "memory", NULL };
 static const char *const overflows[] = { "drop-oldest", "reject", NULL };
 
+static const char *const priorities[] = { "low", "medium", "high", NULL };
+
 #define NODE(member)  offsetof(struct node_config, member)
 #define XYLEM(option) "{" NS_XYLEM_NODE "}" option
 
@@ -76,12 +78,23 @@ const struct option node_options[] = {
       "Seconds in which an item id is not repeated", NULL },
     { XYLEM("multi_subscribe"), OPTION_BOOL, NODE(multi_subscribe), "0",
       "Whether one JID may hold several subscriptions", NULL },
+    { XYLEM("queue"), OPTION_BOOL, NODE(queue), "0", "Whether items are work that consumers share (XEP-0254)",
+      NULL },
+    { XYLEM("lock_timeout"), OPTION_COUNT, NODE(lock_timeout_s), "30",
+      "Seconds a consumer of a queue has an item without saying anything", NULL },
+    { XYLEM("max_deliver"), OPTION_COUNT, NODE(max_deliver), "max",
+      "How often an item of a queue is sent at most", NULL },
+    { XYLEM("backoff"), OPTION_TEXT, NODE(backoff), "",
+      "Seconds before an item of a queue is sent again: after the first time, the second …", NULL },
+    { XYLEM("priority"), OPTION_LIST, NODE(priority), "medium",
+      "Priority of items of a queue without an Urgency", priorities },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL },
 };
 
 static const char *const subscription_types[] = { "items", NULL };
 static const char *const depths[] = { "1", NULL };
 static const char *const modes[] = { "at-most-once", "at-least-once", NULL };
+static const char *const on_unavailables[] = { "keep", "unsubscribe", NULL };
 static const char *const acks[] = { "stream", NULL };
 
 #define SUB(member)      offsetof(struct subscription_options, member)
@@ -102,6 +115,10 @@ const struct option subscription_options[] = {
       "Bytes that may be owed, or `max`", NULL },
     { DELIVERY("max_backlog_age"), OPTION_COUNT, SUB(max_backlog_age_s), "604800",
       "Seconds an item may be owed, or `max`", NULL },
+    { "pubsub#queue_requests", OPTION_COUNT, SUB(queue_requests), "0",
+      "How many items of a queue are processed at a time", NULL },
+    { DELIVERY("on_unavailable"), OPTION_LIST, SUB(on_unavailable), "keep",
+      "What becomes of a consumer of a queue that is not there", on_unavailables },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL },
 };
 

@@ -17,6 +17,10 @@ struct node_config {
     bool tempsub, purge_offline; /* always false */
     uint8_t node_type, access_model, publish_model, send_last, notification_type, node_full, itemreply,
         durability, overflow;
+    bool queue;
+    uint8_t priority; /* enum queue_priority */
+    uint64_t lock_timeout_s, max_deliver;
+    struct xy_str backoff;
     uint64_t max_items, item_expire_s, max_payload_bytes, max_bytes, dedup_window_s;
 };
 extern const struct option node_options[];
@@ -28,9 +32,12 @@ struct subscription_options {
     uint8_t subscription_type, subscription_depth, mode, ack;
     struct xy_str start;
     uint64_t max_backlog_bytes, max_backlog_age_s;
+    uint64_t queue_requests; /* consumers of a queue: items at a time */
+    uint8_t on_unavailable;
 };
 extern const struct option subscription_options[];
-#define MODE_AT_LEAST_ONCE 1
+#define MODE_AT_LEAST_ONCE         1
+#define ON_UNAVAILABLE_UNSUBSCRIBE 1
 
 /* `start`: where a new at-least-once subscription begins. */
 enum start_kind { START_NEW, START_ALL, START_LAST, START_SEQ, START_TIME };

@@ -45,6 +45,7 @@ static const char *const service_features[] = {
     NS_PUBSUB "#subscription-notifications",
     NS_PUBSUB "#subscription-options",
     NS_PING,
+    NS_PUBSUB_QUEUEING,
     NS_RSM,
     NS_XYLEM_DELIVERY,
     NS_XYLEM_NODE,

@@ -72,6 +72,17 @@ struct event *event_for_retract(struct node *node, struct xy_str id)
     return seal(node, out, 0);
 }
 
+struct event *event_for_unlock(struct node *node, struct xy_str id)
+{
+    struct xy_buf *out = scratch(node);
+    open_items(node, out);
+    xy_buf_lit(out, "<unlock xmlns='" NS_PUBSUB_QUEUEING "'");
+    xy_xml_attr(out, "id", id);
+    xy_buf_lit(out, "/>");
+    close_items(out);
+    return seal(node, out, 0);
+}
+
 struct event *event_for_elem(struct node *node, const struct xy_elem *child)
 {
     struct xy_buf *out = scratch(node);

@@ -1,6 +1,7 @@
 /* Nodes from the store: a node is read when it is first asked for, with its affiliations, subscriptions, cursors and the
  * index of its items; bodies stay in the store. Called by node_get. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/queue.h"
 #include "broker/pubsub/retention.h"
 
 #include <stdlib.h>
@@ -123,6 +124,19 @@ static void load_expired(struct cursors *cursors, uint64_t seq, bool owed)
     expired->removed_count = expired->unretained_count = 0;
 }
 
+static void load_kept(struct node *node, const Xylem__Store__V1__ItemPut *put, bool retained,
+                      uint32_t pending)
+{
+    struct item_traits traits = { .urgency = (int)put->queue_urgency - 1,
+                                  .group = xy_str(put->queue_group),
+                                  .not_before_us = put->queue_not_before_us,
+                                  .expires_us = put->queue_expires_us };
+    const struct item *item = node_add_item(node, put->seq, xy_str(put->id), xy_str(put->publisher),
+                                            (uint32_t)put->item.len, put->time_us, retained, pending);
+    if (item != NULL && node->queue != NULL)
+        (void)queue_item_added(node->queue, item, &traits); /* memory is short: it goes as a plain one */
+}
+
 static void load_item(void *ctx, struct xy_str key, struct xy_str value)
 {
     struct cursors *cursors = ctx;
@@ -154,8 +168,7 @@ static void load_item(void *ctx, struct xy_str key, struct xy_str value)
         xy_buf_add(&cursors->lost, &put->seq,
                    sizeof(put->seq)); /* its last acknowledgement beat its removal */
     else
-        (void)node_add_item(node, put->seq, xy_str(put->id), xy_str(put->publisher), (uint32_t)put->item.len,
-                            put->time_us, retained, pending);
+        load_kept(node, put, retained, pending);
     if (put->seq >= node->next_seq)
         node->next_seq = put->seq + 1;
     xylem__store__v1__item_put__free_unpacked(put, NULL);
@@ -191,6 +204,13 @@ static void load_items(struct node *node)
     free(cursors.cursor);
 }
 
+static void load_queue_state(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct node *node = ctx;
+    if (key.len == sizeof(node->key) + 8)
+        queue_restore_state(node->queue, integer(xy_str_n(key.data + 8, 8)), value);
+}
+
 /* --- the whole ------------------------------------------------------------------------------------------------------ */
 
 static void load_last_seq(struct node *node)
@@ -209,6 +229,10 @@ static void settle(struct node *node)
     for (struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
         if (subscription_durable(s))
             claim_restore(s);
+    position = 0;
+    for (struct subscription *s;
+         node->queue != NULL && (s = node_next_subscription(node, &position)) != NULL;)
+        (void)queue_join(s); /* memory is short: it gets nothing until the node is loaded again */
     if (node_owners(node) == 0 && node->creator.len > 0)
         (void)node_set_affiliation(node, node->creator, AFFILIATION_OWNER);
     position = 0;
@@ -235,10 +259,15 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
         return NULL;
     }
     struct node *node = node_new(pubsub, name, put->node, xy_str(put->creator));
+    if (node != NULL)
+        options_unpack(node_options, &node->config, put->config, put->n_config);
+    if (node != NULL && node->config.queue && !queue_make(node)) {
+        node_unlist(node);
+        node_free(&node);
+    }
     if (node != NULL) {
         node->epoch = put->epoch;
         node->created_us = put->created_us;
-        options_unpack(node_options, &node->config, put->config, put->n_config);
         load_last_seq(node);
         scan(pubsub, STORE_AFFILIATIONS, node_key(node), load_affiliation, node);
         scan(pubsub, STORE_SUBSCRIPTIONS, node_key(node), load_subscription, node);
@@ -247,6 +276,10 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
             xy_random(pubsub->shard->env, &node->epoch, sizeof(node->epoch)); /* its items are gone */
         else
             load_items(node);
+        if (node->queue != NULL) {
+            scan(pubsub, STORE_QUEUE, node_key(node), load_queue_state, node);
+            queue_restored(node->queue);
+        }
         settle(node);
         expiry_load(node);
         expiry_look(node);

@@ -1,6 +1,7 @@
 /* Nodes for their owners: create, configure, delete, purge. XEP-0060 8.1 - 8.5; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/queue.h"
 #include "broker/pubsub/retention.h"
 #include "core/base/assert.h"
 
@@ -25,6 +26,12 @@ struct node *create_with(struct call *call, struct node_config *config)
     options_free(node_options, &node->config);
     node->config = *config;
     memset(config, 0, sizeof(*config));
+    if (node->config.queue && !queue_make(node)) {
+        node_unlist(node);
+        node_free(&node);
+        call_no_room(call);
+        return NULL;
+    }
     xy_random(call->shard->env, &node->epoch, sizeof(node->epoch));
     node->created_us = xy_wall_us(call->shard->env);
     node->born_here = true;
@@ -159,6 +166,14 @@ static bool durability_may_change(struct call *call, const struct node_config *c
     return false;
 }
 
+/* It becomes a queue, or is none any more: there is nothing in it (queue_config_check). false: memory is short. */
+static bool configure_queue(struct node *node, bool queue)
+{
+    if (!queue)
+        queue_free(&node->queue);
+    return node->queue != NULL || !queue || queue_make(node);
+}
+
 void configure_set(struct call *call)
 {
     struct node *node = call->node;
@@ -181,11 +196,18 @@ void configure_set(struct call *call)
         options_free(node_options, &config);
         return;
     }
+    if (!configure_queue(node, config.queue)) {
+        options_free(node_options, &config);
+        call_no_room(call);
+        return;
+    }
     if ((config.durability == DURABILITY_MEMORY) != node_is_memory(node))
         xy_random(call->shard->env, &node->epoch,
                   sizeof(node->epoch)); /* numbers in memory are not remembered */
     options_free(node_options, &node->config);
     node->config = config;
+    if (node->queue != NULL)
+        queue_configured(node->queue);
     node->routes_stale = UINT64_MAX;
     record_node(node);
     retention_trim(node);

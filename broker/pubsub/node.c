@@ -1,6 +1,7 @@
 /* Nodes, affiliations, subscribers and subscriptions in memory: making, finding and freeing them. Records are written by
  * record.c, what is stored is read by load.c. Called by every handler. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/queue.h"
 
 #include <stdlib.h>
 
@@ -41,12 +42,15 @@ static void forget_event(struct pubsub *pubsub, struct item *item)
 
 static void on_item_gone(void *ctx, struct item *item)
 {
-    struct pubsub *pubsub = ctx;
+    struct node *node = ctx;
+    struct pubsub *pubsub = node->pubsub;
     forget_event(pubsub, item);
     if (item->body != NULL)
         pubsub->stats.memory_bytes -= item->body->len;
     xy_bytes_unref(&item->body);
     pubsub->stats.items--;
+    if (node->queue != NULL)
+        queue_item_gone(node->queue, item->seq);
 }
 
 struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
@@ -102,7 +106,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
                 node->subscribers != NULL && node->numbers != NULL && node->routes != NULL &&
                 options_init(node_options, &node->config);
     node->items.released = on_item_gone;
-    node->items.ctx = pubsub;
+    node->items.ctx = node;
     struct xy_str key = xy_str_n((const char *)node->key, sizeof(node->key));
     if (!made || !xy_table_put(pubsub->by_number, key, node, NULL)) {
         node_free(&node);
@@ -128,6 +132,7 @@ void node_unlist(struct node *node)
     xy_list_remove(&node->dirty_link);
     backlog_stop(node);
     shard_timer_cancel(pubsub->shard, &node->expiry);
+    queue_stop(node->queue);
     node->moved = NULL;
     node->gone = true;
 }
@@ -154,6 +159,7 @@ static void subscription_free(struct subscription *subscription)
     subscription_answer(subscription);
     shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.timer);
     options_free(subscription_options, &subscription->options);
+    free(subscription->worker);
     free(subscription);
 }
 
@@ -161,6 +167,7 @@ void node_free(struct node **node_pointer)
 {
     struct node *node = *node_pointer;
     *node_pointer = NULL;
+    queue_free(&node->queue); /* before its consumers and items */
     size_t position = 0;
     void *value;
     while (node->affiliations != NULL && (value = xy_table_next(node->affiliations, &position, NULL)) != NULL)
@@ -271,7 +278,12 @@ bool node_retains(const struct node *node)
 
 bool subscription_durable(const struct subscription *subscription)
 {
-    return subscription->options.mode == MODE_AT_LEAST_ONCE;
+    return subscription->options.mode == MODE_AT_LEAST_ONCE && !subscription->subscriber->node->config.queue;
+}
+
+bool subscription_claims(const struct subscription *subscription)
+{
+    return subscription_durable(subscription) || subscription->subscriber->node->config.queue;
 }
 
 /* A bare JID stands for every session that is not of negative priority, a full one for its own. */

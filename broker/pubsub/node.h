@@ -81,6 +81,7 @@ struct subscription {
     bool removed;     /* memory is held by a pending commit only */
     struct subscription_options options;
     struct claim claim;
+    struct queue_worker *worker; /* a consumer of a queue (queue.h); NULL: none */
     struct backlog_place backlog;
     uint64_t start_seq;
     char subid[SUBID_LEN + 1];
@@ -113,6 +114,7 @@ struct node {
     struct backlog backlog;
     struct shard_timer expiry; /* of the oldest item */
     uint64_t look_s;     /* wall time under which the store knows that the node has to be looked at; 0: not */
+    struct queue *queue; /* queue.h; NULL: it is none */
     struct dedup *dedup; /* NULL until a publish-id was seen */
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
@@ -170,8 +172,9 @@ struct subscriber *node_subscriber(const struct node *node, struct xy_str bare);
 struct subscription *node_subscription(const struct node *node, uint32_t number);
 /* All of them, from *position = 0 to NULL. The one just returned may be dropped. */
 struct subscription *node_next_subscription(const struct node *node, size_t *position);
-void subscription_answer(struct subscription *subscription); /* what waited in `asked`, if anything */
-bool subscription_durable(const struct subscription *subscription);
+void subscription_answer(struct subscription *subscription);        /* what waited in `asked`, if anything */
+bool subscription_durable(const struct subscription *subscription); /* owes items in order, with a cursor */
+bool subscription_claims(const struct subscription *subscription);  /* durable, or a consumer of a queue */
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached);
 bool node_may_read(const struct node *node, enum affiliation affiliation);
 bool node_is_memory(const struct node *node); /* its items are in memory only */
@@ -229,6 +232,7 @@ void routes_send_last(struct node *node, const struct reached *reached);
 struct event *event_for_item(struct node *node, uint64_t seq, struct xy_str item);
 struct event *event_for_id(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher);
 struct event *event_for_retract(struct node *node, struct xy_str id);
+struct event *event_for_unlock(struct node *node, struct xy_str id);          /* XEP-0254 2.4 */
 struct event *event_for_elem(struct node *node, const struct xy_elem *child); /* <event>child</event> */
 /* An event of an entry, for redelivery or as last item: shared if recent, else read. `delay`: stamp it. *out is NULL
  * unless it was read. */

@@ -203,6 +203,8 @@ static struct subscription *find(const struct node *node, struct xy_jid jid, str
 static bool subscribe_other(struct call *call, struct xy_jid jid)
 {
     struct subscription_options options;
+    if (call->node->queue != NULL)
+        return false; /* only a consumer knows how much it takes */
     if (!node_may_read(call->node, node_affiliation(call->node, xy_jid_bare(jid))) ||
         !subscription_room(call, xy_jid_bare(jid)) || !options_init(subscription_options, &options))
         return false;

@@ -8,6 +8,7 @@
 
 #include "broker/pubsub/expiry.h"
 #include "broker/pubsub/headers.h"
+#include "broker/pubsub/queue.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
@@ -76,9 +77,21 @@ static bool serialise_all(struct call *call, struct publication *publication)
     return publication->bytes != NULL;
 }
 
-static void append(struct call *call, const struct publication *publication, const struct item *item,
-                   struct xy_str bytes, struct evicted *evicted, bool first)
+static void put_traits(Xylem__Store__V1__ItemPut *put, const struct item_traits *traits,
+                       struct xy_arena *arena)
 {
+    put->queue_urgency = (uint32_t)(traits->urgency + 1);
+    put->queue_not_before_us = traits->not_before_us;
+    put->queue_expires_us = traits->expires_us;
+    struct xy_str group = traits->group.len > 0 ? xy_arena_str(arena, traits->group) : XY_STR_NONE;
+    if (group.data != NULL)
+        put->queue_group = (char *)(uintptr_t)group.data;
+}
+
+static void append(struct call *call, const struct publication *publication, const struct item *item,
+                   struct xy_str bytes, struct evicted *evicted, size_t nth)
+{
+    bool first = nth == 0;
     struct node *node = call->node;
     Xylem__Store__V1__ItemPut put = XYLEM__STORE__V1__ITEM_PUT__INIT;
     put.node = node->number;
@@ -100,6 +113,8 @@ static void append(struct call *call, const struct publication *publication, con
         put.publish_seen.data = state.seen;
         put.publish_seen.len = id->number != STORE_DEDUP_WHOLE ? sizeof(state.seen) : 0;
     }
+    if (publication->traits != NULL)
+        put_traits(&put, &publication->traits[nth], call->arena);
     put.n_removed = evicted->removed_count;
     put.removed = evicted->removed;
     put.retained = item->retained;
@@ -126,6 +141,8 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
     struct event *event = node->config.deliver_payloads ? event_for_item(node, node->next_seq, bytes)
                                                         : event_for_id(node, node->next_seq, id, call->who);
     bool memory = node_is_memory(node), kept = item != NULL && (!memory || node_keep_body(node, item, bytes));
+    if (kept && node->queue != NULL)
+        kept = queue_item_added(node->queue, item, &publication->traits[nth]);
     if (!kept || event == NULL) {
         if (item != NULL)
             index_remove(&node->items, item);
@@ -137,7 +154,7 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
     backlog_published(node);
     node_remember_event(node, item, event);
     if (!memory)
-        append(call, publication, item, bytes, &evicted, nth == 0);
+        append(call, publication, item, bytes, &evicted, nth);
     expiry_published(node);
     routes_deliver_after(node, &event, node->next_seq - 1);
     return true;
@@ -210,11 +227,13 @@ static void uncreate(struct call *call)
 static void publish_new(struct call *call, struct publication *publication)
 {
     struct node *node = call->node;
+    if (!publication_traits(call, publication))
+        return;
     if (xy_arena_failed(call->arena) || !serialise_all(call, publication)) {
         call_no_room(call);
         return;
     }
-    if (publication_overflows(call, publication))
+    if (publication_collides(call, publication) || publication_overflows(call, publication))
         return;
     publication_record_ids(call, publication, true);
     if (!publish_all(call, publication)) {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/headers.h"
 
 /* One publish request on its way through the checks. */
 struct publication {
     struct xy_elem **items;
-    struct xy_str *ids;   /* where the node has a dedup_window: of those */
-    struct xy_str *bytes; /* each as subscribers will see it: <item>…</item> */
+    struct xy_str *ids;         /* where the node has a dedup_window: of those */
+    struct item_traits *traits; /* of a queue's items; NULL: it is none */
+    struct xy_str *bytes;       /* each as subscribers will see it: <item>…</item> */
     size_t count;
     struct xy_str publish_id; /* absent: none */
     struct store_dedup dedup;
@@ -17,6 +19,10 @@ struct publication {
 /* Everything that can be wrong with it, before anything is changed; makes a node that is not there. false: refused, or
  * gone to ask for the creator's quota. */
 bool publication_check(struct call *call, struct publication *publication);
+/* A queue: what the headers of the items say, in publication->traits. false: refused. */
+bool publication_traits(struct call *call, struct publication *publication);
+/* The node is a queue that has an item of one of these ids; true: refused. */
+bool publication_collides(struct call *call, const struct publication *publication);
 /* The node is full and does not make room (pubsub#publish_node_full, overflow), or an item alone is too large for it; true:
  * refused. */
 bool publication_overflows(struct call *call, const struct publication *publication);

@@ -4,6 +4,7 @@
 
 #include "broker/config.h"
 #include "broker/pubsub/headers.h"
+#include "broker/pubsub/queue.h"
 #include "broker/pubsub/retention.h"
 #include "broker/shard/stats.h"
 #include "core/xml/writer.h"
@@ -116,6 +117,41 @@ static bool check_payload(struct call *call, const struct xy_elem *item)
         return false;
     }
     return true;
+}
+
+/* What the headers say, before anything changes; and no item is in the queue twice. */
+bool publication_traits(struct call *call, struct publication *publication)
+{
+    const struct xy_elem *payload, *headers;
+    if (call->node->queue == NULL || publication->count == 0)
+        return true;
+    publication->traits = xy_arena_alloc(call->arena, publication->count * sizeof(*publication->traits));
+    for (size_t i = 0; publication->traits != NULL && i < publication->count; i++) {
+        const char *why;
+        (void)item_parts(publication->items[i], &payload, &headers);
+        if (!item_traits_read(headers, call->arena, publication->now_us, &publication->traits[i], &why))
+            return fail_payload(call, NULL, why);
+    }
+    if (publication->traits == NULL)
+        call_no_room(call);
+    return publication->traits != NULL;
+}
+
+bool publication_collides(struct call *call, const struct publication *publication)
+{
+    if (call->node->queue == NULL)
+        return false;
+    for (size_t i = 0; i < publication->count; i++) {
+        struct xy_str id = xy_elem_attr(publication->items[i], "id");
+        bool there = index_find_id(&call->node->items, id) != NULL;
+        for (size_t j = 0; !there && j < i; j++)
+            there = xy_str_eq(id, xy_elem_attr(publication->items[j], "id"));
+        if (!there)
+            continue;
+        call_fail(call, XY_CONFLICT, NULL, "an item of that id is in the queue already");
+        return true;
+    }
+    return false;
 }
 
 static bool collect_items(struct call *call, struct publication *publication)
@@ -262,5 +298,6 @@ bool publication_check(struct call *call, struct publication *publication)
         return false;
     }
     return (!exists || preconditions_met(call, &options)) && collect_items(call, publication) &&
-           payloads_fit(call, publication) && read_publish_id(call, publication);
+           payloads_fit(call, publication) && publication_traits(call, publication) &&
+           read_publish_id(call, publication);
 }

@@ -33,6 +33,9 @@ static const struct action {
 } actions[] = {
     { NS_PUBSUB, XY_SET, "publish", publish_items, "publish-options", NODE_MADE, NULL },
     { NS_PUBSUB, XY_SET, "retract", retract_items, NULL, 0, NULL },
+    { NS_PUBSUB, XY_GET, "retract", queue_retract_get, NULL, 0, NULL },
+    { NS_PUBSUB_QUEUEING, XY_SET, "unlock", queue_unlock, NULL, 0, NULL },
+    { NS_PUBSUB_QUEUEING, XY_GET, "unlock", queue_unlock, NULL, 0, NULL },
     { NS_PUBSUB, XY_GET, "items", items_get, NULL, 0, NULL },
     { NS_PUBSUB, XY_SET, "subscribe", subscribe, "options", 0, NULL },
     { NS_PUBSUB, XY_SET, "unsubscribe", unsubscribe, NULL, 0, NULL },

@@ -58,7 +58,7 @@ static bool is_served_first(const void *left, const void *right)
 
 /* --- beginning and end --------------------------------------------------------------------------------------------- */
 
-struct queue_engine *queue_new(uint64_t hash_seed, struct queue_source source)
+struct queue_engine *queue_engine_new(uint64_t hash_seed, struct queue_source source)
 {
     struct queue_engine *engine = calloc(1, sizeof(*engine));
     if (engine == NULL)
@@ -72,11 +72,11 @@ struct queue_engine *queue_new(uint64_t hash_seed, struct queue_source source)
     engine->plain_priority = QUEUE_MEDIUM;
     xy_list_init(&engine->parked);
     if (engine->entries == NULL || engine->groups == NULL)
-        queue_free(&engine);
+        queue_engine_free(&engine);
     return engine;
 }
 
-void queue_free(struct queue_engine **engine_pointer)
+void queue_engine_free(struct queue_engine **engine_pointer)
 {
     struct queue_engine *engine = *engine_pointer;
     *engine_pointer = NULL;
@@ -298,6 +298,14 @@ void queue_commit(struct queue_engine *engine, struct queue_entry *entry, uint64
 {
     xy_assert(entry->state == QUEUE_PENDING);
     settle(engine, entry, now_us);
+}
+
+void queue_commit_all(struct queue_engine *engine, uint64_t now_us)
+{
+    size_t position = 0;
+    for (struct queue_entry *entry; (entry = xy_table_next(engine->entries, &position, NULL)) != NULL;)
+        if (entry->state == QUEUE_PENDING)
+            settle(engine, entry, now_us);
 }
 
 struct queue_entry *queue_find(const struct queue_engine *engine, uint64_t seq)

@@ -76,8 +76,8 @@ struct queue_source {
     void *ctx;
 };
 
-struct queue_engine *queue_new(uint64_t hash_seed, struct queue_source source); /* NULL: no memory */
-void queue_free(struct queue_engine **engine); /* consumers are the caller's */
+struct queue_engine *queue_engine_new(uint64_t hash_seed, struct queue_source source); /* NULL: no memory */
+void queue_engine_free(struct queue_engine **engine); /* consumers are the caller's */
 /* The priority that plain items have; MEDIUM at first. */
 void queue_set_plain_priority(struct queue_engine *engine, enum queue_priority priority);
 
@@ -86,6 +86,8 @@ void queue_set_plain_priority(struct queue_engine *engine, enum queue_priority p
 /* An item that is not plain, PENDING until queue_commit; items of one group in order. NULL: no memory. */
 struct queue_entry *queue_add(struct queue_engine *engine, uint64_t seq, const struct queue_traits *traits);
 void queue_commit(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
+void queue_commit_all(struct queue_engine *engine,
+                      uint64_t now_us); /* every PENDING one: a queue was loaded */
 struct queue_entry *queue_find(const struct queue_engine *engine,
                                uint64_t seq); /* NULL: plain, or not there */
 /* Gone: acknowledged, retracted, expired. Plain items too. */

@@ -64,6 +64,10 @@ void retract_items(struct call *call)
     struct event *events[PUBLISH_ITEMS_MAX];
     uint64_t seqs[PUBLISH_ITEMS_MAX];
     size_t count = 0;
+    if (node->queue != NULL) {
+        queue_retract(call);
+        return;
+    }
     if (!node->config.persist_items) {
         call_unsupported(call, "persistent-items", "this node keeps no items (pubsub#persist_items)");
         return;

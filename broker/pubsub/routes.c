@@ -2,6 +2,7 @@
  * owners of subscribers' addresses tell us about their sessions. A publish costs one mail per shard that has routes,
  * whatever their number. Called by publish and by everything that notifies. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/queue.h"
 
 #include <stdlib.h>
 
@@ -48,7 +49,7 @@ static struct route route_to(struct session_ref session, uint32_t claim, uint16_
 static bool wants_now(const struct subscriber *subscriber, const struct reached *reached)
 {
     for (const struct subscription *s = subscriber->subscriptions; s != NULL; s = s->next)
-        if (s->active && s->options.deliver && !subscription_durable(s) && subscription_reaches(s, reached))
+        if (s->active && s->options.deliver && !subscription_claims(s) && subscription_reaches(s, reached))
             return true;
     return false;
 }
@@ -119,6 +120,8 @@ void routes_deliver(struct node *node, struct event **event_pointer, uint64_t se
     if (seq != 0) {
         xy_assert(seq > node->delivered_seq);
         node->delivered_seq = seq;
+        if (node->queue != NULL)
+            queue_item_committed(node->queue, seq);
     }
     event_unref(&event);
 }
@@ -183,7 +186,7 @@ static void send_last(struct subscriber *subscriber, const struct reached *befor
         bool fresh = on_presence && among(before, before_count, reached->session) == NULL;
         bool wanted = false;
         for (const struct subscription *s = subscriber->subscriptions; s != NULL; s = s->next)
-            wanted = wanted || (s->active && s->options.deliver && !subscription_durable(s) &&
+            wanted = wanted || (s->active && s->options.deliver && !subscription_claims(s) &&
                                 subscription_reaches(s, reached) && (fresh || s->last_wanted));
         if (wanted)
             routes_send_last(node, reached);

@@ -4,11 +4,13 @@
 #include "broker/pubsub/call.h"
 
 #include "broker/config.h"
+#include "broker/pubsub/queue.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
 
 #define OPTIONS_FORM    NS_PUBSUB_SUBSCRIBE_OPTIONS
 #define RECORD_OVERHEAD 512u
+#define QUEUE_REQUESTS  "pubsub#queue_requests"
 
 /* --- what is said about a subscription ------------------------------------------------------------------------------- */
 
@@ -118,6 +120,42 @@ static bool read_options(struct call *call, struct subscription_options *options
     if (!start_parse(options->start, &start))
         return fail_options(call, XY_STR("{" NS_XYLEM_DELIVERY "}start"),
                             "use new, all, last, seq:N or time:ISO8601");
+    if (call->node->queue == NULL && options->queue_requests != 0)
+        return fail_options(call, XY_STR(QUEUE_REQUESTS), "this node is no queue");
+    if (options->queue_requests > QUEUE_REQUESTS_MAX)
+        return fail_options(call, XY_STR(QUEUE_REQUESTS), "10000 at most");
+    return true;
+}
+
+/* XEP-0254 2.1: a consumer says how much it takes. true: this one did not, and is refused with the form to fill in. */
+static bool unconfigured(struct call *call, const struct subscription_options *options)
+{
+    if (call->node->queue == NULL || options->queue_requests != 0)
+        return false;
+    struct xy_error error = xy_error_make(XY_NOT_ACCEPTABLE, "say how many items you take at a time");
+    error.app = "configuration-required";
+    error.app_ns = NS_PUBSUB_ERRORS;
+    struct xy_elem *reply = xy_error_reply(call->arena, &(*call->request)->stanza, &error);
+    struct xy_elem *pubsub = xy_elem_new(call->arena, XY_STR("pubsub"), XY_STR(NS_PUBSUB));
+    static const char *const parts[] = { "subscribe", "options" };
+    for (size_t i = 0; i < 2; i++) {
+        struct xy_elem *part = xy_elem_add(call->arena, pubsub, parts[i], NS_PUBSUB);
+        xy_elem_set(call->arena, part, "jid", xy_elem_attr(call->action, "jid"));
+        xy_elem_set(call->arena, part, "node", call->name);
+        if (i == 0)
+            continue;
+        struct xy_elem *x = xy_form_new(call->arena, "form", OPTIONS_FORM);
+        struct xy_elem *field = xy_form_add(call->arena, x, XY_STR(QUEUE_REQUESTS), "text-single",
+                                            "How many items are processed at a time", XY_STR_NONE);
+        (void)xy_elem_add(call->arena, field, "required", NULL);
+        xy_elem_append(part, x);
+    }
+    if (reply == NULL || xy_arena_failed(call->arena)) {
+        call_no_room(call);
+        return true;
+    }
+    xy_elem_append(reply, pubsub);
+    call_reply(call, reply);
     return true;
 }
 
@@ -188,7 +226,7 @@ static void on_active(struct shard *shard, void *payload)
     subscription->active = true;
     routes_changed_for(node, subscriber);
     for (size_t i = 0;
-         subscription->last_wanted && !subscription_durable(subscription) && i < subscriber->reached_count;
+         subscription->last_wanted && !subscription_claims(subscription) && i < subscriber->reached_count;
          i++)
         if (subscription_reaches(subscription, &subscriber->reached[i]))
             routes_send_last(node, &subscriber->reached[i]);
@@ -233,6 +271,10 @@ struct subscription *subscription_add(struct call *call, struct xy_jid jid,
         return NULL;
     make_subid(call->shard, subscription->subid);
     subscription->last_wanted = node->config.send_last != SEND_LAST_NEVER;
+    if (node->queue != NULL && !queue_join(subscription)) {
+        node_drop_subscription(node, subscription);
+        return NULL;
+    }
     if (subscription_durable(subscription))
         begin(subscription);
     record_subscription(node, subscription);
@@ -252,7 +294,7 @@ static bool change(struct call *call, struct subscription *subscription, const s
         call_no_room(call);
         return false;
     }
-    if (!read_options(call, &options, form)) {
+    if (!read_options(call, &options, form) || unconfigured(call, &options)) {
         options_free(subscription_options, &options);
         return false;
     }
@@ -267,6 +309,8 @@ static bool change(struct call *call, struct subscription *subscription, const s
     } else if (was && subscription_durable(subscription)) {
         backlog_begin(subscription); /* its bounds may have changed */
     }
+    if (subscription->worker != NULL)
+        queue_worker_changed(subscription);
     record_subscription(node, subscription);
     routes_changed_for(node, subscription->subscriber);
     if (!was && subscription_durable(subscription))
@@ -328,7 +372,7 @@ void subscribe(struct call *call)
         call_no_room(call);
         return;
     }
-    if (given && !read_options(call, &options, &form)) {
+    if ((given && !read_options(call, &options, &form)) || unconfigured(call, &options)) {
         options_free(subscription_options, &options);
         return;
     }
@@ -390,7 +434,7 @@ void subscription_end(struct node *node, struct subscription *subscription, bool
                             "none");
     notify_owners(node, subscription->jid, "none");
     routes_changed_for(node, subscription->subscriber);
-    if (subscription_durable(subscription))
+    if (subscription->claim.ops != NULL)
         claim_end(subscription);
     node_drop_subscription(node, subscription);
 }

@@ -32,7 +32,7 @@ static uint64_t next_plain(void *ctx, uint64_t *cursor)
 static struct queue_engine *engine_of(struct items *items)
 {
     memset(items, 0, sizeof(*items));
-    items->engine = queue_new(1, (struct queue_source){ next_plain, items });
+    items->engine = queue_engine_new(1, (struct queue_source){ next_plain, items });
     assert_non_null(items->engine);
     return items->engine;
 }
@@ -115,7 +115,7 @@ static void plain_items_go_in_order_and_cost_nothing(void **state)
     assert_int_equal(next_seq(engine), 0);
     assert_true(items.looked < 300); /* it never walks twice */
     leave(engine, &worker, 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void priorities_and_what_came_back_go_first(void **state)
@@ -151,7 +151,7 @@ static void priorities_and_what_came_back_go_first(void **state)
     assert_int_equal(next_seq(engine), 6);
     assert_int_equal(next_seq(engine), 2);
     leave(engine, &worker, 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void plain_items_have_the_priority_of_the_queue(void **state)
@@ -169,7 +169,7 @@ static void plain_items_have_the_priority_of_the_queue(void **state)
     assert_int_equal(next_seq(engine), 1);
     assert_int_equal(next_seq(engine), 3);
     leave(engine, &worker, 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void the_least_loaded_consumer_is_served(void **state)
@@ -199,7 +199,7 @@ static void the_least_loaded_consumer_is_served(void **state)
     assert_ptr_equal(next(engine)->consumer, &worker[0]);
     for (int i = 0; i < 3; i++)
         leave(engine, &worker[i], 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void turns_are_taken_among_equals(void **state)
@@ -221,7 +221,7 @@ static void turns_are_taken_among_equals(void **state)
     }
     for (int i = 0; i < 3; i++)
         leave(engine, &worker[i], 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void a_group_is_one_at_a_time_and_in_order(void **state)
@@ -267,7 +267,7 @@ static void a_group_is_one_at_a_time_and_in_order(void **state)
     settle(&items, 1, 500); /* the last that names the group, parked */
     settle(&items, 3, 500);
     assert_int_equal(queue_entries(engine), 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void time_brings_what_is_due(void **state)
@@ -306,7 +306,7 @@ static void time_brings_what_is_due(void **state)
     assert_int_equal(queue_due(engine, 199, &entry), QUEUE_NOTHING);
     assert_int_equal(queue_due(engine, 200, &entry), QUEUE_LOCK_OVER);
     leave(engine, &worker, 200);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 static void what_was_never_taken_was_not_sent(void **state)
@@ -333,7 +333,7 @@ static void what_was_never_taken_was_not_sent(void **state)
     assert_int_equal(entry->attempts, 1);
     assert_true(entry->returned);
     leave(engine, &worker, 0);
-    queue_free(&engine);
+    queue_engine_free(&engine);
 }
 
 /* --- random work against a model ------------------------------------------------------------------------------------ */
@@ -633,7 +633,7 @@ static void play(uint64_t seed)
         if (step % 16 == 0)
             check_counts(&world);
     }
-    queue_free(&world.items.engine);
+    queue_engine_free(&world.items.engine);
 }
 
 static void agrees_with_a_model(void **state)
