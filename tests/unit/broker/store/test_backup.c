@@ -14,8 +14,9 @@ enum { NODE = 1, STILL = 2, STILL_COUNT = 2000, KEEP = 50, PATH = 160 };
 
 static struct xy_str path_of(char path[PATH], const char *directory, const char *name)
 {
-    (void)snprintf(path, PATH, "%s/%s", directory, name);
-    return xy_str(path);
+    int len = snprintf(path, PATH, "%s/%s", directory, name);
+    assert_in_range(len, 1, PATH - 1);
+    return xy_str_n(path, (size_t)len);
 }
 
 static bool exists(const char *path)
