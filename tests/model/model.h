@@ -14,6 +14,7 @@
 #define MODEL_SESSIONS 8u /* slots; slot s is resource r<s> of account s % MODEL_ACCOUNTS */
 #define MODEL_ACCOUNTS 4u
 #define MODEL_IDS      5u
+#define MODEL_MORE     2u                                /* items of one publish behind the first */
 #define MODEL_ITEMS    640u                              /* of one life of a node */
 #define MODEL_SUBS     (MODEL_ACCOUNTS + MODEL_SESSIONS) /* bare ones first, then full ones by slot */
 #define MODEL_EXPECTED 1024u
@@ -24,7 +25,16 @@
 #define MODEL_LEAVING_US  (10ull * 1000 * 1000)
 #define MODEL_SM_US       (40ull * 1000 * 1000)
 
-enum { MODEL_FIELD_MAX, MODEL_FIELD_ACCESS, MODEL_FIELD_PUBLISH, MODEL_FIELD_PERSIST, MODEL_FIELDS };
+enum {
+    MODEL_FIELD_MAX,
+    MODEL_FIELD_ACCESS,
+    MODEL_FIELD_PUBLISH,
+    MODEL_FIELD_PERSIST,
+    MODEL_FIELD_BYTES,
+    MODEL_FIELD_OVERFLOW, /* 1: reject */
+    MODEL_FIELD_FULL,     /* 1: reject */
+    MODEL_FIELDS
+};
 enum { MODEL_START_NEW, MODEL_START_ALL, MODEL_START_LAST, MODEL_START_SEQ, MODEL_STARTS };
 enum { PUBLISH_PUBLISHERS, PUBLISH_SUBSCRIBERS, PUBLISH_OPEN };
 enum model_affiliation {
@@ -39,7 +49,7 @@ enum model_affiliation {
 
 struct model_item {
     uint64_t seq;
-    unsigned id, token, publisher;
+    unsigned id, token, publisher, bytes;
     bool retained; /* <items/> returns it */
     bool gone;     /* retracted, purged, or nobody needs it any more */
 };
@@ -60,13 +70,14 @@ struct model_sub {
 struct model_once { /* a publish-id that was seen */
     unsigned publisher;
     bool whole;
+    bool stored; /* else a restart forgets it: nobody needed the item kept */
     uint64_t number;
 };
 
 struct model_node {
     bool there;
-    unsigned max_items; /* 0: no limit */
-    bool whitelist, persist;
+    unsigned max_items, max_bytes; /* 0: no limit */
+    bool whitelist, persist, rejects, full_rejects;
     int publish_model;
     int affiliation[MODEL_ACCOUNTS];
     uint64_t next_seq;
@@ -133,6 +144,16 @@ static inline unsigned model_account(unsigned slot)
 static inline unsigned model_sub_index(unsigned slot, bool bare)
 {
     return bare ? model_account(slot) : MODEL_ACCOUNTS + slot;
+}
+
+/* Of the k-th item of a publish. */
+static inline unsigned model_item_id(const int *args, unsigned k)
+{
+    return ((unsigned)args[2] + k) % MODEL_IDS;
+}
+static inline unsigned model_item_token(const int *args, unsigned k)
+{
+    return (unsigned)args[3] * (MODEL_MORE + 1) + k;
 }
 
 /* node.c: one request of a session that is online */

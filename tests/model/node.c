@@ -1,5 +1,6 @@
 /* Requests to the service, as XEP-0060 and docs/protocol.md have them: who may do what, what it changes, what is
  * answered. */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/assert.h"
@@ -65,10 +66,22 @@ static void remove_item(struct model_item *item)
     item->gone = true;
 }
 
-static void let_go_of_oldest(struct model_node *node, unsigned keep)
+static unsigned retained_bytes(const struct model_node *node)
 {
-    for (unsigned i = 0, over = retained(node); i < node->items_count && over > keep; i++) {
-        over -= node->items[i].retained;
+    unsigned bytes = 0;
+    for (unsigned i = 0; i < node->items_count; i++)
+        bytes += node->items[i].retained ? node->items[i].bytes : 0;
+    return bytes;
+}
+
+/* The oldest leave until there is room for one of `bytes` more; `count` 0: for what is there. */
+static void make_room(struct model_node *node, unsigned count, unsigned bytes)
+{
+    for (unsigned i = 0; i < node->items_count; i++) {
+        bool many = node->max_items > 0 && retained(node) + count > node->max_items;
+        bool large = node->max_bytes > 0 && retained_bytes(node) + bytes > node->max_bytes;
+        if (!many && !large && node->persist)
+            break;
         node->items[i].retained = false;
     }
     model_collect(node);
@@ -165,14 +178,20 @@ static void on_configure(struct ask *ask)
     case MODEL_FIELD_PUBLISH:
         node->publish_model = value;
         break;
+    case MODEL_FIELD_BYTES:
+        node->max_bytes = (unsigned)value;
+        break;
+    case MODEL_FIELD_OVERFLOW:
+        node->rejects = value == 1;
+        break;
+    case MODEL_FIELD_FULL:
+        node->full_rejects = value == 1;
+        break;
     default:
         node->persist = value != 0;
         break;
     }
-    if (!node->persist)
-        let_go_of_oldest(node, 0);
-    else if (node->max_items > 0)
-        let_go_of_oldest(node, node->max_items);
+    make_room(node, 0, 0);
     drop_subscriptions(ask);
     done(ask, true);
 }
@@ -239,14 +258,20 @@ static enum once seen(const struct ask *ask)
 static void remember(struct ask *ask)
 {
     const int *a = ask->op->args;
+    bool stored = ask->answer->records;
     if (a[4] == 0)
         return;
+    for (unsigned i = 0; stored && a[4] == 1 && i < ask->node->once_count;
+         i++) /* a stream is stored as a whole */
+        if (ask->node->once[i].publisher == ask->account && !ask->node->once[i].whole)
+            ask->node->once[i].stored = true;
     if (ask->node->once_count == MODEL_ONCE) {
         ask->model->full = true;
         return;
     }
-    ask->node->once[ask->node->once_count++] =
-        (struct model_once){ .publisher = ask->account, .whole = a[4] == 2, .number = (uint64_t)a[5] };
+    ask->node->once[ask->node->once_count++] = (struct model_once){
+        .publisher = ask->account, .whole = a[4] == 2, .stored = stored, .number = (uint64_t)a[5]
+    };
 }
 
 static bool somebody_is_owed(const struct model_node *node)
@@ -257,21 +282,56 @@ static bool somebody_is_owed(const struct model_node *node)
     return false;
 }
 
-static void add_item(struct ask *ask)
+/* Of <item/> as subscribers get it. */
+static unsigned bytes_of(const struct ask *ask, unsigned k)
+{
+    return (unsigned)snprintf(
+        NULL, 0, "<item id='i%u' publisher='a%u@example.org'><e xmlns='urn:e'>t%u</e></item>",
+        model_item_id(ask->op->args, k), ask->account, model_item_token(ask->op->args, k));
+}
+
+/* true: refused, because nothing may leave for it, or because it is too large by itself. */
+static bool overflows(struct ask *ask)
 {
     struct model_node *node = ask->node;
-    const int *a = ask->op->args;
+    unsigned fresh = 0, bytes = 0, largest = 0, leaving = 0;
+    if (!node->persist)
+        return false;
+    for (unsigned k = 0; k <= (unsigned)ask->op->args[6]; k++) {
+        const struct model_item *same = find(node, model_item_id(ask->op->args, k));
+        fresh += same == NULL;
+        leaving += same != NULL ? same->bytes : 0;
+        bytes += bytes_of(ask, k);
+        largest = bytes_of(ask, k) > largest ? bytes_of(ask, k) : largest;
+    }
+    bool many = node->max_items > 0 && fresh > 0 && retained(node) + fresh > node->max_items;
+    bool large =
+        node->max_bytes > 0 && bytes > leaving && retained_bytes(node) + bytes - leaving > node->max_bytes;
+    if (node->max_bytes > 0 && largest > node->max_bytes)
+        fail(ask, XY_NOT_ACCEPTABLE);
+    else if ((many && (node->rejects || node->full_rejects)) || (large && node->rejects))
+        fail(ask, XY_CONFLICT);
+    else
+        return false;
+    return true;
+}
+
+static void add_item(struct ask *ask, unsigned k)
+{
+    struct model_node *node = ask->node;
     bool kept = node->persist || somebody_is_owed(node);
-    struct model_item *same = node->persist ? find(node, (unsigned)a[2]) : NULL;
+    unsigned id = model_item_id(ask->op->args, k);
+    struct model_item *same = node->persist ? find(node, id) : NULL;
     if (same != NULL)
         same->retained = false;
-    if (node->persist && node->max_items > 0)
-        let_go_of_oldest(node, node->max_items - 1);
+    if (node->persist)
+        make_room(node, 1, bytes_of(ask, k));
     model_collect(node);
     node->items[node->items_count++] = (struct model_item){ .seq = kept ? node->next_seq++ : 0,
-                                                            .id = (unsigned)a[2],
-                                                            .token = (unsigned)a[3],
+                                                            .id = id,
+                                                            .token = model_item_token(ask->op->args, k),
                                                             .publisher = ask->account,
+                                                            .bytes = bytes_of(ask, k),
                                                             .retained = node->persist };
     model_published(ask->model, ask->number, node->items_count - 1, kept);
     if (!kept) /* seen by who was there, and by nobody else */
@@ -281,6 +341,7 @@ static void add_item(struct ask *ask)
 
 static void on_publish(struct ask *ask)
 {
+    unsigned count = (unsigned)ask->op->args[6] + 1;
     bool made = !ask->node->there;
     if (made)
         create(ask);
@@ -288,21 +349,23 @@ static void on_publish(struct ask *ask)
         fail(ask, XY_FORBIDDEN);
         return;
     }
-    switch (seen(ask)) {
-    case ONCE_SEEN:
-        done(ask, false);
+    if (ask->node->persist && ask->node->max_items > 0 && count > ask->node->max_items) {
+        fail(ask, XY_NOT_ALLOWED);
         return;
-    case ONCE_OLD:
-        fail(ask, XY_NOT_ACCEPTABLE);
-        return;
-    case ONCE_NEW:
-        break;
     }
-    if (ask->node->items_count == MODEL_ITEMS) {
+    enum once once = seen(ask);
+    if (once == ONCE_SEEN)
+        done(ask, false);
+    if (once == ONCE_OLD)
+        fail(ask, XY_NOT_ACCEPTABLE);
+    if (once != ONCE_NEW || overflows(ask))
+        return;
+    if (ask->node->items_count + count > MODEL_ITEMS) {
         ask->model->full = true;
         return;
     }
-    add_item(ask);
+    for (unsigned k = 0; k < count; k++)
+        add_item(ask, k);
     remember(ask);
     ask->answer->records |= made;
 }

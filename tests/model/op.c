@@ -18,7 +18,7 @@ const struct op_shape op_shapes[OP_KIND_COUNT] = {
     [OP_CONFIGURE] = { "configure", { "session", "node", "field", "value", NULL }, true },
     [OP_DELETE] = { "delete", { "session", "node", NULL }, true },
     [OP_PURGE] = { "purge", { "session", "node", NULL }, true },
-    [OP_PUBLISH] = { "publish", { "session", "node", "id", "token", "once", "number", NULL }, true },
+    [OP_PUBLISH] = { "publish", { "session", "node", "id", "token", "once", "number", "more", NULL }, true },
     [OP_RETRACT] = { "retract", { "session", "node", "id", "notify", NULL }, true },
     [OP_SUBSCRIBE] = { "subscribe", { "session", "node", "bare", "durable", "start", "number", NULL }, true },
     [OP_UNSUBSCRIBE] = { "unsubscribe", { "session", "node", "bare", NULL }, true },
@@ -84,7 +84,9 @@ static void more_args(struct op *op, struct sim_random *random, int token)
         break;
     case OP_CONFIGURE:
         a[2] = (int)sim_below(random, MODEL_FIELDS);
-        a[3] = a[2] == MODEL_FIELD_MAX ? PICK(random, 0, 1, 3, 10) : (int)sim_below(random, 3);
+        a[3] = a[2] == MODEL_FIELD_MAX     ? PICK(random, 0, 1, 3, 10)
+               : a[2] == MODEL_FIELD_BYTES ? PICK(random, 0, 50, 150, 500)
+                                           : (int)sim_below(random, 3);
         break;
     case OP_PUBLISH:
         a[2] = (int)sim_below(random, MODEL_IDS);
@@ -92,6 +94,7 @@ static void more_args(struct op *op, struct sim_random *random, int token)
         a[4] = PICK(random, 0, 0, 0, 1, 1, 2);
         a[5] = a[4] == 1 ? token - PICK(random, 0, 0, 0, 1, 3, 300) : (int)sim_below(random, 8);
         a[5] = a[5] < 0 ? 0 : a[5];
+        a[6] = sim_once_in(random, 8) ? 1 + (int)sim_below(random, MODEL_MORE) : 0;
         break;
     case OP_RETRACT:
         a[2] = (int)sim_below(random, MODEL_IDS);
@@ -152,19 +155,21 @@ void op_print(const struct op *op, char *out, size_t size)
         at += (size_t)snprintf(out + at, size - at, " %s=%d", shape->args[i], op->args[i]);
 }
 
+/* By name; what a script of former days does not have is 0. */
 static bool parse_args(const char *text, const struct op_shape *shape, struct op *op)
 {
-    for (size_t i = 0; shape->args[i] != NULL; i++) {
-        size_t len = strlen(shape->args[i]);
+    for (text += strspn(text, " "); *text != '\0' && *text != '\n'; text += strspn(text, " ")) {
+        size_t len = strcspn(text, "="), i = 0;
         char *end;
-        while (*text == ' ')
-            text++;
-        if (strncmp(text, shape->args[i], len) != 0 || text[len] != '=')
+        while (shape->args[i] != NULL &&
+               (strlen(shape->args[i]) != len || strncmp(shape->args[i], text, len) != 0))
+            i++;
+        if (shape->args[i] == NULL || text[len] != '=')
             return false;
         op->args[i] = (int)strtol(text + len + 1, &end, 10);
         text = end;
     }
-    return *text == '\0' || *text == '\n';
+    return true;
 }
 
 bool op_parse(const char *line, struct op *op)

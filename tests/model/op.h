@@ -21,7 +21,7 @@ enum op_kind {
     OP_CONFIGURE,   /* session, node, field, value */
     OP_DELETE,      /* session, node */
     OP_PURGE,       /* session, node */
-    OP_PUBLISH,     /* session, node, id, token, once, number */
+    OP_PUBLISH,     /* session, node, id, token, once, number, more: items behind the first */
     OP_RETRACT,     /* session, node, id, notify */
     OP_SUBSCRIBE,   /* session, node, bare, durable, start, number */
     OP_UNSUBSCRIBE, /* session, node, bare */

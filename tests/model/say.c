@@ -30,6 +30,14 @@ static void field_of_node(struct xy_buf *out, int which, int value)
         field(out, "pubsub#access_model", value == 1 ? "whitelist" : "open");
     else if (which == MODEL_FIELD_PUBLISH)
         field(out, "pubsub#publish_model", models[value]);
+    else if (which == MODEL_FIELD_BYTES && value == 0)
+        field(out, "{urn:xylem:node:0}max_bytes", "max");
+    else if (which == MODEL_FIELD_BYTES)
+        field_number(out, "{urn:xylem:node:0}max_bytes", value);
+    else if (which == MODEL_FIELD_OVERFLOW)
+        field(out, "{urn:xylem:node:0}overflow", value == 1 ? "reject" : "drop-oldest");
+    else if (which == MODEL_FIELD_FULL)
+        field(out, "pubsub#publish_node_full", value == 1 ? "reject" : "retract-oldest");
     else
         field(out, "pubsub#persist_items", value != 0 ? "1" : "0");
 }
@@ -72,7 +80,11 @@ static void write_publish(struct xy_buf *out, const struct peer *peer, const int
         xy_buf_printf(out, " d:publish-id='stream:%d'", a[5]);
     else if (a[4] == 2)
         xy_buf_printf(out, " d:publish-id='whole-%d'", a[5]);
-    xy_buf_printf(out, "><item id='i%d'><e xmlns='urn:e'>t%d</e></item></publish>", a[2], a[3]);
+    xy_buf_char(out, '>');
+    for (unsigned k = 0; k <= (unsigned)a[6]; k++)
+        xy_buf_printf(out, "<item id='i%u'><e xmlns='urn:e'>t%u</e></item>", model_item_id(a, k),
+                      model_item_token(a, k));
+    xy_buf_lit(out, "</publish>");
 }
 
 static void write_retract(struct xy_buf *out, const struct peer *peer, const int *a)

@@ -100,6 +100,11 @@ void model_restarted(struct model *model)
         session_reset(&model->sessions[slot]);
     for (unsigned n = 0; n < MODEL_NODES; n++) {
         struct model_node *node = &model->nodes[n];
+        unsigned kept = 0;
+        for (unsigned i = 0; i < node->once_count; i++)
+            if (node->once[i].stored)
+                node->once[kept++] = node->once[i];
+        node->once_count = kept;
         for (unsigned s = 0; s < MODEL_SUBS; s++) {
             struct model_sub *sub = &node->subs[s];
             sub->holder = -1;
