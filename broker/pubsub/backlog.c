@@ -90,6 +90,7 @@ static bool beyond(const struct node *node, const struct subscription *subscript
 static void skip(struct node *node, struct subscription *subscription, uint64_t now_us)
 {
     uint64_t first = 0, last = 0, count = 0;
+    enum gap_reason reason = subscription->backlog.bytes < node->items.added_bytes ? GAP_BYTES : GAP_AGE;
     const struct item *item = index_after(&node->items, subscription->claim.cursor);
     while (item != NULL && item->seq <= node->delivered_seq && count < SKIP_ITEMS_MAX &&
            beyond(node, subscription, item, now_us)) {
@@ -105,6 +106,7 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
     node->pubsub->stats.skipped += count;
     stat_add(node->pubsub->shard, items_skipped, count);
     claim_skip(subscription, last);
+    gap_add(subscription, first, last, reason);
 }
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */

@@ -42,6 +42,14 @@ static void new_run(struct claim *claim)
         claim->run = 1;
 }
 
+static void send(struct subscription *subscription)
+{
+    if (gap_send(subscription))
+        subscription->claim.ops->send(subscription);
+    else
+        claim_block(subscription);
+}
+
 /* --- waiting a while ----------------------------------------------------------------------------------------------- */
 
 static void on_unblocked(struct shard *shard, struct shard_timer *timer)
@@ -49,7 +57,7 @@ static void on_unblocked(struct shard *shard, struct shard_timer *timer)
     struct claim *claim = xy_container_of(timer, struct claim, timer);
     (void)shard;
     xy_assert(claim->state == CLAIM_BLOCKED);
-    claim->ops->send(xy_container_of(claim, struct subscription, claim));
+    send(xy_container_of(claim, struct subscription, claim));
 }
 
 void claim_block(struct subscription *subscription)
@@ -117,6 +125,7 @@ static void lose(struct subscription *subscription)
     shard_timer_cancel(shard_of(subscription), &claim->timer);
     claim_set_state(subscription, CLAIM_DETACHED);
     claim->ops->lost(subscription);
+    gap_lost(subscription);
     claim->session = SESSION_NONE;
 }
 
@@ -133,6 +142,13 @@ static void move(struct subscription *subscription)
 {
     let_go(subscription);
     attach(subscription);
+}
+
+void claim_restart(struct subscription *subscription)
+{
+    const struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_DETACHED && claim->state != CLAIM_ATTACHING)
+        move(subscription);
 }
 
 static void on_left(struct shard *shard, struct shard_timer *timer)
@@ -169,7 +185,7 @@ static void stay(struct subscription *subscription)
         return;
     shard_timer_cancel(shard_of(subscription), &claim->timer);
     new_run(claim);
-    claim->ops->send(subscription);
+    send(subscription);
 }
 
 void claim_settled(struct subscription *subscription)
@@ -248,9 +264,12 @@ void claim_restore(struct subscription *subscription)
     struct claim *claim = &subscription->claim;
     xy_assert(claim->ops == NULL && claim->state == CLAIM_DETACHED);
     uint64_t cursor = claim->cursor < node->delivered_seq ? claim->cursor : node->delivered_seq;
-    *claim = (struct claim){
-        .ops = &durable_ops, .cursor = cursor, .sent = cursor, .sent_max = node->delivered_seq, .attempts = 2
-    };
+    *claim = (struct claim){ .ops = &durable_ops,
+                             .cursor = cursor,
+                             .sent = cursor,
+                             .sent_max = node->delivered_seq,
+                             .attempts = 2,
+                             .gap = claim->gap };
     backlog_begin(subscription);
 }
 
@@ -301,15 +320,17 @@ static void on_attached(struct shard *shard, struct claim_key key, struct sessio
     claim->index = index;
     new_run(claim);
     claim->ops->attached(subscription);
-    claim->ops->send(subscription);
+    send(subscription);
 }
 
 static void on_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
     (void)session; /* whoever says so: it was received */
     struct subscription *subscription = find(shard, key);
-    if (subscription != NULL)
-        subscription->claim.ops->received(subscription, seq);
+    if (subscription == NULL)
+        return;
+    gap_acked(subscription, seq);
+    subscription->claim.ops->received(subscription, seq);
 }
 
 /* What claim the news of a run is about; NULL: of one that is over. */
@@ -334,6 +355,7 @@ static void on_stalled(struct shard *shard, struct claim_key key, struct session
         shard_timer_cancel(shard, &claim->timer);
         claim_set_state(subscription, CLAIM_STALLED);
     }
+    gap_stalled(subscription, unsent);
     claim->ops->stalled(subscription, unsent);
     claim_settled(subscription);
 }
@@ -348,7 +370,7 @@ static void on_ready(struct shard *shard, struct claim_key key, struct session_r
         return;
     if (claim->state == CLAIM_STALLED)
         new_run(claim);
-    claim->ops->send(subscription);
+    send(subscription);
 }
 
 static void on_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
@@ -356,6 +378,7 @@ static void on_released(struct shard *shard, struct claim_key key, struct sessio
     struct subscription *subscription = find(shard, key);
     if (subscription == NULL)
         return;
+    gap_acked(subscription, acked);
     subscription->claim.ops->received(subscription, acked);
     if (!holds(subscription, session))
         return;

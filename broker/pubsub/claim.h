@@ -6,6 +6,7 @@
 #pragma once
 
 #include "broker/delivery/delivery.h"
+#include "broker/pubsub/gap.h"
 
 #define BLOCKED_US     (1000u * 1000)
 #define LEAVING_US_MAX (10ull * 1000 * 1000) /* then it moves anyway; the rest is sent again */
@@ -37,6 +38,7 @@ struct claim {
     uint64_t sent;     /* of the current run, unless live: then it is node.delivered_seq */
     uint64_t sent_max; /* ever, as far as is known: up to here it is a redelivery */
     bool moved;        /* cursor not recorded yet */
+    struct gap gap;
 };
 
 /* How a subscription's items are sent and settled. All are called on the node's shard. */
@@ -70,6 +72,8 @@ void claim_restore(struct subscription *subscription);
 void claim_end(struct subscription *subscription);              /* no longer, or going away */
 void claim_sessions_changed(struct subscription *subscription); /* also when it became active */
 void claim_skip(struct subscription *subscription, uint64_t seq);
+/* The session that holds it, if any, gets everything anew that it has not acknowledged. */
+void claim_restart(struct subscription *subscription);
 /* Claims that are live on that shard are not: what is published next goes to them when there is memory again. */
 void claim_unroute(struct node *node, unsigned shard);
 /* Something was settled: one that leaves may move now. For implementers of claim_ops, as those below. */

@@ -93,11 +93,15 @@ static void load_subscription(void *ctx, struct xy_str key, struct xy_str value)
 static void load_cursor(void *ctx, struct xy_str key, struct xy_str value)
 {
     struct node *node = ctx;
-    if (key.len != sizeof(node->key) + 4 || value.len != 8)
+    if (key.len != sizeof(node->key) + 4 || (value.len != 8 && value.len != 8 + STORE_GAP_BYTES))
         return;
     struct subscription *subscription = node_subscription(node, (uint32_t)integer(xy_str_n(key.data + 8, 4)));
-    if (subscription != NULL)
-        subscription->claim.cursor = integer(value);
+    if (subscription == NULL)
+        return;
+    subscription->claim.cursor = integer(xy_str_n(value.data, 8));
+    if (value.len > 8)
+        gap_restore(subscription, integer(xy_str_n(value.data + 8, 8)), integer(xy_str_n(value.data + 16, 8)),
+                    (uint8_t)value.data[24]);
 }
 
 struct cursors {

@@ -103,6 +103,7 @@ void record_cursor(struct node *node, const struct subscription *subscription)
     move.n_number = move.n_seq = 1;
     move.number = &number;
     move.seq = &seq;
+    xy_assert(subscription->claim.gap.last == 0);
     append(node, RECORD_CURSOR_MOVE, &move.base);
 }
 
@@ -163,27 +164,52 @@ void record_items_expired(struct node *node, struct evicted *evicted)
 
 #define FREED_MAX 4096u /* items per record */
 
+/* Room for `count` positions; gaps only where somebody has one. false: memory is short. */
+static bool move_reserve(Xylem__Store__V1__CursorMove *move, struct xy_arena *arena, size_t count, bool gaps)
+{
+    move->number = xy_arena_alloc(arena, count * sizeof(*move->number));
+    move->seq = xy_arena_alloc(arena, count * sizeof(*move->seq));
+    if (gaps) {
+        move->gap_first = xy_arena_alloc(arena, count * sizeof(*move->gap_first));
+        move->gap_last = xy_arena_alloc(arena, count * sizeof(*move->gap_last));
+        move->gap_reason = xy_arena_alloc(arena, count * sizeof(*move->gap_reason));
+    }
+    return !xy_arena_failed(arena);
+}
+
+static void move_add(Xylem__Store__V1__CursorMove *move, const struct subscription *subscription, bool gaps)
+{
+    const struct claim *claim = &subscription->claim;
+    move->number[move->n_number++] = subscription->number;
+    move->seq[move->n_seq++] = claim->cursor;
+    if (!gaps)
+        return;
+    move->gap_first[move->n_gap_first++] = claim->gap.first;
+    move->gap_last[move->n_gap_last++] = claim->gap.last;
+    move->gap_reason[move->n_gap_reason++] = claim->gap.reason;
+}
+
 static void flush_cursors(struct node *node)
 {
     struct pubsub *pubsub = node->pubsub;
     size_t count = 0;
-    for (const struct subscription *s = node->moved; s != NULL; s = s->moved_next)
+    bool gaps = false;
+    for (const struct subscription *s = node->moved; s != NULL; s = s->moved_next) {
+        gaps |= s->claim.gap.last != 0;
         count++;
+    }
     if (count == 0)
         return;
     xy_arena_reset(pubsub->arena);
     Xylem__Store__V1__CursorMove move = XYLEM__STORE__V1__CURSOR_MOVE__INIT;
     move.node = node->number;
-    move.number = xy_arena_alloc(pubsub->arena, count * sizeof(*move.number));
-    move.seq = xy_arena_alloc(pubsub->arena, count * sizeof(*move.seq));
-    if (move.number == NULL || move.seq == NULL)
+    if (!move_reserve(&move, pubsub->arena, count, gaps))
         return; /* tried again at the next move: a cursor that lags only means redelivery */
     while (node->moved != NULL) {
         struct subscription *subscription = node->moved;
         node->moved = subscription->moved_next;
         subscription->claim.moved = false;
-        move.number[move.n_number++] = subscription->number;
-        move.seq[move.n_seq++] = subscription->claim.cursor;
+        move_add(&move, subscription, gaps);
     }
     (void)store_append_lazy(pubsub->shard->store, RECORD_CURSOR_MOVE, &move.base);
 }

@@ -240,9 +240,19 @@ static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, c
     const Xylem__Store__V1__CursorMove *cursor = (const void *)message;
     struct key key;
     size_t count = cursor->n_number < cursor->n_seq ? cursor->n_number : cursor->n_seq;
-    for (size_t i = 0; i < count; i++)
-        put_u64(sink, STORE_CURSORS, key_of_subscription(&key, cursor->node, cursor->number[i]),
-                cursor->seq[i]);
+    bool gaps = cursor->n_gap_first >= count && cursor->n_gap_last >= count && cursor->n_gap_reason >= count;
+    for (size_t i = 0; i < count; i++) {
+        char value[8 + STORE_GAP_BYTES];
+        bool gap = gaps && cursor->gap_last[i] != 0;
+        be64_put(value, cursor->seq[i]);
+        if (gap) {
+            be64_put(value + 8, cursor->gap_first[i]);
+            be64_put(value + 16, cursor->gap_last[i]);
+            value[24] = (char)(unsigned char)cursor->gap_reason[i];
+        }
+        put(sink, STORE_CURSORS, key_of_subscription(&key, cursor->node, cursor->number[i]),
+            xy_str_n(value, gap ? sizeof(value) : 8));
+    }
 }
 
 static struct xy_str key_of_claim(struct key *key, uint64_t node, uint32_t number, uint64_t seq)

@@ -38,8 +38,9 @@ enum store_table {
     STORE_ITEMS,         /* node seq -> one byte, then ItemPut; the byte is 'r' retained, or 'o' only owed */
     STORE_SUBSCRIPTIONS, /* node number(4) -> SubscriptionPut */
     STORE_SUBS_BY_JID,   /* bare JID \0 node number(4) -> node name */
-    STORE_CURSORS,       /* node number(4) -> acknowledged seq (8 bytes); absent: SubscriptionPut.start_seq */
-    STORE_AFFILIATIONS,  /* node bare JID -> affiliation */
+    STORE_CURSORS, /* node number(4) -> acknowledged seq (8 bytes), then perhaps a gap (STORE_GAP_BYTES): first (8)
+                            and last (8) seq given up and its reason (1); absent: SubscriptionPut.start_seq */
+    STORE_AFFILIATIONS, /* node bare JID -> affiliation */
     STORE_DEDUP, /* node publisher \0 publish-id -> store_dedup_value; PREFIX:N is kept under PREFIX, see below */
     STORE_SESSIONS,   /* session id(16) -> SessionPut */
     STORE_SESSION_IN, /* session id(16) number(8) -> store_session_in; number STORE_SESSION_OUT -> SessionOut */
@@ -54,6 +55,7 @@ const char *store_table_name(enum store_table table); /* also what LMDB knows it
 /* Publish ids. An id of the form PREFIX:N (N decimal, no leading zeros, fits 64 bits) belongs to a stream that counts
  * up: only its newest number is kept, under PREFIX, for at least STORE_DEDUP_STREAM_KEEP_US. Any other id is kept whole,
  * with STORE_DEDUP_WHOLE as its number, for at least STORE_DEDUP_KEEP_US. Checkpoints forget older ones. */
+#define STORE_GAP_BYTES            17u
 #define STORE_DEDUP_WHOLE          UINT64_MAX
 #define STORE_DEDUP_KEEP_US        (60ull * 60 * 1000000)
 #define STORE_DEDUP_SEEN_MAX       32u /* bytes of bitmap */

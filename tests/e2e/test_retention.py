@@ -10,6 +10,7 @@ from harness import DOMAIN, PUBSUB
 from pubsub import DELIVERY, NODE, create, next_items, publish, subscribe
 
 BOB = "bob@" + DOMAIN
+GAP_NS = "urn:xylem:delivery:0"
 AT_LEAST_ONCE = {DELIVERY + "mode": "at-least-once"}
 
 
@@ -209,3 +210,52 @@ def test_dedup_window(broker, connect, alice):
     assert publish(bob, "n", "a", "third") == "a"
     assert pubsub.items(alice, "n")[0] == ("a", "first")
     assert ids(alice, "n") == ["a", "b"]
+
+
+# --- gaps ---------------------------------------------------------------------------------------------------------------
+
+
+def next_gap(client):
+    message = client.read_until(lambda e: e.find(f"{{{GAP_NS}}}gap") is not None)
+    gap = message.find(f"{{{GAP_NS}}}gap")
+    assert gap.get("node") == "n" and message.find(f"{{{GAP_NS}}}delivery").get("seq") == gap.get("last")
+    return int(gap.get("first")), int(gap.get("last")), gap.get("reason")
+
+
+@pytest.mark.parametrize("option, reason", [("bytes", "max_backlog_bytes"), ("age", "max_backlog_age")])
+def test_a_skip_is_told(broker, connect, alice, option, reason):
+    """In front of what is still owed, again until acknowledged, also after a crash, and never again afterwards."""
+    create(alice, "n")
+    bounds = {DELIVERY + "max_backlog_bytes": "2000"} if option == "bytes" else {DELIVERY + "max_backlog_age": "1"}
+    client = reader(broker, connect, "n", **bounds)
+    client.drop()
+    for n in range(10):
+        publish(alice, "n", str(n), "x" * 400)
+    if option == "age":
+        time.sleep(2.1)
+        publish(alice, "n", "10")
+    wait_until(lambda: "backlog exceeded" in broker.log())
+    time.sleep(0.3)  # within which it is on disk
+    broker.restart(signal.SIGKILL)
+    for _ in range(2):
+        client = connect(broker, "bob", "reader")
+        client.enable_sm()
+        client.available(0)
+        first, last, why = next_gap(client)
+        assert (first, why) == (1, reason) and last >= 6
+        client.drop()
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    client.available(0)
+    assert next_gap(client)[1] == last
+    client.ack()
+    client.ping()
+    time.sleep(0.3)
+    broker.restart(signal.SIGKILL)
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    client.available(0)
+    alice = connect(broker, "alice", "desk")
+    publish(alice, "n", "after")
+    message = client.read_until(lambda e: e.find(f"{{{GAP_NS}}}delivery") is not None)
+    assert message.find(f"{{{GAP_NS}}}gap") is None

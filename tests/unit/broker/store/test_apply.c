@@ -70,6 +70,36 @@ static struct xy_str only_value(const struct memtable *mem, enum store_table tab
     return memtable_value(memtable_seek(mem, table, XY_STR_NONE));
 }
 
+/* A position with a gap beside it, and without again. */
+static void test_gap(void **state)
+{
+    (void)state;
+    struct memtable *mem = memtable_new();
+    Xylem__Store__V1__CursorMove move = XYLEM__STORE__V1__CURSOR_MOVE__INIT;
+    uint32_t numbers[] = { 1, 2 }, reasons[] = { 0, 1 };
+    uint64_t seqs[] = { 10, 20 }, firsts[] = { 0, 5 }, lasts[] = { 0, 20 };
+    move.node = 7;
+    move.n_number = move.n_seq = move.n_gap_first = move.n_gap_last = move.n_gap_reason = 2;
+    move.number = numbers;
+    move.seq = seqs;
+    move.gap_first = firsts;
+    move.gap_last = lasts;
+    move.gap_reason = reasons;
+    for (unsigned again = 0; again < 2; again++) {
+        apply(mem, RECORD_CURSOR_MOVE, &move.base);
+        const struct tree_entry *row = memtable_seek(mem, STORE_CURSORS, XY_STR_NONE);
+        assert_int_equal(memtable_value(row).len, 8);
+        row = memtable_next(row);
+        assert_int_equal(memtable_value(row).len, 8 + STORE_GAP_BYTES);
+        assert_memory_equal(memtable_value(row).data,
+                            "\0\0\0\0\0\0\0\x14\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x14\1", 25);
+    }
+    move.n_gap_first = move.n_gap_last = move.n_gap_reason = 0;
+    apply(mem, RECORD_CURSOR_MOVE, &move.base);
+    assert_int_equal(memtable_value(memtable_next(memtable_seek(mem, STORE_CURSORS, XY_STR_NONE))).len, 8);
+    memtable_free(&mem);
+}
+
 /* When to look at a node: one row by time, one by node, and both move together however often it is applied. */
 static void test_node_look(void **state)
 {
@@ -456,7 +486,7 @@ int main(void)
         cmocka_unit_test(test_subscription_keys), cmocka_unit_test(test_items),
         cmocka_unit_test(test_node_remove),       cmocka_unit_test(test_mailbox),
         cmocka_unit_test(test_publish_ids),       cmocka_unit_test(test_queue_states),
-        cmocka_unit_test(test_node_look),
+        cmocka_unit_test(test_node_look),         cmocka_unit_test(test_gap),
         cmocka_unit_test(test_any_suffix_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
