@@ -121,7 +121,8 @@ void queue_restore_state(struct queue *queue, uint64_t seq, struct xy_str value)
     entry->stored = true;
     if (not_before_us != 0)
         entry->not_before_us = queue_engine_time(queue, not_before_us);
-    if (parked)
+    if (parked ||
+        attempts >= queue->node->config.max_deliver) /* whoever had it last did not say that it is done */
         xy_buf_add(&queue->parked, &seq, sizeof(seq));
 }
 
