@@ -6,7 +6,7 @@ Every round lets the workloads work for a random time, crashes the broker, and s
 At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
 usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --no-crash] [--lying-disk]
-       [--workloads A,B]
+       [--grow] [--workloads A,B]
        (XYLEM_BIN: the programs; XYLEM_TEST_SHARDS: as in the end-to-end tests; exit code 77: not possible here)
 """
 
@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +33,10 @@ SKIPPED = 77
 WORKLOADS = (Items, Messages, Links, Changes)
 CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
 CUT_WAIT_S = 0.3
+WORK_S = (0.02, 0.4)  # of a round before its crash
+FILL_S = (1.5, 3.0)  # with --grow
+FILL_BYTES = 2000  # of an item then
+MAP_FIRST_MB, MAP_LAST_MB = 16, 1024  # with --grow
 NO_CRASH_S = 0.5
 LYING_S = 1
 LYING_SETTLE_S = 5  # what a lying disk lost does not come, however long one waits
@@ -41,6 +46,14 @@ STORES = (
     {"checkpoint_records": 1000, "checkpoint_bytes": "1mb"},
     {"checkpoint_records": 5000, "checkpoint_bytes": "4mb", "log_max": "64mb"},
 )
+
+
+def check_store(broker):
+    """Whatever a crash left behind must be sound before it is recovered, too."""
+    run_check = subprocess.run(
+        [harness.program("xylemd"), "--config", broker.config_file, "--check-store"], capture_output=True, text=True, check=False
+    )
+    assert run_check.returncode == 0, f"--check-store: {run_check.stdout}{run_check.stderr}"
 
 
 class Kill:
@@ -59,6 +72,7 @@ class Kill:
         self.broker.kill()
 
     def start(self):
+        check_store(self.broker)
         self.broker.start()
 
     def close(self):
@@ -125,9 +139,21 @@ def make_crash(broker, arguments):
     return PowerCut(broker, chance, modes, arguments.lying_disk)
 
 
-def rounds_of(broker, crash, workloads, rounds, chance):
+def configure(broker, chance, growing):
+    """Another way to keep the store each time; `growing`: the round, in a run where room is short at first."""
+    store = broker.config["store"]
+    store.update(chance.choice(STORES))
+    if growing is not None:
+        store["map_size"] = f"{min(MAP_FIRST_MB << growing, MAP_LAST_MB)}mb"
+    broker.write_config()
+
+
+def rounds_of(broker, crash, workloads, rounds, chance, grow):
     for number in range(rounds):
-        time.sleep(chance.uniform(0.02, 0.4))
+        if grow:
+            for each in workloads:
+                each.leave_owed()
+        time.sleep(chance.uniform(*(FILL_S if grow else WORK_S)))
         if crash.lying:
             for each in workloads:
                 each.leave_owed()
@@ -135,8 +161,7 @@ def rounds_of(broker, crash, workloads, rounds, chance):
             each.before_crash(number)
         crash.crash(number)
         time.sleep(chance.uniform(0.0, 0.1))
-        broker.config["store"].update(chance.choice(STORES))
-        broker.write_config()
+        configure(broker, chance, number if grow else None)
         crash.start()
         for each in workloads:
             each.after_start(number)
@@ -159,6 +184,10 @@ def run(arguments, rounds):
     broker = harness.Broker({"log": {"level": "warning"}, "limits": {"auth_failures_per_minute": "unlimited"}})
     crash, workloads, good = None, [], False
     try:
+        if arguments.grow:
+            Items.item_bytes = FILL_BYTES
+            broker.config["store"]["map_size"] = f"{MAP_FIRST_MB}mb"
+            broker.write_config()
         crash = make_crash(broker, arguments)
         broker.start()
         chosen = arguments.workloads.split(",") if arguments.workloads else None
@@ -169,13 +198,15 @@ def run(arguments, rounds):
             each.prepare()
         for each in workloads:
             each.start()
-        rounds_of(broker, crash, workloads, rounds, chance)
+        rounds_of(broker, crash, workloads, rounds, chance, arguments.grow)
         verdicts = [(each.name, each.finish()) for each in workloads]
         print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, {broker.config['shards']} shards")
         for name, verdict in verdicts:
             print(f"  {name}: {verdict}")
         if arguments.lying_disk:
             return not any(verdict.good() for _, verdict in verdicts)
+        short = any(verdict.refused for _, verdict in verdicts)
+        assert short or not arguments.grow, "room was never short"
         good = all(verdict.good() for _, verdict in verdicts)
     except Exception:  # pylint: disable=broad-except
         traceback.print_exc()
@@ -204,6 +235,7 @@ def main():
     parser.add_argument("--power", choices=("drop", "tear", "both"))
     parser.add_argument("--no-crash", action="store_true", help="the broker lives; only connections are cut")
     parser.add_argument("--lying-disk", action="store_true", help="a fault planted: every workload must notice it")
+    parser.add_argument("--grow", action="store_true", help="begin with little room in the store, and give it more at each start")
     parser.add_argument("--workloads")
     arguments = parser.parse_args()
     if arguments.power:

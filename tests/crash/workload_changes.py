@@ -34,6 +34,7 @@ class Changer(Actor):
         self.state = {}
         self.pending = {}
         self.answered = 0
+        self.refused = 0
         self.compared = 0
         self.wrong = []
         self.counter = 0
@@ -57,7 +58,9 @@ class Changer(Actor):
         if answer.get("type") == "result":
             self.apply(changes)
             self.answered += 1
-        elif raw.condition(answer)[0] != "wait":
+        elif raw.condition(answer)[0] == "wait":
+            self.refused += 1
+        else:
             raise AssertionError(f"{payload}: {raw.show(answer)}")
         self.pending = {}
 
@@ -225,6 +228,7 @@ class Changes(Workload):
         self.changer.stop()
         return Verdict(
             acknowledged=self.changer.answered,
+            refused=self.changer.refused,
             wrong=self.changer.failures + self.changer.wrong,
             notes=f"compared {self.changer.compared} times, {len(self.changer.state)} things there at the end",
         )

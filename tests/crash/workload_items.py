@@ -14,6 +14,7 @@ class Items(Workload):
 
     name = "items"
     publisher = subscriber = None
+    item_bytes = 1
 
     def prepare(self):
         made = self.broker.xylem("--as", "alice@" + harness.DOMAIN, "node", "create", NODE, "--set", "pubsub#access_model=open")
@@ -26,14 +27,15 @@ class Items(Workload):
         self.subscriber.start()
         subscribed = wait_for(lambda: "subscribed: yes" in self.subscriber.errors())
         assert subscribed, self.subscriber.errors()
-        self.publisher = Program(self.broker, "crash-publisher", "publisher", alice, harness.USERS["alice"], NODE, "1")
+        password, size = harness.USERS["alice"], str(self.item_bytes)
+        self.publisher = Program(self.broker, "crash-publisher", "publisher", alice, password, NODE, "1", size)
         self.publisher.start()
 
     def leave_owed(self):
         self.subscriber.stop()
 
     def before_crash(self, number):
-        if number % 10 == 9:
+        if number % 10 == 9 and self.subscriber.process.poll() is None:
             self.subscriber.stop()
 
     def after_start(self, number):
@@ -53,6 +55,7 @@ class Items(Workload):
             lost=sorted(acknowledged - set(shown)),
             duplicates=len(shown) - len(set(shown)),
             disorder=sum(1 for a, b in zip(seqs, seqs[1:]) if b <= a),
+            refused=int(self.publisher.errors().split()[-1]),
             notes=self.subscriber.errors().splitlines()[-1],
         )
 

@@ -238,6 +238,7 @@ class Messages(Workload):
         self.recipient.stop()
         return Verdict(
             acknowledged=len(owed),
+            refused=len(self.sender.refused),
             lost=sorted(owed - self.recipient.seen),
             unmarked=len(self.recipient.unmarked),
             disorder=len(self.recipient.disorder),
@@ -248,7 +249,7 @@ class Messages(Workload):
     def notes(self):
         sender, recipient = self.sender, self.recipient
         return (
-            f"sent {sender.next}, refused {len(sender.refused)}, seen {len(recipient.seen)}, repeated and marked "
+            f"sent {sender.next}, seen {len(recipient.seen)}, repeated and marked "
             f"{recipient.repeated - len(recipient.unmarked)}, connections {sender.connections} and {recipient.connections}"
         )
 
