@@ -20,11 +20,10 @@
 #define EXIT_CONFIG 2
 
 static const char usage[] =
-    "usage: xylemd --config FILE [--check-config]\n"
-    "       xylemd --config FILE --check-store\n"
-    "       xylemd --config FILE --users add|import|list|passwd|remove ...\n"
+    "usage: xylemd [--config FILE] [--check-config | --check-store]\n"
+    "       xylemd [--config FILE] --users add|import|list|passwd|remove ...\n"
     "\n"
-    "  --config FILE    read the configuration from FILE (see xylemd.conf(5))\n"
+    "  --config FILE    read the configuration from FILE, not /etc/xylem/xylemd.conf (see xylemd.conf(5))\n"
     "  --check-config   say what is wrong with it, and exit\n"
     "  --check-store    say whether the data of a stopped broker are sound, and exit\n"
     "  --users ...      change the accounts of a stopped broker (`xylem user --offline` calls this)\n"
@@ -122,7 +121,7 @@ int main(int argc, char **argv)
         { "help", no_argument, NULL, 'h' },
         { 0 },
     };
-    const char *path = NULL;
+    const char *path = "/etc/xylem/xylemd.conf";
     enum mode mode = MODE_SERVE;
     int option;
     while (mode != MODE_USERS && (option = getopt_long(argc, argv, "+c:h", options, NULL)) != -1) {
@@ -142,7 +141,7 @@ int main(int argc, char **argv)
             return option == 'h' ? EXIT_SUCCESS : EXIT_CONFIG;
         }
     }
-    if (path == NULL || (mode != MODE_USERS && optind < argc)) {
+    if (mode != MODE_USERS && optind < argc) {
         fputs(usage, stderr);
         return EXIT_CONFIG;
     }

@@ -59,6 +59,7 @@ enum cli_option_id {
     OPT_QUEUE,
     OPT_SPOOL,
     OPT_HEADER,
+    OPT_RATE,
     OPT_COUNT_ALL,
 };
 #define CLI_BIT(id) (1ull << (id))
@@ -143,5 +144,6 @@ int cli_user_passwd(struct cli *cli);
 int cli_user_remove(struct cli *cli);
 int cli_ping(struct cli *cli);
 int cli_admin_stats(struct cli *cli);
+int cli_admin_backup(struct cli *cli);
 int cli_send(struct cli *cli);
 int cli_recv(struct cli *cli);

@@ -61,5 +61,10 @@ const struct cli_command cli_commands[] = {
     { "ping", NULL, "[JID]", "measure the way to the broker, or to an address", NULL, 0, 1,
       CLI_BIT(OPT_COUNT), cli_ping },
     { "admin", "stats", "", "print the broker's figures", NULL, 0, 0, CLI_BIT(OPT_JSON), cli_admin_stats },
+    { "admin", "backup", "DIR", "copy the broker's data while it works",
+      "DIR is a new directory on the broker's machine, made by the broker. A broker that starts on it, or on "
+      "a copy of\n"
+      "it, goes on from there.",
+      1, 1, CLI_BIT(OPT_RATE), cli_admin_backup },
     { NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL },
 };

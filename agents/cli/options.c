@@ -55,6 +55,7 @@ static const struct {
     [OPT_SPOOL] = { "spool", VALUE, "DIR", "keep the item here until the broker has it" },
     [OPT_HEADER] = { "header", VALUE, "NAME=VALUE", "a header of the item; may be repeated" },
     [OPT_BLOCK] = { "block", VALUE, "BYTES", "block size; default 32768" },
+    [OPT_RATE] = { "rate", VALUE, "SIZE", "bytes per second, such as 20mb; default 50mb, 0 is unlimited" },
 };
 
 static void print_option(int id)

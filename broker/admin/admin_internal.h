@@ -33,6 +33,7 @@ extern const struct module module_commands; /* in the registry of broker/modules
 
 /* One table per group, ended by node NULL. */
 extern const struct command admin_stats_commands[];
+extern const struct command admin_backup_commands[];
 extern const struct command admin_user_commands[];
 
 /* Answers `completed` with an optional form (NULL: none) and a note (NULL: none). */

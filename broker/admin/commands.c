@@ -5,7 +5,8 @@
  * it needs and is authorised by itself, so a guessed session id is worth nothing; the id is random all the same. */
 #include "broker/admin/admin_internal.h"
 
-static const struct command *const groups[] = { admin_stats_commands, admin_user_commands };
+static const struct command *const groups[] = { admin_stats_commands, admin_backup_commands,
+                                                admin_user_commands };
 
 static const struct command *command_find(struct xy_str node)
 {

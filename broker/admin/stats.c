@@ -56,16 +56,37 @@ static void add_store(struct xy_arena *arena, struct xy_elem *form, struct shard
     struct store_stats s = { 0 };
     if (store)
         store_stats(store, &s);
-    add(arena, form, "store_commits", s.commits);
-    add(arena, form, "store_records", s.records);
-    add(arena, form, "store_log_bytes", s.log_bytes);
-    add(arena, form, "store_commit_us_last", s.commit_us_last);
-    add(arena, form, "store_commit_us_max", s.commit_us_max);
-    add(arena, form, "store_checkpoints", s.checkpoints);
-    add(arena, form, "store_tables_bytes", s.tables_bytes);
-    add(arena, form, "store_memory_bytes", s.memory_bytes);
-    add(arena, form, "store_queue_bytes", s.queue_bytes);
-    add(arena, form, "store_refused", s.refused);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } figures[] = {
+        { "store_commits", s.commits },
+        { "store_records", s.records },
+        { "store_bytes", s.bytes },
+        { "store_commit_us_last", s.commit_us_last },
+        { "store_commit_us_max", s.commit_us_max },
+        { "store_commit_us_p50", s.commit_us.p50 },
+        { "store_commit_us_p99", s.commit_us.p99 },
+        { "store_commit_records_p50", s.commit_records.p50 },
+        { "store_commit_records_p99", s.commit_records.p99 },
+        { "store_commit_bytes_p50", s.commit_bytes.p50 },
+        { "store_commit_bytes_p99", s.commit_bytes.p99 },
+        { "store_queue_bytes", s.queue_bytes },
+        { "store_queue_bytes_max", s.queue_bytes_max },
+        { "store_log_bytes", s.log_bytes },
+        { "store_tables_bytes", s.tables_bytes },
+        { "store_room_bytes", s.room_bytes },
+        { "store_memory_bytes", s.memory_bytes },
+        { "store_unwritten_bytes", s.unwritten_bytes },
+        { "store_checkpoints", s.checkpoints },
+        { "store_checkpoint_us_last", s.checkpoint_us_last },
+        { "store_checkpoint_us_max", s.checkpoint_us_max },
+        { "store_refused", s.refused },
+        { "store_backups", s.backups },
+        { "store_backup_running", s.backup_running },
+    };
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
+        add(arena, form, figures[i].name, figures[i].value);
 }
 
 static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struct pubsub_stats *p)

@@ -43,6 +43,14 @@ bool copier_go_on(struct copier *c, uint64_t wait_us)
 
 /* --- the thread --------------------------------------------------------------------------------------------------- */
 
+/* An empty directory gives way. */
+static void make_way(struct copier *c, const char *directory)
+{
+    struct stat info;
+    if (lstat(directory, &info) == 0 && (!S_ISDIR(info.st_mode) || rmdir(directory) != 0))
+        copier_fail(c, "%s exists and is not an empty directory", directory);
+}
+
 /* What whoever finds the directory should know; the file's presence is what counts. */
 static void mark(struct copier *c, const char *directory)
 {
@@ -115,7 +123,8 @@ static void *backup_main(void *ctx)
     char partial[STORE_BACKUP_PATH_MAX + 16];
     const char *directory = store->backup.status.directory; /* fixed while it runs */
     (void)snprintf(partial, sizeof(partial), "%s.partial", directory);
-    if (backup_make_directory(partial, &c.error)) {
+    make_way(&c, directory);
+    if (!copier_failed(&c) && backup_make_directory(partial, &c.error)) {
         fill(&c, partial, store->backup.rate);
         if (!copier_failed(&c))
             (void)backup_rename(partial, directory, &c.error);
@@ -129,10 +138,10 @@ static void *backup_main(void *ctx)
 
 /* --- beginning and ending ----------------------------------------------------------------------------------------- */
 
-/* Mistakes that can be told at once. The path is without a slash at its end then. */
+/* Mistakes that can be told without asking the disk, which may let a shard wait. The path is without a slash at its end
+ * then. */
 static bool usable(struct xy_str directory, char path[STORE_BACKUP_PATH_MAX], struct xy_buf *error)
 {
-    struct stat info;
     while (directory.len > 1 && directory.data[directory.len - 1] == '/')
         directory.len--;
     if (directory.len < 2 || directory.data[0] != '/' || memchr(directory.data, 0, directory.len) != NULL) {
@@ -145,12 +154,7 @@ static bool usable(struct xy_str directory, char path[STORE_BACKUP_PATH_MAX], st
     }
     memcpy(path, directory.data, directory.len);
     path[directory.len] = '\0';
-    if (lstat(path, &info) != 0)
-        return true;
-    if (S_ISDIR(info.st_mode) && rmdir(path) == 0) /* it was empty */
-        return true;
-    xy_buf_printf(error, "%s exists and is not an empty directory", path);
-    return false;
+    return true;
 }
 
 bool store_backup_start(struct store *store, struct xy_str directory, uint64_t rate, struct xy_buf *error)
@@ -182,6 +186,14 @@ void store_backup_look(struct store *store, struct store_backup *out)
 {
     pthread_mutex_lock(&store->backup.lock);
     *out = store->backup.status;
+    pthread_mutex_unlock(&store->backup.lock);
+}
+
+void backup_stats(struct store *store, struct store_stats *out)
+{
+    pthread_mutex_lock(&store->backup.lock);
+    out->backups = store->backup.status.number;
+    out->backup_running = store->backup.status.state == STORE_BACKUP_RUNNING;
     pthread_mutex_unlock(&store->backup.lock);
 }
 

@@ -208,7 +208,12 @@ static enum store_io write_frozen(struct store *store, uint64_t *complete_upto)
         if (shard->marked_at < *complete_upto)
             *complete_upto = shard->marked_at;
     }
-    return checkpoint_write(store, mems, store->options.shards, *complete_upto);
+    uint64_t start_us = xy_now_us(store->options.env);
+    enum store_io io = checkpoint_write(store, mems, store->options.shards, *complete_upto);
+    uint64_t took_us = xy_now_us(store->options.env) - start_us;
+    atomic_store_explicit(&store->checkpoint_us_last, took_us, memory_order_relaxed);
+    store_highest(&store->checkpoint_us_max, took_us);
+    return io;
 }
 
 static void written(struct store *store, uint64_t complete_upto, uint64_t bytes)

@@ -76,8 +76,13 @@ static enum store_io cut_slice(struct store *store, uint64_t upto)
     return STORE_IO_OK;
 }
 
-/* Everything taken is durable: tell the shards. Returns the bytes of records that were committed. */
-static uint64_t publish(struct store *store, struct store_batch *batches)
+/* Of one commit. */
+struct committed {
+    uint64_t records, bytes;
+};
+
+/* Everything taken is durable: tell the shards. Returns what was committed. */
+static struct committed publish(struct store *store, struct store_batch *batches)
 {
     uint64_t bytes = 0, records = 0;
     bool marked = false;
@@ -95,7 +100,6 @@ static uint64_t publish(struct store *store, struct store_batch *batches)
     }
     atomic_store_explicit(&store->position_committed, store->position, memory_order_release);
     atomic_fetch_sub_explicit(&store->queue_bytes, bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&store->records, records, memory_order_relaxed);
 
     pthread_mutex_lock(&store->lock);
     store->since_records += records;
@@ -115,7 +119,7 @@ static uint64_t publish(struct store *store, struct store_batch *batches)
         batch->shard->spare = batch;
     }
     pthread_mutex_unlock(&store->lock);
-    return bytes;
+    return (struct committed){ records, bytes };
 }
 
 static enum store_io write_log(struct store *store, struct store_batch *batches, uint64_t cut_upto)
@@ -146,13 +150,19 @@ static void free_batches(struct store_batch *batch)
     }
 }
 
-static void measure(struct store *store, uint64_t start_us)
+static void measure(struct store *store, uint64_t start_us, struct committed what)
 {
-    uint64_t took_us = xy_now_us(store->options.env) - start_us;
+    uint64_t now_us = xy_now_us(store->options.env), took_us = now_us - start_us;
     atomic_fetch_add_explicit(&store->commits, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&store->records, what.records, memory_order_relaxed);
+    atomic_fetch_add_explicit(&store->bytes, what.bytes, memory_order_relaxed);
     atomic_store_explicit(&store->commit_us_last, took_us, memory_order_relaxed);
-    if (took_us > atomic_load_explicit(&store->commit_us_max, memory_order_relaxed))
-        atomic_store_explicit(&store->commit_us_max, took_us, memory_order_relaxed);
+    store_highest(&store->commit_us_max, took_us);
+    if (what.records == 0)
+        return; /* it only cut the log */
+    histogram_add(&store->commit_us, took_us, now_us);
+    histogram_add(&store->commit_records, what.records, now_us);
+    histogram_add(&store->commit_bytes, what.bytes, now_us);
 }
 
 bool commit_round(struct store *store)
@@ -168,14 +178,16 @@ bool commit_round(struct store *store)
         return false;
     }
     uint64_t start_us = xy_now_us(store->options.env);
+    store_highest(&store->queue_bytes_max, atomic_load_explicit(&store->queue_bytes, memory_order_relaxed));
     if (write_log(store, batches, cut_upto) != STORE_IO_OK) {
         store->log->ops->abort(store->log);
         store_fail(store, "cannot commit the log", store->log->ops->error(store->log));
         free_batches(batches);
         return false;
     }
-    measure(store, start_us);
-    space_committed(store, publish(store, batches));
+    struct committed what = publish(store, batches);
+    measure(store, start_us, what);
+    space_committed(store, what.bytes);
     wake_shards(store);
     return true;
 }

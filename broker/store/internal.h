@@ -15,6 +15,7 @@
 #include "broker/store/apply.h"
 #include "broker/store/backend.h"
 #include "broker/store/backup.h"
+#include "broker/store/histogram.h"
 #include "broker/store/limits.h"
 #include "broker/store/memtable.h"
 #include "broker/store/store.h"
@@ -104,7 +105,9 @@ struct store {
     _Atomic bool refused_lately;
     _Atomic uint64_t unwritten_bytes; /* committed, not yet in the tables */
     _Atomic uint64_t queue_bytes;
-    _Atomic uint64_t commits, records, commit_us_last, commit_us_max, checkpoints, refused;
+    _Atomic uint64_t commits, records, bytes, commit_us_last, commit_us_max, queue_bytes_max;
+    _Atomic uint64_t checkpoints, checkpoint_us_last, checkpoint_us_max, refused;
+    struct histogram commit_us, commit_records, commit_bytes;
 };
 
 /* store.c: what store_open consists of. Prepared: the files are open and locked, nothing is read, no shard is there. */
@@ -116,6 +119,12 @@ void store_fail(struct store *store, const char *what, const char *why);
 static inline bool store_failed(struct store *store)
 {
     return atomic_load_explicit(&store->failed, memory_order_acquire);
+}
+/* A figure's highest value; one thread writes it. */
+static inline void store_highest(_Atomic uint64_t *highest, uint64_t value)
+{
+    if (value > atomic_load_explicit(highest, memory_order_relaxed))
+        atomic_store_explicit(highest, value, memory_order_relaxed);
 }
 static inline void store_wake(struct store *store, unsigned shard)
 {
@@ -161,6 +170,7 @@ bool read_older(struct store_shard *shard, enum store_table table, struct xy_str
 /* backup.c */
 void backup_init(struct store *store);
 void backup_stop(struct store *store); /* and wait for its end */
+void backup_stats(struct store *store, struct store_stats *out);
 
 /* restore.c: if the directory is a copy, what has to change in it before anybody may use it. */
 #define RESTORED_FILE "restored"

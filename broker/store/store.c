@@ -256,19 +256,34 @@ static uint64_t figure(const _Atomic uint64_t *value)
     return atomic_load_explicit(value, memory_order_relaxed);
 }
 
-void store_stats(const struct store *store, struct store_stats *out)
+static struct store_spread spread(const struct histogram *h)
+{
+    return (struct store_spread){ histogram_quantile(h, 500), histogram_quantile(h, 990) };
+}
+
+void store_stats(struct store *store, struct store_stats *out)
 {
     *out = (struct store_stats){
         .commits = figure(&store->commits),
         .records = figure(&store->records),
-        .log_bytes = store->log->ops->bytes(store->log),
+        .bytes = figure(&store->bytes),
         .commit_us_last = figure(&store->commit_us_last),
         .commit_us_max = figure(&store->commit_us_max),
-        .checkpoints = figure(&store->checkpoints),
-        .tables_bytes = store->tables->ops->bytes(store->tables),
+        .commit_us = spread(&store->commit_us),
+        .commit_records = spread(&store->commit_records),
+        .commit_bytes = spread(&store->commit_bytes),
         .queue_bytes = figure(&store->queue_bytes),
+        .queue_bytes_max = figure(&store->queue_bytes_max),
+        .log_bytes = store->log->ops->bytes(store->log),
+        .tables_bytes = store->tables->ops->bytes(store->tables),
+        .room_bytes = figure(&store->room),
+        .checkpoints = figure(&store->checkpoints),
+        .checkpoint_us_last = figure(&store->checkpoint_us_last),
+        .checkpoint_us_max = figure(&store->checkpoint_us_max),
+        .unwritten_bytes = figure(&store->unwritten_bytes),
         .refused = figure(&store->refused),
     };
+    backup_stats(store, out);
     for (unsigned i = 0; i < store->options.shards; i++)
         out->memory_bytes += figure(&store->shards[i].memory_bytes);
 }

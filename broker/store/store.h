@@ -209,11 +209,27 @@ size_t store_scan_tables(struct store *store, enum store_table table, struct xy_
 uint64_t store_new_number(struct store_shard *shard);
 
 /* --- figures ----------------------------------------------------------------------------------------------------- */
-struct store_stats {
-    uint64_t commits, records, log_bytes, commit_us_last, commit_us_max, checkpoints, tables_bytes,
-        memory_bytes, queue_bytes, refused;
+/* Median and 99th percentile of the last one to two minutes. */
+struct store_spread {
+    uint64_t p50, p99;
 };
-void store_stats(const struct store *store, struct store_stats *out); /* any thread */
+struct store_stats {
+    uint64_t commits, records, bytes;       /* since the start; bytes of records */
+    uint64_t commit_us_last, commit_us_max; /* fsync included */
+    struct store_spread commit_us;          /* of one commit: time … */
+    struct store_spread commit_records;     /* … records … */
+    struct store_spread commit_bytes;       /* … and bytes of records */
+    uint64_t queue_bytes, queue_bytes_max;  /* handed over and not yet committed: now, and at most */
+    uint64_t log_bytes, tables_bytes;       /* of the files, in use */
+    uint64_t room_bytes;                    /* of records that still fit; 0: new data is refused */
+    uint64_t memory_bytes;                  /* of memory tables */
+    uint64_t checkpoints, checkpoint_us_last, checkpoint_us_max;
+    uint64_t unwritten_bytes; /* in the log, not yet in the tables */
+    uint64_t refused;         /* times that store_room said no */
+    uint64_t backups;         /* begun */
+    uint64_t backup_running;  /* 0 or 1 */
+};
+void store_stats(struct store *store, struct store_stats *out); /* any thread */
 
 /* --- driven by hand (options.threads == false) ------------------------------------------------------------------- */
 bool store_step_commit(struct store *store);     /* true: something was committed */
