@@ -54,6 +54,8 @@ static const struct action {
     { NS_PUBSUB_OWNER, XY_SET, "subscriptions", owner_subscriptions_set, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_GET, "affiliations", owner_affiliations_get, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_SET, "affiliations", owner_affiliations_set, NULL, OWNER_ONLY, NULL },
+    { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY, NULL },
+    { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY, NULL },
     { NS_DISCO_INFO, XY_GET, "query", disco_info_node, NULL, NODE_OPTIONAL, disco_info_service },
     { NS_DISCO_ITEMS, XY_GET, "query", disco_items_node, NULL, NODE_OPTIONAL, tour_nodes },
 };
@@ -174,7 +176,7 @@ static void route_iq(struct shard *shard, struct request **request)
     const struct xy_str ns = call.container->ns;
     bool pubsub = xy_elem_is(call.container, "pubsub", NS_PUBSUB) ||
                   xy_elem_is(call.container, "pubsub", NS_PUBSUB_OWNER);
-    if (pubsub || xy_elem_is(call.container, "query", NS_DISCO_INFO) ||
+    if (pubsub || xy_str_is(ns, NS_XYLEM_DELIVERY) || xy_elem_is(call.container, "query", NS_DISCO_INFO) ||
         xy_elem_is(call.container, "query", NS_DISCO_ITEMS)) {
         route_action(&call);
         return;
