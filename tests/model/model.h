@@ -33,9 +33,12 @@ enum {
     MODEL_FIELD_BYTES,
     MODEL_FIELD_OVERFLOW, /* 1: reject */
     MODEL_FIELD_FULL,     /* 1: reject */
+    MODEL_FIELD_DURABILITY,
+    MODEL_FIELD_WINDOW, /* seconds */
     MODEL_FIELDS
 };
 enum { MODEL_START_NEW, MODEL_START_ALL, MODEL_START_LAST, MODEL_START_SEQ, MODEL_STARTS };
+enum { MODEL_SYNC, MODEL_ASYNC, MODEL_MEMORY };
 enum { PUBLISH_PUBLISHERS, PUBLISH_SUBSCRIBERS, PUBLISH_OPEN };
 enum model_affiliation {
     MODEL_NONE,
@@ -78,7 +81,11 @@ struct model_node {
     bool there;
     unsigned max_items, max_bytes; /* 0: no limit */
     bool whitelist, persist, rejects, full_rejects;
-    int publish_model;
+    int publish_model, durability;
+    unsigned window_s;               /* in which an item id is not published again */
+    uint64_t id_until_us[MODEL_IDS]; /* when that of an id ends */
+    uint64_t stored_seq;             /* newest one on disk */
+    bool vague; /* what a node in memory had stored before is not known by it, but may be again */
     int affiliation[MODEL_ACCOUNTS];
     uint64_t next_seq;
     unsigned life;              /* how often it was created */
@@ -131,6 +138,8 @@ struct model_answer {
     bool result;
     enum xy_condition condition;
     bool records; /* it changed something that is stored: nothing may be heard of it before its commit */
+    bool kept;    /* an item of the request is stored */
+    bool early;   /* but the answer may come before: durability async */
     const struct model_item *items[MODEL_ITEMS];
     unsigned items_count;
     struct model_sub *sub; /* the answer names its subid */

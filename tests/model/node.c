@@ -164,6 +164,38 @@ static void drop_subscriptions(struct ask *ask)
     }
 }
 
+static bool somebody_is_owed(const struct model_node *node)
+{
+    for (unsigned s = 0; s < MODEL_SUBS; s++)
+        if (node->subs[s].there && node->subs[s].durable)
+            return true;
+    return false;
+}
+
+/* Items in memory and items on disk do not mix. */
+static bool durability_may_change(struct ask *ask, int value)
+{
+    struct model_node *node = ask->node;
+    bool holds = false;
+    if (value == MODEL_MEMORY && node->window_s > 0) {
+        fail(ask, XY_NOT_ACCEPTABLE);
+        return false;
+    }
+    if ((value == MODEL_MEMORY) == (node->durability == MODEL_MEMORY))
+        return true;
+    for (unsigned i = 0; i < node->items_count; i++)
+        holds |= !node->items[i].gone;
+    if (holds || somebody_is_owed(node)) {
+        fail(ask, XY_CONFLICT);
+        return false;
+    }
+    ask->model->full |= node->vague;
+    node->life++;
+    node->last_epoch = node->epoch != 0 ? node->epoch : node->last_epoch;
+    node->epoch = 0;
+    return true;
+}
+
 static void on_configure(struct ask *ask)
 {
     struct model_node *node = ask->node;
@@ -177,6 +209,18 @@ static void on_configure(struct ask *ask)
         break;
     case MODEL_FIELD_PUBLISH:
         node->publish_model = value;
+        break;
+    case MODEL_FIELD_DURABILITY:
+        if (!durability_may_change(ask, value))
+            return;
+        node->durability = value;
+        break;
+    case MODEL_FIELD_WINDOW:
+        if (value > 0 && node->durability == MODEL_MEMORY) {
+            fail(ask, XY_NOT_ACCEPTABLE);
+            return;
+        }
+        node->window_s = (unsigned)value;
         break;
     case MODEL_FIELD_BYTES:
         node->max_bytes = (unsigned)value;
@@ -214,7 +258,7 @@ static void on_purge(struct ask *ask)
     for (unsigned i = 0; i < ask->node->items_count; i++)
         remove_item(&ask->node->items[i]);
     model_notice(ask->model, ask->number, 'p', 0);
-    done(ask, true);
+    done(ask, ask->node->durability != MODEL_MEMORY);
 }
 
 static void on_affiliate(struct ask *ask)
@@ -258,7 +302,7 @@ static enum once seen(const struct ask *ask)
 static void remember(struct ask *ask)
 {
     const int *a = ask->op->args;
-    bool stored = ask->answer->records;
+    bool stored = ask->answer->kept;
     if (a[4] == 0)
         return;
     for (unsigned i = 0; stored && a[4] == 1 && i < ask->node->once_count;
@@ -274,12 +318,16 @@ static void remember(struct ask *ask)
     };
 }
 
-static bool somebody_is_owed(const struct model_node *node)
+/* In the window of its id, an item was published already; and of one request each id is published once. */
+static bool is_repeated(const struct ask *ask, unsigned k)
 {
-    for (unsigned s = 0; s < MODEL_SUBS; s++)
-        if (node->subs[s].there && node->subs[s].durable)
+    unsigned id = model_item_id(ask->op->args, k);
+    if (ask->node->window_s == 0)
+        return false;
+    for (unsigned i = 0; i < k; i++)
+        if (model_item_id(ask->op->args, i) == id)
             return true;
-    return false;
+    return ask->node->id_until_us[id] > ask->model->now_us;
 }
 
 /* Of <item/> as subscribers get it. */
@@ -298,6 +346,8 @@ static bool overflows(struct ask *ask)
     if (!node->persist)
         return false;
     for (unsigned k = 0; k <= (unsigned)ask->op->args[6]; k++) {
+        if (is_repeated(ask, k))
+            continue;
         const struct model_item *same = find(node, model_item_id(ask->op->args, k));
         fresh += same == NULL;
         leaving += same != NULL ? same->bytes : 0;
@@ -336,7 +386,11 @@ static void add_item(struct ask *ask, unsigned k)
     model_published(ask->model, ask->number, node->items_count - 1, kept);
     if (!kept) /* seen by who was there, and by nobody else */
         node->items_count--;
-    done(ask, kept);
+    if (node->durability != MODEL_MEMORY)
+        node->stored_seq = node->next_seq - 1;
+    ask->answer->kept = kept && node->durability != MODEL_MEMORY;
+    done(ask, (kept && node->durability != MODEL_MEMORY) || node->window_s > 0);
+    ask->answer->early = node->durability == MODEL_ASYNC;
 }
 
 static void on_publish(struct ask *ask)
@@ -364,8 +418,23 @@ static void on_publish(struct ask *ask)
         ask->model->full = true;
         return;
     }
-    for (unsigned k = 0; k < count; k++)
+    bool repeated[MODEL_MORE + 1], any = false;
+    for (unsigned k = 0; k < count; k++) {
+        repeated[k] = is_repeated(ask, k);
+        any |= !repeated[k];
+    }
+    for (unsigned k = 0; k < count; k++) {
+        if (repeated[k])
+            continue;
+        if (ask->node->window_s > 0)
+            ask->node->id_until_us[model_item_id(ask->op->args, k)] =
+                ask->model->now_us + ask->node->window_s * UINT64_C(1000000);
         add_item(ask, k);
+    }
+    if (!any) {
+        done(ask, false);
+        return;
+    }
     remember(ask);
     ask->answer->records |= made;
 }
@@ -391,7 +460,7 @@ static void on_retract(struct ask *ask)
     remove_item(item);
     if (notify != 0)
         model_notice(ask->model, ask->number, 'r', item->id);
-    done(ask, true);
+    done(ask, node->durability != MODEL_MEMORY);
 }
 
 static void on_items(struct ask *ask)
@@ -436,6 +505,10 @@ static void on_subscribe(struct ask *ask)
         return;
     }
     bool durable = a[3] != 0;
+    if (durable && node->durability == MODEL_MEMORY) {
+        fail(ask, XY_BAD_REQUEST);
+        return;
+    }
     if (!sub->there)
         sub->subid = ask->model->subid;
     if (sub->durable && !durable) {

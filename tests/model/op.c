@@ -84,9 +84,10 @@ static void more_args(struct op *op, struct sim_random *random, int token)
         break;
     case OP_CONFIGURE:
         a[2] = (int)sim_below(random, MODEL_FIELDS);
-        a[3] = a[2] == MODEL_FIELD_MAX     ? PICK(random, 0, 1, 3, 10)
-               : a[2] == MODEL_FIELD_BYTES ? PICK(random, 0, 50, 150, 500)
-                                           : (int)sim_below(random, 3);
+        a[3] = a[2] == MODEL_FIELD_MAX      ? PICK(random, 0, 1, 3, 10)
+               : a[2] == MODEL_FIELD_BYTES  ? PICK(random, 0, 50, 150, 500)
+               : a[2] == MODEL_FIELD_WINDOW ? PICK(random, 0, 0, 1, 30)
+                                            : (int)sim_below(random, 3);
         break;
     case OP_PUBLISH:
         a[2] = (int)sim_below(random, MODEL_IDS);

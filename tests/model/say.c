@@ -22,6 +22,7 @@ static void field_number(struct xy_buf *out, const char *name, int value)
 static void field_of_node(struct xy_buf *out, int which, int value)
 {
     static const char *const models[] = { "publishers", "subscribers", "open" };
+    static const char *const durabilities[] = { "sync", "async", "memory" };
     if (which == MODEL_FIELD_MAX && value == 0)
         field(out, "pubsub#max_items", "max");
     else if (which == MODEL_FIELD_MAX)
@@ -34,6 +35,10 @@ static void field_of_node(struct xy_buf *out, int which, int value)
         field(out, "{urn:xylem:node:0}max_bytes", "max");
     else if (which == MODEL_FIELD_BYTES)
         field_number(out, "{urn:xylem:node:0}max_bytes", value);
+    else if (which == MODEL_FIELD_DURABILITY)
+        field(out, "{urn:xylem:node:0}durability", durabilities[value]);
+    else if (which == MODEL_FIELD_WINDOW)
+        field_number(out, "{urn:xylem:node:0}dedup_window", value);
     else if (which == MODEL_FIELD_OVERFLOW)
         field(out, "{urn:xylem:node:0}overflow", value == 1 ? "reject" : "drop-oldest");
     else if (which == MODEL_FIELD_FULL)

@@ -93,6 +93,21 @@ void model_pass(struct model *model, uint64_t us)
     model->now_us = end_us;
 }
 
+static void forget_memory(struct model_node *node)
+{
+    for (unsigned i = 0; i < node->items_count; i++) {
+        node->items[i].retained = false;
+        node->items[i].gone = true;
+    }
+    for (unsigned i = 0; i < node->once_count; i++)
+        node->vague |= node->once[i].stored;
+    node->once_count = 0;
+    node->next_seq = node->stored_seq + 1;
+    node->life++;
+    node->last_epoch = node->epoch != 0 ? node->epoch : node->last_epoch;
+    node->epoch = 0;
+}
+
 /* What was committed stays. Who had been sent something may have got it. */
 void model_restarted(struct model *model)
 {
@@ -101,6 +116,8 @@ void model_restarted(struct model *model)
     for (unsigned n = 0; n < MODEL_NODES; n++) {
         struct model_node *node = &model->nodes[n];
         unsigned kept = 0;
+        if (node->durability == MODEL_MEMORY)
+            forget_memory(node);
         for (unsigned i = 0; i < node->once_count; i++)
             if (node->once[i].stored)
                 node->once[kept++] = node->once[i];
