@@ -60,6 +60,7 @@ enum cli_option_id {
     OPT_SPOOL,
     OPT_HEADER,
     OPT_RATE,
+    OPT_REPLAY,
     OPT_COUNT_ALL,
 };
 #define CLI_BIT(id) (1ull << (id))
@@ -122,9 +123,11 @@ const char *cli_domain(struct cli *cli);
 /* print.c */
 struct cli_print {
     bool json;
-    bool several;          /* nodes: say which */
-    uint64_t ref;          /* JSON: the name for verdicts; 0: none */
-    struct xylem_msg *msg; /* JSON: for its headers; NULL: without */
+    bool several;               /* nodes: say which */
+    uint64_t ref;               /* JSON: the name for verdicts; 0: none */
+    struct xylem_msg *msg;      /* JSON: for its headers … */
+    const struct xy_elem *item; /* … or where there is no message, but an item; both NULL: without */
+    struct xy_arena *arena;     /* of item */
 };
 void cli_print_message(const struct xylem_msg_view *view, const struct cli_print *how);
 void cli_json_string(struct xy_buf *out, struct xy_str text);
@@ -142,6 +145,12 @@ int cli_user_import(struct cli *cli);
 int cli_user_list(struct cli *cli);
 int cli_user_passwd(struct cli *cli);
 int cli_user_remove(struct cli *cli);
+int cli_queue_list(struct cli *cli);
+int cli_queue_info(struct cli *cli);
+int cli_queue_peek(struct cli *cli);
+int cli_queue_purge(struct cli *cli);
+int cli_queue_move(struct cli *cli);
+int cli_queue_redrive(struct cli *cli);
 int cli_ping(struct cli *cli);
 int cli_admin_stats(struct cli *cli);
 int cli_admin_backup(struct cli *cli);

@@ -31,9 +31,9 @@ const struct cli_command cli_commands[] = {
       "working REF. See xylem(1).",
       1, -1,
       CLI_BIT(OPT_ACK) | CLI_BIT(OPT_MAX_INFLIGHT) | CLI_BIT(OPT_ACK_WAIT) | CLI_BIT(OPT_MAX_DELIVER) |
-          CLI_BIT(OPT_BACKOFF) | CLI_BIT(OPT_DEAD_LETTER) | CLI_BIT(OPT_QUEUE) | CLI_BIT(OPT_DURABLE) |
-          CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) | CLI_BIT(OPT_TIMEOUT) |
-          CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
+          CLI_BIT(OPT_BACKOFF) | CLI_BIT(OPT_DEAD_LETTER) | CLI_BIT(OPT_QUEUE) | CLI_BIT(OPT_REPLAY) |
+          CLI_BIT(OPT_DURABLE) | CLI_BIT(OPT_FORGET) | CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT) |
+          CLI_BIT(OPT_TIMEOUT) | CLI_BIT(OPT_STATE) | CLI_BIT(OPT_START),
       cli_sub },
     { "node", "create", "NODE", "create a node",
       "--set NAME=VALUE gives it options, as in `xylem node config`.", 1, 1, CLI_BIT(OPT_SET),
@@ -44,6 +44,17 @@ const struct cli_command cli_commands[] = {
     { "node", "config", "NODE [NAME=VALUE ...]", "show or change a node's configuration",
       "NAME is a field as shown, e.g. pubsub#max_items, or {urn:xylem:node:0}durability.", 1, -1,
       CLI_BIT(OPT_JSON), cli_node_config },
+    { "queue", "list", "", "list the queues of the service with their figures", NULL, 0, 0, CLI_BIT(OPT_JSON),
+      cli_queue_list },
+    { "queue", "info", "NODE", "how a queue and its consumers stand, or the subscriptions of another node",
+      NULL, 1, 1, CLI_BIT(OPT_JSON), cli_queue_info },
+    { "queue", "peek", "NODE", "print the oldest items and leave them where they are", NULL, 1, 1,
+      CLI_BIT(OPT_JSON) | CLI_BIT(OPT_COUNT), cli_queue_peek },
+    { "queue", "purge", "NODE", "delete all items of a node", NULL, 1, 1, 0, cli_queue_purge },
+    { "queue", "move", "NODE TARGET", "move items to another node, oldest first; prints how many",
+      "Dead letters go back into their queue this way.", 2, 2, CLI_BIT(OPT_COUNT), cli_queue_move },
+    { "queue", "redrive", "NODE", "make parked items ready again; prints how many", NULL, 1, 1, 0,
+      cli_queue_redrive },
     { "user", "add", "JID", "create an account",
       "Asks for the password, or reads one line with --password-stdin.", 1, 1,
       OFFLINE | CLI_BIT(OPT_PASSWORD_STDIN), cli_user_add },

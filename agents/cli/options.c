@@ -53,6 +53,8 @@ static const struct {
     [OPT_DEAD_LETTER] = { "dead-letter", VALUE, "NODE", "where items go that were given up" },
     [OPT_QUEUE] = { "queue", VALUE, "N", "consume a queue, N items at a time" },
     [OPT_SPOOL] = { "spool", VALUE, "DIR", "keep the item here until the broker has it" },
+    [OPT_REPLAY] = { "replay", VALUE, "WHERE",
+                     "what was handled once more, from all, last, seq:N or time:…" },
     [OPT_HEADER] = { "header", VALUE, "NAME=VALUE", "a header of the item; may be repeated" },
     [OPT_BLOCK] = { "block", VALUE, "BYTES", "block size; default 32768" },
     [OPT_RATE] = { "rate", VALUE, "SIZE", "bytes per second, such as 20mb; default 50mb, 0 is unlimited" },

@@ -6,6 +6,7 @@
 
 #include "agents/cli/cli.h"
 #include "core/base/encoding.h"
+#include "sdk/src/view.h"
 #include "xylem/v1/host.pb-c.h"
 
 #define MESSAGE_DEPTH_MAX 16 /* no schema of ours nests deeper; none contains itself */
@@ -179,18 +180,26 @@ static bool write_typed(struct xy_buf *out, const struct xylem_msg_view *view, b
     return false;
 }
 
-static const char *const event_names[] = { "item", "retract", "purge", "delete", "unlock" };
+static const char *const event_names[] = { "item", "retract", "purge", "delete", "unlock", "gap" };
 
-static void write_headers(struct xy_buf *out, struct xylem_msg *msg)
+static bool header_at(const struct cli_print *how, size_t index, struct xylem_header *out)
+{
+    if (how->msg)
+        return xylem_msg_header_at(how->msg, index, out);
+    return how->item && xy_view_header(how->arena, how->item, &index, out);
+}
+
+static void write_headers(struct xy_buf *out, const struct cli_print *how)
 {
     struct xylem_header header;
-    for (size_t i = 0; msg && xylem_msg_header_at(msg, i, &header); i++) {
+    size_t i = 0;
+    for (; header_at(how, i, &header); i++) {
         xy_buf_str(out, xy_str(i ? "," : ",\"headers\":{"));
         cli_json_string(out, xy_str(header.name));
         xy_buf_char(out, ':');
         cli_json_string(out, xy_str(header.value));
     }
-    if (msg && xylem_msg_header_at(msg, 0, &header))
+    if (i > 0)
         xy_buf_char(out, '}');
 }
 
@@ -213,9 +222,13 @@ static void write_json(struct xy_buf *out, const struct xylem_msg_view *view, co
                       view->attempt);
         cli_json_string(out, xy_str(view->epoch));
     }
+    if (view->gap_first) {
+        xy_buf_printf(out, ",\"first\":%" PRIu64 ",\"reason\":", view->gap_first);
+        cli_json_string(out, xy_str(view->gap_reason));
+    }
     if (view->delay_us)
         xy_buf_printf(out, ",\"delay_us\":%" PRIu64, view->delay_us);
-    write_headers(out, how->msg);
+    write_headers(out, how);
     if (view->event == XYLEM_EVENT_ITEM) {
         xy_buf_lit(out, ",\"type\":");
         cli_json_string(out, xy_str(view->type ? view->type : "xml"));
@@ -234,6 +247,11 @@ static void write_json(struct xy_buf *out, const struct xylem_msg_view *view, co
 
 static void write_text(struct xy_buf *out, const struct xylem_msg_view *view, bool several)
 {
+    if (view->event == XYLEM_EVENT_GAP) {
+        xy_buf_printf(out, "%s: gap %" PRIu64 "-%" PRIu64 " %s\n", view->node, view->gap_first, view->seq,
+                      view->gap_reason);
+        return;
+    }
     if (view->event != XYLEM_EVENT_ITEM) {
         xy_buf_printf(out, "%s: %s%s%s\n", view->node, event_names[view->event], view->id ? " " : "",
                       view->id ? view->id : "");

@@ -15,7 +15,10 @@ struct watching {
     struct cli *cli;
     uint64_t count, wanted;
     bool failed;
-    bool by_hand; /* verdicts come on standard input */
+    bool by_hand;       /* verdicts come on standard input */
+    const char *replay; /* from where; NULL: not, or done */
+    int subscribing;    /* answers that are due until then */
+    struct xylem_sub *subs[CLI_ARGUMENTS_MAX];
     struct manual manual;
 };
 
@@ -44,10 +47,36 @@ static void on_message(struct xylem_sub *sub, struct xylem_msg *msg, void *ctx)
         xylem_ack(&msg);
 }
 
+static void on_replayed(struct xylem_client *client, const struct xylem_result *result, void *ctx)
+{
+    (void)client;
+    struct watching *w = ctx;
+    if (result->status == XYLEM_OK)
+        return;
+    cli_error("%s", result->text);
+    w->failed = true;
+}
+
+/* Once, when all that was asked for is subscribed. */
+static void replay(struct watching *w)
+{
+    if (--w->subscribing > 0)
+        return;
+    for (int i = 0; i < w->cli->argument_count && !w->failed; i++) {
+        if (xylem_sub_replay(w->subs[i], w->replay, on_replayed, w) != XYLEM_OK) {
+            cli_error("%s", xylem_client_error(w->cli->client));
+            w->failed = true;
+        }
+    }
+    w->replay = NULL;
+}
+
 static void on_subscribed(struct xylem_client *client, const struct xylem_result *result, void *ctx)
 {
     (void)client;
     struct watching *w = ctx;
+    if (result->status == XYLEM_OK && w->replay)
+        replay(w);
     if (result->status == XYLEM_OK || xylem_status_retriable(result->status))
         return;
     cli_error("%s", result->text);
@@ -160,6 +189,12 @@ static bool read_options(struct cli *cli, struct watching *w, struct xylem_sub_o
             "a queue itself says when items are sent again and given up: `xylem node config NODE` shows it");
         return false;
     }
+    if (cli->option[OPT_REPLAY] && (queue || !cli->option[OPT_DURABLE])) {
+        cli_error("--replay is for durable subscriptions: give --durable=NAME");
+        return false;
+    }
+    w->replay = cli->option[OPT_REPLAY];
+    w->subscribing = cli->argument_count;
     o->durable = cli->option[OPT_DURABLE] && !queue;
     o->manual_ack = true;
     o->start = cli->option[OPT_START];
@@ -176,10 +211,10 @@ static bool read_options(struct cli *cli, struct watching *w, struct xylem_sub_o
     return true;
 }
 
-static bool subscribe(struct cli *cli, const struct xylem_sub_options *o, struct xylem_sub **subs)
+static bool subscribe(struct cli *cli, const struct xylem_sub_options *o, struct watching *w)
 {
     for (int i = 0; i < cli->argument_count; i++) {
-        if (xylem_subscribe(cli->client, cli->argument[i], o, &subs[i]) != XYLEM_OK) {
+        if (xylem_subscribe(cli->client, cli->argument[i], o, &w->subs[i]) != XYLEM_OK) {
             cli_error("%s", xylem_client_error(cli->client));
             return false;
         }
@@ -204,13 +239,12 @@ int cli_sub(struct cli *cli)
         cli_client(cli, keeps ? durable_name(cli) : NULL, XYLEM_RETRY_ONCE_ONLINE, cli->option[OPT_STATE]);
     if (status != CLI_DONE)
         return status;
-    struct xylem_sub *subs[CLI_ARGUMENTS_MAX] = { NULL };
-    if (!subscribe(cli, &o, subs))
+    if (!subscribe(cli, &o, &w))
         return CLI_USAGE;
     xylem_client_start(cli->client);
     status = watch(&w, timeout_s);
     for (int i = 0; i < cli->argument_count && !keeps && !cli->over; i++)
-        xylem_sub_cancel(&subs[i], true, NULL, NULL);
+        xylem_sub_cancel(&w.subs[i], true, NULL, NULL);
     cli_close(cli); /* while `w` stands: items may still come */
     manual_free(&w.manual);
     return status;

@@ -96,6 +96,7 @@ struct xylem_msg {
     struct xy_elem *elem;         /* <item/>, <retract/>, <purge/>, <delete/> or NULL */
     struct xy_position *position; /* NULL: not durable */
     uint64_t seq;
+    uint64_t gap_first; /* of a gap, which reaches up to seq; 0: none */
     uint32_t attempt;
     enum xylem_event event;
     enum xylem_ack_way ack;
@@ -109,6 +110,7 @@ struct xylem_sub {
     char *node;
     char *position; /* what the application kept of it; NULL: nothing */
     char *options;  /* the fields of its options form, as XML; NULL: none */
+    char *subid;    /* as the broker answered; NULL: not known */
     bool durable, manual_ack;
     enum xylem_ack_way ack;
     bool waiting;   /* for the answer to its subscribe */
@@ -118,6 +120,12 @@ struct xylem_sub {
     xylem_done_fn *on_subscribed, *on_cancelled;
     void *ctx, *cancel_ctx;
 };
+
+/* A message speaks for the numbers from here to its seq. */
+static inline uint64_t xy_msg_first(const struct xylem_msg *msg)
+{
+    return msg->gap_first ? msg->gap_first : msg->seq;
+}
 
 /* One thing to tell the broker about an item; the strings are borrowed. */
 struct xy_verdict {
@@ -291,6 +299,7 @@ enum xylem_status xy_sub_fields(struct xylem_client *c, const struct xylem_sub_o
 
 /* receive.c */
 bool xy_subs_event(struct xylem_client *c, struct xy_hold *hold, const struct xy_elem *event);
+bool xy_subs_gap(struct xylem_client *c, struct xy_hold *hold, struct xy_elem *gap);
 bool xy_subs_full(const struct xylem_client *c);
 
 /* settle.c */

@@ -104,7 +104,11 @@ void xy_dispatch(struct xylem_client *c, struct xy_hold *hold, enum xy_stanza_ve
     }
     const struct xy_elem *event =
         stanza->kind == XY_MESSAGE ? xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT) : NULL;
+    struct xy_elem *gap =
+        stanza->kind == XY_MESSAGE ? xy_elem_child(stanza->elem, "gap", NS_XYLEM_DELIVERY) : NULL;
     if (event && from_service(c, stanza) && xy_subs_event(c, hold, event))
+        return;
+    if (gap && from_service(c, stanza) && xy_subs_gap(c, hold, gap))
         return;
     to_application(c, stanza);
 }

@@ -7,6 +7,7 @@
 #include "core/xml/writer.h"
 #include "sdk/src/client.h"
 #include "sdk/src/position.h"
+#include "sdk/src/view.h"
 
 #define NS_XYLEM_DATA "urn:xylem:data:0"
 
@@ -53,6 +54,19 @@ static void show_xml(struct xy_arena *arena, const struct xy_elem *payload, stru
     xy_buf_free(&xml);
 }
 
+void xy_view_item(struct xy_arena *arena, const struct xy_elem *item, struct xylem_msg_view *out)
+{
+    out->id = attr_text(arena, item, "id");
+    out->publisher = attr_text(arena, item, "publisher");
+    const struct xy_elem *payload = xy_elem_first(item);
+    if (xy_elem_is(payload, "headers", NS_SHIM))
+        payload = xy_elem_next(payload);
+    if (payload && !decode(arena, payload, out))
+        show_xml(arena, payload, out);
+    else if (!payload)
+        set_data(out, XYLEM_XML, NULL, XY_STR(""));
+}
+
 static uint64_t delay_of(const struct xy_stanza *stanza)
 {
     const struct xy_elem *delay = xy_elem_child(stanza->elem, "delay", NS_DELAY);
@@ -66,42 +80,46 @@ void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out)
 {
     struct xy_arena *arena = msg->hold->stanza.arena;
     const struct xy_elem *whole = xy_elem_child(msg->hold->stanza.elem, "event", NS_PUBSUB_EVENT);
+    const struct xy_elem *of_node = msg->event == XYLEM_EVENT_GAP ? msg->elem : xy_elem_first(whole);
     *out = (struct xylem_msg_view){ .event = msg->event, .seq = msg->seq, .attempt = msg->attempt };
-    out->node = attr_text(arena, xy_elem_first(whole), "node");
+    out->node = attr_text(arena, of_node, "node");
     if (!out->node)
         out->node = "";
-    out->id = attr_text(arena, msg->elem, "id");
-    out->publisher = attr_text(arena, msg->elem, "publisher");
     out->delay_us = delay_of(&msg->hold->stanza);
     const struct xy_elem *stamp = xy_elem_child(msg->hold->stanza.elem, "delivery", NS_XYLEM_DELIVERY);
     out->epoch = msg->seq && stamp ? attr_text(arena, stamp, "epoch") : NULL;
     out->subid = msg->seq && stamp ? attr_text(arena, stamp, "subid") : NULL;
-    const struct xy_elem *payload = xy_elem_first(msg->elem);
-    if (xy_elem_is(payload, "headers", NS_SHIM))
-        payload = xy_elem_next(payload);
-    if (payload && !decode(arena, payload, out))
-        show_xml(arena, payload, out);
-    else if (!payload)
-        set_data(out, XYLEM_XML, NULL, XY_STR(""));
+    if (msg->event == XYLEM_EVENT_GAP) {
+        const char *reason = attr_text(arena, msg->elem, "reason");
+        out->gap_first = msg->gap_first;
+        out->gap_reason = reason ? reason : "";
+    }
+    xy_view_item(arena, msg->elem, out);
+}
+
+bool xy_view_header(struct xy_arena *arena, const struct xy_elem *around, size_t *index,
+                    struct xylem_header *out)
+{
+    const struct xy_elem *headers = xy_elem_child(around, "headers", NS_SHIM);
+    for (const struct xy_elem *e = headers ? xy_elem_first(headers) : NULL; e; e = xy_elem_next(e)) {
+        const char *name = xy_elem_is(e, "header", NS_SHIM) ? attr_text(arena, e, "name") : NULL;
+        if (!name)
+            continue;
+        if ((*index)-- == 0) {
+            const char *value = xy_arena_str(arena, xy_elem_text(e, arena)).data;
+            *out = (struct xylem_header){ .name = name, .value = value ? value : "" };
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Of the item, then of the stanza around it. */
 bool xylem_msg_header_at(struct xylem_msg *msg, size_t index, struct xylem_header *out)
 {
-    const struct xy_elem *around[] = { msg->elem, msg->hold->stanza.elem };
-    struct xy_arena *arena = msg->hold->stanza.arena;
-    for (size_t i = 0; i < sizeof around / sizeof around[0]; i++) {
-        const struct xy_elem *headers = around[i] ? xy_elem_child(around[i], "headers", NS_SHIM) : NULL;
-        for (const struct xy_elem *e = headers ? xy_elem_first(headers) : NULL; e; e = xy_elem_next(e)) {
-            if (!xy_elem_is(e, "header", NS_SHIM) || index-- > 0)
-                continue;
-            const char *value = xy_arena_str(arena, xy_elem_text(e, arena)).data;
-            out->name = attr_text(arena, e, "name");
-            out->value = value ? value : "";
-            return out->name != NULL;
-        }
-    }
-    return false;
+    const struct xy_stanza *stanza = &msg->hold->stanza;
+    return xy_view_header(stanza->arena, msg->elem, &index, out) ||
+           xy_view_header(stanza->arena, stanza->elem, &index, out);
 }
 
 const char *xylem_msg_header(struct xylem_msg *msg, const char *name)
@@ -138,7 +156,7 @@ size_t xylem_msgs_position(struct xylem_msg *const *msgs, size_t count, char *ou
     for (size_t i = 0; ok && i < count; i++) {
         ok = msgs[i] && msgs[i]->position == position;
         if (ok)
-            xy_ranges_add(&after, msgs[i]->seq, msgs[i]->seq);
+            xy_ranges_add(&after, xy_msg_first(msgs[i]), msgs[i]->seq);
     }
     if (ok &&
         msgs[0]->ack == XYLEM_ACK_BY_STREAM) /* in order: numbers that are missing do not come any more */

@@ -37,7 +37,7 @@ static void show(struct xylem_client *c, struct xylem_msg *msg)
 struct stamp { /* <delivery xmlns='urn:xylem:delivery:0'/> */
     bool present;
     struct xy_str epoch, subid;
-    uint64_t seq;
+    uint64_t seq, gap_first;
     uint32_t attempt;
 };
 
@@ -217,6 +217,7 @@ static void durable_event(struct xylem_client *c, struct xylem_sub *sub, struct 
     }
     msg->elem = item;
     msg->event = kind;
+    msg->gap_first = stamp->gap_first;
     place(msg, position, stamp);
     show(c, msg);
 }
@@ -278,5 +279,21 @@ bool xy_subs_event(struct xylem_client *c, struct xy_hold *hold, const struct xy
             kind = XYLEM_EVENT_UNLOCK;
         one_change(c, hold, node, e, kind);
     }
+    return true;
+}
+
+/* <gap/>: a message of its own, owed and acknowledged like an item. */
+bool xy_subs_gap(struct xylem_client *c, struct xy_hold *hold, struct xy_elem *gap)
+{
+    struct stamp stamp = read_stamp(&hold->stanza);
+    struct xy_str node = xy_elem_attr(gap, "node");
+    struct xylem_sub *sub = find_sub(c, node, true);
+    if (!stamp.present || !xy_str_u64(xy_elem_attr(gap, "first"), &stamp.gap_first) || stamp.gap_first == 0 ||
+        stamp.gap_first > stamp.seq)
+        return false; /* none of ours */
+    if (sub)
+        durable_event(c, sub, hold, node, &stamp, gap, XYLEM_EVENT_GAP);
+    else
+        unclaimed(c, hold, node);
     return true;
 }

@@ -57,7 +57,7 @@ void xy_msg_done(struct xylem_client *c, struct xylem_msg *msg)
 static void advance(struct xylem_client *c, struct xy_position *position, const struct xylem_msg *acked)
 {
     if (position->pending.next != &acked->link && xy_ranges_reserve(&position->handled, XY_RANGES_MAX + 2)) {
-        xy_ranges_add(&position->handled, acked->seq, acked->seq);
+        xy_ranges_add(&position->handled, xy_msg_first(acked), acked->seq);
         xy_position_moved(c->positions, position);
     }
     while (!xy_list_empty(&position->pending)) {
@@ -122,7 +122,9 @@ struct xy_verdict xy_verdict_of(const struct xy_stanza *stanza, enum xylem_ack_w
     const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
     const struct xy_elem *stamp = xy_elem_child(stanza->elem, "delivery", NS_XYLEM_DELIVERY);
     struct xy_verdict v = { .verdict = verdict, .seq = seq };
-    v.node = xy_elem_attr(xy_elem_first(event), "node");
+    const struct xy_elem *of_node =
+        event ? xy_elem_first(event) : xy_elem_child(stanza->elem, "gap", NS_XYLEM_DELIVERY);
+    v.node = xy_elem_attr(of_node, "node");
     v.subid = xy_elem_attr(stamp, "subid");
     v.epoch = xy_elem_attr(stamp, "epoch");
     if (way == XYLEM_ACK_BY_RECEIPT)
@@ -179,7 +181,7 @@ void xy_msg_acknowledge(struct xylem_client *c, struct xylem_msg *msg)
     } else {
         struct xy_verdict v = verdict_about(msg, XYLEM_ACK);
         tell_later(c, &v);
-        xy_ranges_add(&msg->position->handled, msg->seq, msg->seq);
+        xy_ranges_add(&msg->position->handled, xy_msg_first(msg), msg->seq);
         xy_position_moved(c->positions, msg->position);
         xy_msg_done(c, msg);
     }
@@ -200,7 +202,7 @@ struct asked {
     xylem_done_fn *done;
     void *ctx;
     struct xy_position *position; /* NULL: not an ack */
-    uint64_t seq;
+    uint64_t first, seq;
     char epoch[XY_POSITION_EPOCH_MAX + 1];
 };
 
@@ -208,7 +210,7 @@ static void answered(struct xylem_client *c, const struct xy_reply *reply, void 
 {
     struct asked *a = owner;
     if (reply->status == XYLEM_OK && a->position && strcmp(a->epoch, a->position->epoch) == 0) {
-        xy_ranges_add(&a->position->handled, a->seq, a->seq);
+        xy_ranges_add(&a->position->handled, a->first, a->seq);
         xy_position_moved(c->positions, a->position);
     }
     struct xylem_result result = { .status = reply->status,
@@ -226,7 +228,7 @@ static enum xylem_status ask(struct xylem_client *c, const struct xylem_msg *msg
     write_verdict(&out, v);
     enum xylem_status status = XYLEM_NO_MEMORY;
     if (a && !xy_buf_failed(&out)) {
-        *a = (struct asked){ .done = done, .ctx = ctx, .seq = msg->seq };
+        *a = (struct asked){ .done = done, .ctx = ctx, .first = xy_msg_first(msg), .seq = msg->seq };
         a->position = v->verdict == XYLEM_ACK ? msg->position : NULL;
         snprintf(a->epoch, sizeof a->epoch, "%.*s", XY_ARG(v->epoch));
         struct xy_request_spec spec = {

@@ -29,6 +29,7 @@ static void sub_free(struct xylem_sub *sub)
     free(sub->node);
     free(sub->position);
     free(sub->options);
+    free(sub->subid);
     free(sub);
 }
 
@@ -61,6 +62,18 @@ void xy_subs_free(struct xylem_client *c)
     xy_positions_close(&c->positions);
 }
 
+static void remember_subid(struct xylem_sub *sub, const struct xy_stanza *answer)
+{
+    const struct xy_elem *e = answer ? xy_elem_child(answer->elem, "pubsub", NS_PUBSUB) : NULL;
+    e = e ? xy_elem_child(e, "subscription", NS_PUBSUB) : NULL;
+    struct xy_str subid = e ? xy_elem_attr(e, "subid") : XY_STR_NONE;
+    char *copy = subid.len > 0 ? strndup(subid.data, subid.len) : NULL;
+    if (!copy)
+        return;
+    free(sub->subid);
+    sub->subid = copy;
+}
+
 static void subscribed(struct xylem_client *c, const struct xy_reply *reply, void *owner)
 {
     struct xylem_sub *sub = owner;
@@ -74,6 +87,8 @@ static void subscribed(struct xylem_client *c, const struct xy_reply *reply, voi
                                    .condition = reply->condition };
     if (reply->status == XYLEM_DISCONNECTED)
         return; /* asked again in the next session */
+    if (reply->status == XYLEM_OK)
+        remember_subid(sub, reply->stanza);
     if (sub->on_subscribed && !sub->cancelled)
         sub->on_subscribed(c, &result, sub->ctx);
 }
@@ -254,5 +269,38 @@ enum xylem_status xylem_sub_cancel(struct xylem_sub **handle, bool forget, xylem
     };
     enum xylem_status status = xy_buf_failed(&out) ? XYLEM_NO_MEMORY : xy_request(c, &spec);
     xy_buf_free(&out);
+    return status;
+}
+
+/* --- once more --- */
+
+enum xylem_status xylem_sub_replay(struct xylem_sub *sub, const char *start, xylem_done_fn *done, void *ctx)
+{
+    struct xylem_client *c = sub->client;
+    if (!sub->durable || !start || !*start) {
+        xy_client_error(c, "replay: a durable subscription and a start are needed");
+        return XYLEM_INVALID;
+    }
+    if (!session_stands(c)) {
+        xy_client_error(c, "replay: only while online");
+        return XYLEM_WRONG_STATE;
+    }
+    struct xy_buf out = { 0 };
+    xy_buf_lit(&out, "<replay xmlns='" NS_XYLEM_DELIVERY "'");
+    xy_xml_attr(&out, "node", xy_str(sub->node));
+    xy_xml_attr(&out, "subid", sub->subid ? xy_str(sub->subid) : XY_STR_NONE);
+    xy_xml_attr(&out, "start", xy_str(start));
+    xy_buf_lit(&out, "/>");
+    struct xy_request_spec spec = {
+        .flags = XY_REQUEST_SET | XY_REQUEST_SERVICE,
+        .payload = xy_buf_view(&out),
+        .done = done,
+        .ctx = ctx,
+        .timeout_ms = c->config.o.reply_timeout_ms,
+    };
+    enum xylem_status status = xy_buf_failed(&out) ? XYLEM_NO_MEMORY : xy_request(c, &spec);
+    xy_buf_free(&out);
+    if (status == XYLEM_OK)
+        forget_positions(c, sub->node); /* before the first item comes, whatever the answer will be */
     return status;
 }

@@ -287,6 +287,7 @@ enum xylem_event {
     XYLEM_EVENT_PURGE,   /* of all items */
     XYLEM_EVENT_DELETE,  /* of the node */
     XYLEM_EVENT_UNLOCK,  /* of item id of a queue: it is not this consumer's any more */
+    XYLEM_EVENT_GAP, /* durable: the items from gap_first to seq cannot be delivered any more; gap_reason */
 };
 
 /* Borrowed: valid until the callback returns (auto) or the message is acknowledged. Strings end in NUL. */
@@ -297,11 +298,13 @@ struct xylem_msg_view {
     const char *type;                  /* NULL for XML */
     const void *data;
     size_t len;
-    const char *epoch; /* NULL: not durable */
-    uint64_t seq;      /* 0: not durable */
-    uint32_t attempt;  /* 1: first delivery */
-    uint64_t delay_us; /* when it was published, in microseconds since 1970, if it was kept; 0: fresh */
-    const char *subid; /* NULL: not durable */
+    const char *epoch;      /* NULL: not durable */
+    uint64_t seq;           /* 0: not durable */
+    uint32_t attempt;       /* 1: first delivery */
+    uint64_t delay_us;      /* when it was published, in microseconds since 1970, if it was kept; 0: fresh */
+    const char *subid;      /* NULL: not durable */
+    uint64_t gap_first;     /* 0: no gap */
+    const char *gap_reason; /* damaged, overflow, … (docs/protocol.md) */
 };
 
 /* With auto acknowledgement (default) the message is acknowledged when the callback returns; otherwise it is
@@ -352,6 +355,11 @@ XYLEM_API enum xylem_status xylem_subscribe(struct xylem_client *client, const c
 /* Ends the callbacks and nulls *sub. `forget`: also ends a durable subscription at the broker; `done` then says
  * how that went. A plain subscription always ends at the broker. */
 XYLEM_API enum xylem_status xylem_sub_cancel(struct xylem_sub **sub, bool forget, xylem_done_fn *done,
+                                             void *ctx);
+
+/* The items of a durable subscription once more, from `start` (all, last, seq:N, time:…) on, as far as the node still holds
+ * them; what was handled is forgotten when this is called, so that it is shown again. Only while online. */
+XYLEM_API enum xylem_status xylem_sub_replay(struct xylem_sub *sub, const char *start, xylem_done_fn *done,
                                              void *ctx);
 
 XYLEM_API void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out);

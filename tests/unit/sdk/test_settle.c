@@ -379,6 +379,25 @@ static void test_consumer_of_a_queue(void **state)
     end(p);
 }
 
+static void test_headers_are_published(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct xylem_sub_options so = explicitly(&a);
+    struct peer *p = begin(&a, &so, NULL);
+    const struct xylem_header headers[] = { { "Urgency", "high" }, { "Group", "a & b" } };
+    struct xylem_item item = {
+        .node = "jobs", .data = "x", .len = 1, .headers = headers, .headers_count = 2
+    };
+    assert_int_equal(xylem_publish(p->client, &item, NULL, NULL), XYLEM_OK);
+    assert_true(peer_run(p));
+    assert_non_null(strstr(peer_find(p, "<publish", 0),
+                           "<headers xmlns='http://jabber.org/protocol/shim'>"
+                           "<header name='Urgency'>high</header>"
+                           "<header name='Group'>a &amp; b</header></headers></item>"));
+    end(p);
+}
+
 static void test_dead_letter_headers(void **state)
 {
     (void)state;
@@ -454,6 +473,99 @@ static void test_position_by_stream(void **state)
     end(p);
 }
 
+static void test_replay_shows_handled_items_again(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct xylem_sub_options so = explicitly(&a);
+    struct peer *p = begin(&a, &so, NULL);
+    struct xylem_sub *sub;
+    items(p, 1, 2);
+    xylem_ack(&a.held[0]);
+    xylem_ack(&a.held[1]);
+    assert_true(peer_run(p));
+    so.ack = XYLEM_ACK_BY_STREAM;
+    assert_int_equal(xylem_subscribe(p->client, "m", &so, &sub), XYLEM_OK);
+    assert_int_equal(xylem_sub_replay(sub, "", on_done, &a), XYLEM_INVALID);
+    assert_int_equal(xylem_sub_replay(sub, "all", on_done, &a), XYLEM_OK);
+    assert_true(peer_run(p));
+    assert_int_equal(a.done, 1);
+    assert_non_null(peer_find(p, "<replay xmlns='urn:xylem:delivery:0' node='m' start='all'/>", 0));
+    items(p, 1, 2); /* another node's position stands */
+    assert_int_equal(a.count, 2);
+    peer_break(p);
+    assert_int_equal(xylem_sub_replay(sub, "all", on_done, &a), XYLEM_WRONG_STATE);
+    end(p);
+    a = (struct app){ 0 };
+    p = peer_new();
+    struct xylem_options o = XYLEM_OPTIONS;
+    o.jid = "alice@example.org/r";
+    o.password = "secret";
+    o.tls = XYLEM_TLS_NONE;
+    o.plain_allowed = true;
+    assert_int_equal(xy_client_new(&p->client, &o, &p->env, NULL, 0), XYLEM_OK);
+    assert_int_equal(xylem_subscribe(p->client, "n", &so, &sub), XYLEM_OK);
+    xylem_client_start(p->client);
+    assert_true(peer_run(p));
+    items(p, 1, 2);
+    xylem_ack(&a.held[0]);
+    xylem_ack(&a.held[1]);
+    assert_true(peer_run(p));
+    assert_int_equal(xylem_sub_replay(sub, "seq:1", NULL, NULL), XYLEM_OK);
+    items(p, 1, 2);
+    assert_int_equal(a.count, 4);
+    end(p);
+}
+
+static void gap(struct peer *p, unsigned first, unsigned last)
+{
+    char xml[500];
+    snprintf(xml, sizeof xml,
+             "<message from='pubsub.example.org' to='%s'><gap xmlns='" NS_XYLEM_DELIVERY
+             "' node='n' subid='s' epoch='e' first='%u' last='%u' reason='overflow'/><delivery "
+             "xmlns='" NS_XYLEM_DELIVERY "' epoch='e' seq='%u' attempt='1' subid='s'/></message>",
+             p->jid, first, last, last);
+    peer_send(p, xml);
+    assert_true(peer_run(p));
+}
+
+static void test_gap_is_shown_in_its_place_and_acknowledged(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct xylem_sub_options so = explicitly(&a);
+    for (unsigned round = 0; round < 2; round++) {
+        a = (struct app){ 0 };
+        so.ack = round ? XYLEM_ACK_BY_STREAM : XYLEM_ACK_EXPLICITLY;
+        struct peer *p = begin(&a, &so, NULL);
+        char text[100];
+        items(p, 1, 1);
+        gap(p, 2, 5);
+        items(p, 6, 6);
+        assert_int_equal(a.count, 3);
+        struct xylem_msg_view view;
+        xylem_msg_view(a.held[1], &view);
+        assert_int_equal(view.event, XYLEM_EVENT_GAP);
+        assert_int_equal(view.gap_first, 2);
+        assert_int_equal(view.seq, 5);
+        assert_string_equal(view.gap_reason, "overflow");
+        assert_string_equal(view.node, "n");
+        xylem_msgs_position(a.held, 3, text, sizeof text);
+        assert_string_equal(text, "e 0-6");
+        for (size_t i = 0; i < 3; i++)
+            xylem_ack(&a.held[i]);
+        assert_true(peer_run(p));
+        gap(p, 2, 5); /* comes again: known */
+        assert_int_equal(a.count, 3);
+        settle(p);
+        assert_true(xy_sm_queue_empty(&p->queue));
+        if (so.ack == XYLEM_ACK_EXPLICITLY)
+            assert_int_equal(
+                peer_count(p, "<ack xmlns='urn:xylem:delivery:0' node='n' subid='s' epoch='e' seq='5'/>"), 2);
+        end(p);
+    }
+}
+
 static void test_old_format_of_the_position_file(void **state)
 {
     (void)state;
@@ -506,9 +618,12 @@ int main(void)
         cmocka_unit_test(test_receipts),
         cmocka_unit_test(test_settled_with_an_answer),
         cmocka_unit_test(test_consumer_of_a_queue),
+        cmocka_unit_test(test_headers_are_published),
         cmocka_unit_test(test_dead_letter_headers),
         cmocka_unit_test(test_position_in_the_hands_of_the_application),
         cmocka_unit_test(test_position_by_stream),
+        cmocka_unit_test(test_replay_shows_handled_items_again),
+        cmocka_unit_test(test_gap_is_shown_in_its_place_and_acknowledged),
         cmocka_unit_test(test_old_format_of_the_position_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

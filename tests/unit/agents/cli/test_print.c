@@ -99,10 +99,27 @@ static void test_messages_are_decoded(void **state)
     assert_non_null(strstr(print(&view, true, false), "\"data\":\""));
 }
 
+static void test_gap(void **state)
+{
+    (void)state;
+    struct xylem_msg_view view = { .event = XYLEM_EVENT_GAP,
+                                   .node = "n",
+                                   .seq = 9,
+                                   .gap_first = 7,
+                                   .gap_reason = "overflow",
+                                   .attempt = 1,
+                                   .epoch = "e" };
+    assert_string_equal(print(&view, false, false), "n: gap 7-9 overflow\n");
+    assert_string_equal(print(&view, true, false),
+                        "{\"node\":\"n\",\"event\":\"gap\",\"seq\":9,\"attempt\":1,\"epoch\":\"e\","
+                        "\"first\":7,\"reason\":\"overflow\"}\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
+        cmocka_unit_test(test_gap),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_events),
         cmocka_unit_test(test_messages_are_decoded),

@@ -1,0 +1,90 @@
+"""`xylem queue`: what it shows of queues, and what an owner can do with it."""
+
+import json
+
+import harness
+from harness import DOMAIN
+
+ALICE, BOB = "alice@" + DOMAIN, "bob@" + DOMAIN
+QUEUE = "{urn:xylem:node:0}queue=true"
+
+
+def ok(run):
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def refused(run, *parts):
+    assert run.returncode == 1, (run.returncode, run.stdout, run.stderr)
+    for part in parts:
+        assert part in run.stderr, run.stderr
+
+
+def make_queue(broker, node="jobs", *more):
+    ok(broker.xylem("--as", ALICE, "node", "create", node, "--set", QUEUE, *more))
+
+
+def put(broker, node, *texts, headers=()):
+    for text in texts:
+        ok(broker.xylem("--as", ALICE, "pub", node, *[part for h in headers for part in ("--header", h)], stdin=text))
+
+
+def info(broker, node="jobs", who=ALICE):
+    return json.loads(ok(broker.xylem("--as", who, "queue", "info", node, "--json")))
+
+
+def test_info_and_list(broker):
+    make_queue(broker)
+    make_queue(broker, "other", "--set", "{urn:xylem:node:0}lock_timeout=5")
+    ok(broker.xylem("--as", ALICE, "node", "create", "no-queue"))
+    put(broker, "jobs", "a", "b", "c", headers=["Group=g"])
+    state = info(broker)
+    assert (state["node"], state["depth"], state["ready"], state["blocked"]) == ("jobs", 3, 1, 2)
+    assert state["bytes"] > 0 and state["consumer"] == []
+    text = ok(broker.xylem("--as", ALICE, "queue", "info", "jobs")).splitlines()
+    assert ["depth", "3"] in [line.split() for line in text]
+    lines = ok(broker.xylem("--as", ALICE, "queue", "list")).splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["jobs", "other"]
+    assert "depth=3" in next(line for line in lines if line.startswith("jobs "))
+    rows = [json.loads(line) for line in ok(broker.xylem("--as", ALICE, "queue", "list", "--json")).splitlines()]
+    assert {row["node"]: row["depth"] for row in rows} == {"jobs": 3, "other": 0}
+    assert ok(broker.xylem("--as", BOB, "queue", "list")) == ""
+
+
+def test_peek_leaves_everything(broker):
+    make_queue(broker)
+    put(broker, "jobs", "first", headers=["Urgency=low", "Kind=a=b"])
+    put(broker, "jobs", *[f"job {n}" for n in range(30)])
+    rows = [json.loads(line) for line in ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs", "--json")).splitlines()]
+    assert len(rows) == 20 and rows[0]["data"] == "first"
+    assert rows[0]["headers"] == {"Urgency": "low", "Kind": "a=b"} and "headers" not in rows[1]
+    assert len(ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs", "--count", "100")).splitlines()) == 31
+    assert ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs", "--count", "1")) == "first\n"
+    assert info(broker)["depth"] == 31
+
+
+def test_purge(broker):
+    make_queue(broker)
+    put(broker, "jobs", "a", "b")
+    refused(broker.xylem("--as", BOB, "queue", "purge", "jobs"), "forbidden")
+    ok(broker.xylem("--as", ALICE, "queue", "purge", "jobs"))
+    assert info(broker)["depth"] == 0
+
+
+def test_refusals_say_what_to_do(broker):
+    make_queue(broker)
+    refused(broker.xylem("--as", BOB, "queue", "info", "jobs"), "forbidden")
+    refused(broker.xylem("--as", ALICE, "queue", "info", "nowhere"), "no node 'nowhere'")
+    refused(broker.xylem("--as", ALICE, "sub", "jobs", "--timeout", "5"), "it is a queue", "--queue N")
+    refused(broker.xylem("--as", BOB, "queue", "redrive", "jobs"), "forbidden")
+    run = broker.xylem("--as", ALICE, "sub", "jobs", "--queue", "1", "--start", "all")
+    assert run.returncode == 2 and "a queue itself" in run.stderr
+    run = broker.xylem("--as", ALICE, "sub", "jobs", "--ack", "manual")
+    assert run.returncode == 2 and "--durable" in run.stderr
+    run = broker.xylem("--as", ALICE, "sub", "jobs", "--durable", "--ack", "sometimes")
+    assert run.returncode == 2 and "manual" in run.stderr
+
+
+def test_redrive_of_nothing(broker):
+    make_queue(broker)
+    assert ok(broker.xylem("--as", ALICE, "queue", "redrive", "jobs")) == "0\n"
