@@ -347,12 +347,35 @@ static void row_meta(struct checker *c, struct xy_str key, struct xy_str value)
 static void row_queue(struct checker *c, struct xy_str key, struct xy_str value)
 {
     struct xy_str item;
-    (void)value;
-    if (key.len != NODE_BYTES + 8)
-        check_problem(c, "queue: a key of %zu bytes is none", key.len);
+    uint32_t attempts;
+    bool parked;
+    uint64_t not_before_us;
+    if (key.len != NODE_BYTES + 8 || !store_queue_value(value, &attempts, &parked, &not_before_us))
+        check_problem(c, "queue: a row of %zu and %zu bytes is none", key.len, value.len);
     else if (!look(c, STORE_ITEMS, key, &item))
         check_problem(c, "queue: node %llu has no item %llu", (ull)be64_get(key.data),
                       (ull)be64_get(key.data + 8));
+}
+
+static void row_session(struct checker *c, struct xy_str key, struct xy_str value)
+{
+    const Xylem__Store__V1__SessionPut *session =
+        record_of(c, STORE_SESSIONS, RECORD_SESSION_PUT, key, value, "sessions: one of them");
+    if (session != NULL && session->presence.len > 0)
+        check_xml(c, xy_str_n((const char *)session->presence.data, session->presence.len), "presence",
+                  "sessions: one of them");
+}
+
+/* Rows of sessions that are gone may still be there: checkpoints take them away. */
+static void row_session_in(struct checker *c, struct xy_str key, struct xy_str value)
+{
+    struct store_session_in in;
+    bool out = key.len == STORE_SESSION_ID_BYTES + 8 &&
+               be64_get(key.data + STORE_SESSION_ID_BYTES) == STORE_SESSION_OUT;
+    if (out)
+        (void)record_of(c, STORE_SESSION_IN, RECORD_SESSION_OUT, key, value, "session_in: what was sent");
+    else if (!store_session_in(key, value, &in))
+        check_problem(c, "session_in: a row of %zu and %zu bytes is none", key.len, value.len);
 }
 
 /* When to look at a node is said twice, by time and by node. */
@@ -394,6 +417,8 @@ static void (*const row_checks[STORE_TABLE_COUNT])(struct checker *c, struct xy_
     [STORE_CURSORS] = row_cursor,
     [STORE_AFFILIATIONS] = row_affiliation,
     [STORE_DEDUP] = row_dedup,
+    [STORE_SESSIONS] = row_session,
+    [STORE_SESSION_IN] = row_session_in,
     [STORE_CLAIMS] = row_claims,
     [STORE_QUEUE] = row_queue,
     [STORE_EXPIRY] = row_expiry,

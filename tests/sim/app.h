@@ -24,7 +24,8 @@ struct sim_activity {
     bool (*satisfied)(const struct sim_client *client);
 };
 extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
-    sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing;
+    sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing, sim_queue_setup,
+    sim_queue_publishing, sim_queue_working;
 
 void sim_app_padding(struct sim_client *client, struct xy_buf *out);
 /* NULL: too many wait already. To be said by sim_app_say once it is complete. */
@@ -33,4 +34,8 @@ struct sim_pending *sim_app_pending(struct sim_client *client, const struct sim_
 void sim_app_say(struct sim_client *client, const struct sim_pending *pending);
 bool sim_app_is_asked(const struct sim_client *client, const struct sim_request *request, unsigned node);
 void sim_app_ask_once(struct sim_client *client, const struct sim_request *request, unsigned node);
+void sim_app_write_jid(struct sim_client *client,
+                       struct xy_buf *out); /* jid='…', under which it subscribes */
+/* <delay/> and <delivery/> of an event. */
+void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery);
 bool sim_app_no_room(const struct sim_client *client, const struct xy_stanza *iq);

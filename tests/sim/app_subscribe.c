@@ -5,7 +5,7 @@
 #include "core/namespaces.h"
 #include "tests/sim/app.h"
 
-static void write_jid(struct sim_client *client, struct xy_buf *out)
+void sim_app_write_jid(struct sim_client *client, struct xy_buf *out)
 {
     char name[32];
     xy_buf_lit(out, " jid='");
@@ -18,7 +18,7 @@ static void write_jid(struct sim_client *client, struct xy_buf *out)
 static void write_subscribe(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
 {
     xy_buf_printf(out, "<subscribe node='n%u'", pending->node);
-    write_jid(client, out);
+    sim_app_write_jid(client, out);
     xy_buf_printf(out,
                   "/><options><x xmlns='" NS_DATA_FORM "' type='submit'>"
                   "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
@@ -31,7 +31,7 @@ static void write_unsubscribe(struct sim_client *client, const struct sim_pendin
 {
     const char *subid = client->subid[pending->node];
     xy_buf_printf(out, "<unsubscribe node='n%u' subid='%s'", pending->node, subid);
-    write_jid(client, out);
+    sim_app_write_jid(client, out);
     xy_buf_lit(out, "/>");
     sim_model_unsubscribed(client->world->model, pending->node, xy_str(subid));
 }
@@ -68,7 +68,7 @@ static void on_unsubscribed(struct sim_client *client, const struct sim_pending 
     client->subid[pending->node][0] = '\0';
 }
 
-static void read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery)
+void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery)
 {
     const struct xy_elem *d = xy_elem_child(stanza->elem, "delivery", NS_XYLEM_DELIVERY);
     uint64_t attempt = 1;
@@ -107,7 +107,7 @@ static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
     const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
     if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || event == NULL)
         return false;
-    read_marks(stanza, &delivery);
+    sim_app_read_marks(stanza, &delivery);
     on_event(client, stanza, event, &delivery);
     return true;
 }

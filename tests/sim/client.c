@@ -22,6 +22,7 @@ struct sim_client *sim_client_new(struct sim_world *world, unsigned index, unsig
     client->account = account;
     client->wants_sm = index % 5 != 4;
     client->publisher = index % 3 == 0;
+    client->consumer = world->mood.queues && index % 5 > 1;
     client->subscriber = index != 0;
     client->durable = client->wants_sm && index != 2;
     client->bare = index == 5 || index == 7;
@@ -38,6 +39,7 @@ void sim_client_free(struct sim_client **client)
     xy_sm_queue_drain(&(*client)->queue, NULL, NULL);
     xy_sm_pool_free(&(*client)->chunks);
     xy_buf_free(&(*client)->again);
+    xy_buf_free(&(*client)->jobs);
     xy_buf_free(&(*client)->answered);
     free(*client);
     *client = NULL;
@@ -205,6 +207,7 @@ static void on_bound(struct sim_client *client, const struct xy_stream_event *ev
     xy_assert(model->sessions < SIM_SESSIONS_MAX);
     client->session = model->sessions++;
     client->serial = 0;
+    client->bound_moment = model->moment;
     sim_app_session_new(client);
 }
 

@@ -31,6 +31,7 @@ struct sim_client {
     bool asks_resume;               /* of the session that is being made */
     bool subscriber, durable, bare; /* has subscriptions; at-least-once ones; of its bare JID */
     bool publisher;
+    bool consumer; /* of queues */
     enum sim_client_state state;
     struct sim_wire *wire;
     struct xy_stream_options stream_options;
@@ -49,10 +50,13 @@ struct sim_client {
     uint32_t received_since_ack;
     unsigned session, serial; /* of the model: numbers what is sent */
     uint64_t left_moment;     /* of the bytes being handled */
+    uint64_t bound_moment;    /* when the session began */
     struct sim_pending pending[SIM_PENDING_MAX];
     unsigned next_id;
     unsigned publish_number;
     struct xy_buf again; /* unsigned each: tokens of messages to send once more */
+    bool queue_created[SIM_QUEUES], queue_joined[SIM_QUEUES];
+    struct xy_buf jobs; /* unsigned each: tokens of those it has */
     bool created[SIM_NODES_MAX], subscribed[SIM_NODES_MAX];
     char subid[SIM_NODES_MAX][64];
     unsigned pings_first, pings_next; /* numbers of this session's pings */

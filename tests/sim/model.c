@@ -82,7 +82,7 @@ bool sim_token_find(const struct sim_model *model, struct xy_str text, size_t *a
 
 static const char *kind_name(const struct sim_token *token)
 {
-    return token->kind == SIM_MESSAGE ? "message" : "item";
+    return token->kind == SIM_MESSAGE ? "message" : token->kind == SIM_ITEM ? "item" : "job";
 }
 
 /* --- what happens to them ----------------------------------------------------------------------------------------- */
@@ -100,7 +100,8 @@ void sim_model_durable(struct sim_model *model, unsigned number)
         token->durable_moment = model->moment;
 }
 
-static void must_be_durable(struct sim_model *model, unsigned number, uint64_t left_moment, const char *what)
+void sim_model_must_be_durable(struct sim_model *model, unsigned number, uint64_t left_moment,
+                               const char *what)
 {
     const struct sim_token *token = &model->tokens[number];
     if (token->durable_moment == 0 || token->durable_moment > left_moment)
@@ -117,7 +118,7 @@ void sim_model_told(struct sim_model *model, unsigned number, uint64_t left_mome
         token->covered = !token->refused;
         return;
     }
-    must_be_durable(model, number, left_moment, "acknowledged");
+    sim_model_must_be_durable(model, number, left_moment, "acknowledged");
     token->told = true;
     model->promises++;
 }
@@ -275,7 +276,7 @@ void sim_model_delivered(struct sim_model *model, const struct sim_delivery *d)
     else
         token->fresh[d->client]++;
     if (token->assured)
-        must_be_durable(model, d->token, d->left_moment, "delivered");
+        sim_model_must_be_durable(model, d->token, d->left_moment, "delivered");
     if (model->quiet && (d->claimed || token->kind == SIM_MESSAGE))
         sim_violation(model, "%s %u came to client %u after everything had been acknowledged",
                       kind_name(token), d->token, d->client);
@@ -330,7 +331,8 @@ bool sim_model_complete(struct sim_model *model, bool explain)
 {
     for (unsigned i = 0; i < model->tokens_count; i++) {
         bool arrived = model->tokens[i].kind == SIM_MESSAGE ? message_arrived(model, i, explain)
-                                                            : item_arrived(model, i, explain);
+                       : model->tokens[i].kind == SIM_ITEM  ? item_arrived(model, i, explain)
+                                                            : sim_job_complete(model, i, explain);
         if (!arrived)
             return false;
     }

@@ -13,10 +13,11 @@
 #define SIM_CLIENTS_MAX       16u
 #define SIM_ACCOUNTS_MAX      8u
 #define SIM_NODES_MAX         4u
+#define SIM_QUEUES            2u
 #define SIM_SESSIONS_MAX      4096u /* of one run */
 #define SIM_SUBSCRIPTIONS_MAX 1024u
 
-enum sim_kind { SIM_MESSAGE, SIM_ITEM };
+enum sim_kind { SIM_MESSAGE, SIM_ITEM, SIM_JOB };
 
 struct sim_token {
     enum sim_kind kind;
@@ -33,7 +34,9 @@ struct sim_token {
     uint32_t sends;
     uint32_t fresh[SIM_CLIENTS_MAX]; /* deliveries without a mark, per client */
     uint32_t all[SIM_CLIENTS_MAX];
-    uint64_t seq; /* item: its number in the node; 0: not seen yet */
+    uint64_t seq;                /* item, job: its number in the node; 0: not seen yet */
+    uint64_t done_moment;        /* job: when the answer left that it is done; 0: not yet */
+    uint32_t done_asked, firsts; /* job: how often a consumer said so; deliveries as a first attempt */
 };
 
 /* An at-least-once subscription that was confirmed. */
@@ -63,8 +66,8 @@ struct sim_model {
         deleted[SIM_NODES_MAX]; /* last moment at which it may have been; then numbers and epoch began anew */
     bool gaps[SIM_NODES_MAX];   /* items of the node were retracted */
     uint64_t refused;
-    uint64_t deliveries, items, redeliveries, promises; /* items: of the deliveries */
-    struct xy_buf verdict;                              /* the first rule broken; empty: none */
+    uint64_t deliveries, items, jobs, redeliveries, promises; /* items, jobs: of the deliveries */
+    struct xy_buf verdict;                                    /* the first rule broken; empty: none */
 };
 
 struct sim_model *sim_model_new(void);
@@ -98,11 +101,24 @@ struct sim_delivery {
     unsigned session, serial; /* of the sender; messages only */
     bool marked;              /* <delay/>, or attempt above 1 */
     uint64_t left_moment;
-    bool claimed; /* with <delivery/>: */
+    uint64_t bound_moment; /* when the recipient's session began: older than that is nothing in its outbox */
+    bool claimed;          /* with <delivery/>: */
     uint64_t epoch, seq;
     struct xy_str subid;
 };
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+
+/* It was on disk when bytes that say so left; for the files model*.c. */
+void sim_model_must_be_durable(struct sim_model *model, unsigned token, uint64_t left_moment,
+                               const char *what);
+
+/* model_job.c: items of queues */
+void sim_job_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+void sim_job_asked(struct sim_model *model, unsigned token); /* a consumer says that it is done */
+void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment);
+/* The answer was that there is no such job. */
+void sim_job_gone(struct sim_model *model, unsigned token, unsigned client, uint64_t left_moment);
+bool sim_job_complete(struct sim_model *model, unsigned token, bool explain);
 
 /* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
