@@ -344,16 +344,19 @@ static void row_meta(struct checker *c, struct xy_str key, struct xy_str value)
         check_problem(c, "meta: '%.*s' is no number", XY_ARG(key));
 }
 
+/* The end of an item is on disk before that of its state, which nobody waits for: a row may be left of an item that has
+ * gone, and goes when the node is loaded. */
 static void row_queue(struct checker *c, struct xy_str key, struct xy_str value)
 {
-    struct xy_str item;
     uint32_t attempts;
     bool parked;
     uint64_t not_before_us;
     if (key.len != NODE_BYTES + 8 || !store_queue_value(value, &attempts, &parked, &not_before_us))
         check_problem(c, "queue: a row of %zu and %zu bytes is none", key.len, value.len);
-    else if (!look(c, STORE_ITEMS, key, &item))
-        check_problem(c, "queue: node %llu has no item %llu", (ull)be64_get(key.data),
+    else if (!node_known(c, key))
+        check_problem(c, "queue: there is no node with the number %llu", (ull)be64_get(key.data));
+    else if (be64_get(key.data + 8) > c->node_seq)
+        check_problem(c, "queue: node %llu never had an item %llu", (ull)be64_get(key.data),
                       (ull)be64_get(key.data + 8));
 }
 

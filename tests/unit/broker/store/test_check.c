@@ -155,6 +155,36 @@ static void close_files(struct files *files)
     files->tables->ops->close(&files->tables);
 }
 
+/* A crash may come between the end of a queue's item and that of its state. */
+static void test_left_of_a_queue(void **state)
+{
+    (void)state;
+    char item[16];
+    struct xy_str value;
+    struct xy_arena *arena = xy_arena_new();
+    struct store_memory *memory;
+    struct store_options options = filled(&memory);
+    struct store *store = must_open(&options);
+    Xylem__Store__V1__QueueState sent = XYLEM__STORE__V1__QUEUE_STATE__INIT;
+    sent.node = NODE;
+    sent.n_seq = sent.n_attempts = sent.n_not_before_us = sent.n_parked = 1;
+    sent.seq = sent.not_before_us = (uint64_t[]){ 2 };
+    sent.attempts = (uint32_t[]){ 1 };
+    sent.parked = (protobuf_c_boolean[]){ false };
+    store_append(store_shard(store, 0), RECORD_QUEUE_STATE, &sent.base);
+    append_item_remove(store_shard(store, 0), NODE, 2);
+    store_flush(store_shard(store, 0));
+    assert_true(store_step_commit(store));
+    store_crash(&store);
+    expect(&options, NULL);
+    store = must_open(&options);
+    assert_true(store_get(store_shard(store, 0), STORE_QUEUE, item_key(item, NODE, 2), arena, &value));
+    xy_arena_free(&arena);
+    store_close(&store); /* into the tables */
+    expect(&options, NULL);
+    store_memory_free(&memory);
+}
+
 static struct xy_str subscription_key(struct key *key)
 {
     key->len = 0;
@@ -211,7 +241,7 @@ static void test_missing_rows(void **state)
 static void test_wrong_rows(void **state)
 {
     (void)state;
-    char item[16], other[16];
+    char item[16], other[16], third[16];
     struct key claim = { .len = 0 };
     key_u64(&claim, NODE);
     key_u32(&claim, SUBSCRIPTION + 1);
@@ -239,7 +269,9 @@ static void test_wrong_rows(void **state)
         { STORE_CLAIMS, xy_str_n(settled.data, settled.len), XY_STR("?"),
           "claims: a row of 20 and 1 bytes is none" },
         { STORE_QUEUE, item_key(other, NODE, 99), xy_str_n((char[13]){ 0 }, 13),
-          "queue: node 7 has no item 99" },
+          "queue: node 7 never had an item 99" },
+        { STORE_QUEUE, item_key(third, NODE + 1, 1), xy_str_n((char[13]){ 0 }, 13),
+          "queue: there is no node with the number 8" },
         { STORE_QUEUE, item_key(item, NODE, 3), XY_STR("?"), "queue: a row of 16 and 1 bytes is none" },
         { STORE_SESSIONS, XY_STR("0123456789abcdef"), XY_STR("\xff"),
           "sessions: one of them: its record cannot" },
@@ -381,10 +413,15 @@ static void test_log_and_tables_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sound),        cmocka_unit_test(test_no_store),
-        cmocka_unit_test(test_missing_rows), cmocka_unit_test(test_wrong_rows),
-        cmocka_unit_test(test_xml),          cmocka_unit_test(test_many),
-        cmocka_unit_test(test_log),          cmocka_unit_test(test_log_and_tables_apart),
+        cmocka_unit_test(test_sound),
+        cmocka_unit_test(test_left_of_a_queue),
+        cmocka_unit_test(test_no_store),
+        cmocka_unit_test(test_missing_rows),
+        cmocka_unit_test(test_wrong_rows),
+        cmocka_unit_test(test_xml),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_and_tables_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
