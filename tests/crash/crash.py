@@ -28,9 +28,10 @@ import workload  # noqa: E402
 from workload_changes import Changes  # noqa: E402
 from workload_items import Items  # noqa: E402
 from workload_messages import Links, Messages  # noqa: E402
+from workload_queue import Queue  # noqa: E402
 
 SKIPPED = 77
-WORKLOADS = (Items, Messages, Links, Changes)
+WORKLOADS = (Items, Messages, Links, Changes, Queue)
 CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
 CUT_WAIT_S = 0.3
 WORK_S = (0.02, 0.4)  # of a round before its crash
