@@ -25,13 +25,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness  # noqa: E402
 import disk as power  # noqa: E402
 import workload  # noqa: E402
+from workload_backup import Backup  # noqa: E402
 from workload_changes import Changes  # noqa: E402
 from workload_items import Items  # noqa: E402
 from workload_messages import Links, Messages  # noqa: E402
 from workload_queue import Queue  # noqa: E402
 
 SKIPPED = 77
-WORKLOADS = (Items, Messages, Links, Changes, Queue)
+WORKLOADS = (Items, Messages, Links, Changes, Queue, Backup)
 CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
 CUT_WAIT_S = 0.3
 WORK_S = (0.02, 0.4)  # of a round before its crash
