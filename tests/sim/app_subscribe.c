@@ -22,8 +22,11 @@ static void write_subscribe(struct sim_client *client, const struct sim_pending 
     xy_buf_printf(out,
                   "/><options><x xmlns='" NS_DATA_FORM "' type='submit'>"
                   "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
-                  "<field var='{urn:xylem:delivery:0}mode'><value>%s</value></field></x></options>",
+                  "<field var='{urn:xylem:delivery:0}mode'><value>%s</value></field>",
                   client->durable ? "at-least-once" : "at-most-once");
+    if (client->durable && client->world->mood.skips && client->index % 2 == 0)
+        xy_buf_lit(out, "<field var='{urn:xylem:delivery:0}max_backlog_bytes'><value>1500</value></field>");
+    xy_buf_lit(out, "</x></options>");
 }
 
 static void write_unsubscribe(struct sim_client *client, const struct sim_pending *pending,
@@ -101,14 +104,28 @@ static void on_event(struct sim_client *client, const struct xy_stanza *stanza, 
     }
 }
 
+static void on_gap(struct sim_client *client, const struct xy_elem *gap, const struct sim_delivery *delivery)
+{
+    struct sim_gap told = { 0 };
+    struct xy_str name = xy_elem_attr(gap, "node");
+    xy_str_u64(xy_elem_attr(gap, "first"), &told.first);
+    xy_str_u64(xy_elem_attr(gap, "last"), &told.last);
+    if (name.len == 2 && name.data[0] == 'n' && name.data[1] - '0' < (int)SIM_NODES_MAX)
+        sim_model_skipped(client->world->model, (unsigned)(name.data[1] - '0'), delivery, told);
+}
+
 static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
 {
     struct sim_delivery delivery = { .client = client->index, .left_moment = client->left_moment };
     const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
-    if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || event == NULL)
+    const struct xy_elem *gap = xy_elem_child(stanza->elem, "gap", NS_XYLEM_DELIVERY);
+    if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || (event == NULL && gap == NULL))
         return false;
     sim_app_read_marks(stanza, &delivery);
-    on_event(client, stanza, event, &delivery);
+    if (gap)
+        on_gap(client, gap, &delivery);
+    else
+        on_event(client, stanza, event, &delivery);
     return true;
 }
 

@@ -23,8 +23,10 @@ void sim_model_free(struct sim_model **model)
     if (*model == NULL)
         return;
     xy_buf_free(&(*model)->verdict);
-    for (size_t i = 0; i < (*model)->subscriptions_count; i++)
+    for (size_t i = 0; i < (*model)->subscriptions_count; i++) {
         xy_buf_free(&(*model)->subscriptions[i].fresh);
+        xy_buf_free(&(*model)->subscriptions[i].skipped);
+    }
     free((*model)->last_serial);
     free((*model)->tokens);
     free(*model);
@@ -235,6 +237,26 @@ static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
     return (unsigned)(unsigned char)++s->fresh.data[seq];
 }
 
+static bool is_skipped(const struct sim_subscription *s, uint64_t seq)
+{
+    for (size_t at = 0; at < s->skipped.len; at += sizeof(struct sim_gap)) {
+        struct sim_gap gap;
+        memcpy(&gap, s->skipped.data + at, sizeof(gap));
+        if (seq >= gap.first && seq <= gap.last)
+            return true;
+    }
+    return false;
+}
+
+/* Between what came last and this one. */
+static bool is_missing(const struct sim_subscription *s, uint64_t seq)
+{
+    for (uint64_t between = s->last_seq + 1; s->last_seq != 0 && between < seq; between++)
+        if (!is_skipped(s, between))
+            return true;
+    return false;
+}
+
 /* Repeated only with a mark; to a full JID in order and without a gap. What a bare JID is owed may change hands, and
  * then the clients' own speeds decide who reads first. */
 static void check_item(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
@@ -254,7 +276,7 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (!d->marked && count_fresh(s, d->seq) > 1)
         sim_violation(model, "item %u (number %" PRIu64 " of node %u) came to client %u again, unmarked",
                       d->token, d->seq, token->to, d->client);
-    if (!s->bare && !model->gaps[token->to] && s->last_seq != 0 && d->seq > s->last_seq + 1)
+    if (!s->bare && !model->gaps[token->to] && is_missing(s, d->seq))
         sim_violation(model, "client %u got number %" PRIu64 " of node %u after number %" PRIu64, d->client,
                       d->seq, token->to, s->last_seq);
     if (!s->bare && !d->marked && d->seq <= s->last_seq)
@@ -263,6 +285,26 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
                       d->client, d->seq, token->to, s->last_seq);
     if (d->seq > s->last_seq)
         s->last_seq = d->seq;
+}
+
+void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *d,
+                       struct sim_gap gap)
+{
+    struct sim_subscription *s = subscription_find(model, node, d->subid);
+    model->skips++;
+    if (s == NULL || s->ended || (s->epoch != 0 && s->epoch != d->epoch))
+        return;
+    if (gap.first == 0 || gap.first > gap.last || gap.last != d->seq)
+        sim_violation(model, "client %u was told of a gap from %" PRIu64 " to %" PRIu64 " as number %" PRIu64,
+                      d->client, gap.first, gap.last, d->seq);
+    if (!s->bare && !model->gaps[node] && is_missing(s, gap.first))
+        sim_violation(model, "client %u was told of a gap from %" PRIu64 " of node %u after number %" PRIu64,
+                      d->client, gap.first, node, s->last_seq);
+    if (model->quiet)
+        sim_violation(model, "client %u was told of a gap after everything had been acknowledged", d->client);
+    xy_buf_add(&s->skipped, &gap, sizeof(gap));
+    if (gap.last > s->last_seq)
+        s->last_seq = gap.last;
 }
 
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *d)
@@ -315,6 +357,8 @@ static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
     for (size_t i = 0; i < model->subscriptions_count; i++) {
         const struct sim_subscription *s = &model->subscriptions[i];
         if (s->ended || s->node != token->to || s->confirmed_moment >= token->first_moment)
+            continue;
+        if (s->skipped.len > 0 && (token->seq == 0 || is_skipped(s, token->seq)))
             continue;
         if (s->bare ? reached_account(model, token, model->account_of[s->client]) : token->all[s->client] > 0)
             continue;

@@ -39,6 +39,10 @@ struct sim_token {
     uint32_t done_asked, firsts; /* job: how often a consumer said so; deliveries as a first attempt */
 };
 
+struct sim_gap {
+    uint64_t first, last;
+};
+
 /* An at-least-once subscription that was confirmed. */
 struct sim_subscription {
     unsigned client, node;
@@ -48,6 +52,7 @@ struct sim_subscription {
     uint64_t epoch, last_seq; /* newest that came */
     bool ended;               /* somebody asked for its end */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
+    struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
 };
 
 struct sim_model {
@@ -67,6 +72,7 @@ struct sim_model {
     bool gaps[SIM_NODES_MAX];   /* items of the node were retracted */
     uint64_t refused;
     uint64_t deliveries, items, jobs, redeliveries, promises; /* items, jobs: of the deliveries */
+    uint64_t skips;                                           /* gaps told */
     struct xy_buf verdict;                                    /* the first rule broken; empty: none */
 };
 
@@ -107,6 +113,9 @@ struct sim_delivery {
     struct xy_str subid;
 };
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+/* Instead of an item: the subscription was told that it will not get these. */
+void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *delivery,
+                       struct sim_gap gap);
 
 /* It was on disk when bytes that say so left; for the files model*.c. */
 void sim_model_must_be_durable(struct sim_model *model, unsigned token, uint64_t left_moment,

@@ -360,6 +360,7 @@ static void mood_choose(struct sim_world *world)
         .retracts = sim_once_in(random, 3),
         .deletes = sim_once_in(random, 6),
         .queues = !sim_once_in(random, 3),
+        .skips = sim_once_in(random, 3),
     };
     world->model->refusals = world->mood.disk_fills || world->mood.disk_breaks;
 }
@@ -432,6 +433,7 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .deliveries = model->deliveries,
                                    .items = model->items,
                                    .jobs = model->jobs,
+                                   .skips = model->skips,
                                    .redeliveries = model->redeliveries,
                                    .virtual_us = world->now_us };
     snprintf(result->verdict, sizeof(result->verdict), "%s", result->failed ? model->verdict.data : "");

@@ -60,7 +60,7 @@ struct sim_result {
     uint64_t hash; /* of everything that happened */
     unsigned crashes, restarts, cuts, resumed, rebound, broken_disks, full_disks;
     uint64_t refused, stalls;
-    uint64_t tokens, promises, deliveries, items, jobs, redeliveries, virtual_us;
+    uint64_t tokens, promises, deliveries, items, jobs, skips, redeliveries, virtual_us;
 };
 
 /* Runs one seed to its end. */
@@ -81,6 +81,7 @@ struct sim_mood {
     bool retracts;
     bool deletes; /* nodes */
     bool queues;
+    bool skips; /* some subscriptions may be owed little only */
 };
 
 struct sim_world {
