@@ -61,6 +61,14 @@ call_fn disco_info_service, disco_info_node, disco_items_node;
 /* No node given: asks every shard in turn. */
 call_fn tour_subscriptions, tour_affiliations, tour_nodes;
 
+/* --- settle.c: acknowledgements of single items ----------------------------------------------------------------------- */
+bool settle_is(const struct xy_stanza *stanza);             /* is it one? */
+void settle(struct shard *shard, struct request **request); /* takes it; on the sender's shard */
+/* The one subscription of `who` that a request means: of that subid, else the only one that owes, else the one of its full
+ * JID. NULL: there is none, or (*several) it is not clear which. */
+struct subscription *subscription_of(const struct node *node, struct xy_jid who, struct xy_str subid,
+                                     bool *several);
+
 /* --- shared between handlers --------------------------------------------------------------------------------------- */
 /* The form inside `parent`; false: refused already. *cancelled: nothing is to be done. */
 bool call_form(struct call *call, const struct xy_elem *parent, const char *form_type, struct xy_form *out,
@@ -69,6 +77,8 @@ bool call_form(struct call *call, const struct xy_elem *parent, const char *form
 bool call_read_config(struct call *call, struct node_config *config, const struct xy_form *form);
 /* Makes the node, its owner included; `config` is taken. NULL: refused already. */
 struct node *create_with(struct call *call, struct node_config *config);
+/* A stored <item/> as a tree in `arena`, of the namespace of requests and answers. NULL: memory is short. */
+struct xy_elem *item_parse(struct pubsub *pubsub, struct xy_arena *arena, struct xy_str bytes);
 /* NULL: memory is short, and `options` is still the caller's. */
 struct subscription *subscription_add(struct call *call, struct xy_jid jid,
                                       struct subscription_options *options);

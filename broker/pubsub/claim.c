@@ -6,6 +6,8 @@
  * sending always starts anew when the session changes. */
 #include "broker/pubsub/node.h"
 
+#include "broker/log.h"
+#include "broker/pubsub/acked.h"
 #include "core/base/assert.h"
 
 static struct node *node_of(const struct subscription *subscription)
@@ -28,11 +30,24 @@ void claim_set_state(struct subscription *subscription, enum claim_state state)
 {
     struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
-    if (claim->state == CLAIM_LIVE || state == CLAIM_LIVE)
-        routes_changed(node, &claim->session);
+    bool routed = claim_routed(claim), live = claim->state == CLAIM_LIVE || state == CLAIM_LIVE;
     if (claim->state == CLAIM_LIVE && claim->sent < node->delivered_seq)
         claim->sent = node->delivered_seq;
     claim->state = state;
+    if (live || routed != claim_routed(claim))
+        routes_changed(node, &claim->session);
+    if (state == CLAIM_OPEN && !xy_list_linked(&claim->open))
+        xy_list_append(&node->open, &claim->open);
+    if (state != CLAIM_OPEN && xy_list_linked(&claim->open))
+        xy_list_remove(&claim->open);
+}
+
+void claim_published(struct node *node)
+{
+    xy_list_each (link, &node->open) {
+        struct claim *claim = xy_container_of(link, struct claim, open);
+        claim->ops->send(xy_container_of(claim, struct subscription, claim));
+    }
 }
 
 static void new_run(struct claim *claim)
@@ -105,6 +120,12 @@ static const struct reached *best(const struct subscription *subscription)
     return NULL;
 }
 
+static unsigned flags_of(const struct subscription *subscription)
+{
+    const struct claim_ops *ops = subscription->claim.ops;
+    return ops == &acked_ops && subscription->options.ack == ACK_RECEIPT ? CLAIM_RECEIPTS : ops->flags;
+}
+
 static void attach(struct subscription *subscription)
 {
     struct claim *claim = &subscription->claim;
@@ -114,7 +135,8 @@ static void attach(struct subscription *subscription)
         return;
     claim->session = chosen->session;
     claim->state = CLAIM_ATTACHING;
-    delivery_attach(shard_of(subscription), claim->session, key_of(subscription), claim->ops->flags,
+    claim->flags = flags_of(subscription);
+    delivery_attach(shard_of(subscription), claim->session, key_of(subscription), claim->flags,
                     xy_str(subscription->subid));
 }
 
@@ -193,6 +215,8 @@ void claim_settled(struct subscription *subscription)
     const struct claim *claim = &subscription->claim;
     if (claim->state == CLAIM_LEAVING && !claim->ops->in_flight(subscription))
         move(subscription);
+    else if (claim->state == CLAIM_OPEN)
+        claim->ops->send(subscription);
 }
 
 void claim_sessions_changed(struct subscription *subscription)
@@ -243,33 +267,100 @@ uint64_t claim_start_seq(const struct node *node, const struct start *start)
     return newest;
 }
 
+static const struct claim_ops *ops_for(const struct subscription_options *options)
+{
+    return options->ack == ACK_STREAM ? &durable_ops : &acked_ops;
+}
+
+bool claim_prepare(struct subscription *subscription, const struct subscription_options *options)
+{
+    struct claim *claim = &subscription->claim;
+    if (options->mode != MODE_AT_LEAST_ONCE || ops_for(options) != &acked_ops || claim->acked != NULL ||
+        node_of(subscription)->queue != NULL)
+        return true;
+    claim->acked = acked_new(subscription, node_of(subscription)->pubsub->hash_seed);
+    return claim->acked != NULL;
+}
+
+void claim_free(struct subscription *subscription)
+{
+    shard_timer_cancel(shard_of(subscription), &subscription->claim.timer);
+    acked_free(&subscription->claim.acked);
+}
+
+static void begin(struct subscription *subscription, uint64_t cursor, uint64_t sent_max, uint32_t attempts)
+{
+    struct claim *claim = &subscription->claim;
+    xy_assert(claim->ops == NULL && claim->state == CLAIM_DETACHED);
+    *claim = (struct claim){ .ops = ops_for(&subscription->options),
+                             .acked = claim->acked,
+                             .cursor = cursor,
+                             .sent = cursor,
+                             .sent_max = sent_max,
+                             .attempts = attempts,
+                             .gap = claim->gap };
+    xy_assert(claim->ops != &acked_ops || claim->acked != NULL);
+    if (claim->ops->begin != NULL)
+        claim->ops->begin(subscription);
+    backlog_begin(subscription);
+}
+
 void claim_begin(struct subscription *subscription, uint64_t cursor)
 {
     struct node *node = node_of(subscription);
-    struct claim *claim = &subscription->claim;
-    xy_assert(claim->ops == NULL && claim->state == CLAIM_DETACHED);
     xy_assert(cursor < node->next_seq);
-    *claim = (struct claim){
-        .ops = &durable_ops, .cursor = cursor, .sent = cursor, .sent_max = cursor, .attempts = 1
-    };
-    index_owe(&node->items, cursor);
+    index_owe(&node->items, cursor, UINT64_MAX);
     node->durable_count++;
-    backlog_begin(subscription);
+    begin(subscription, cursor, cursor, 1);
 }
 
 /* Whoever was sent something before the restart may have got it: it counts as a redelivery. */
 void claim_restore(struct subscription *subscription)
 {
-    const struct node *node = node_of(subscription);
+    uint64_t newest = node_of(subscription)->delivered_seq, cursor = subscription->claim.cursor;
+    begin(subscription, cursor < newest ? cursor : newest, newest, 2);
+}
+
+/* Another way to acknowledge: what was settled above the oldest item that is not comes again, because a cursor cannot
+ * tell it apart. */
+static void convert(struct subscription *subscription)
+{
     struct claim *claim = &subscription->claim;
-    xy_assert(claim->ops == NULL && claim->state == CLAIM_DETACHED);
-    uint64_t cursor = claim->cursor < node->delivered_seq ? claim->cursor : node->delivered_seq;
-    *claim = (struct claim){ .ops = &durable_ops,
-                             .cursor = cursor,
-                             .sent = cursor,
-                             .sent_max = node->delivered_seq,
-                             .attempts = 2,
-                             .gap = claim->gap };
+    uint64_t floor = claim->ops->floor(subscription), sent = claim->sent;
+    claim->ops->rewind(subscription, floor);
+    (void)claim_record(subscription, false);
+    claim->ops = ops_for(&subscription->options);
+    claim->cursor = claim->sent = floor;
+    claim->sent_max = sent > claim->sent_max ? sent : claim->sent_max;
+    if (claim->attempts == 1)
+        claim->attempts = 2;
+    if (claim->ops->begin != NULL)
+        claim->ops->begin(subscription);
+}
+
+void claim_configured(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    bool other = claim->ops != ops_for(&subscription->options);
+    if (claim->state != CLAIM_DETACHED && (other || claim->flags != flags_of(subscription)))
+        let_go(subscription);
+    if (other)
+        convert(subscription);
+    if (claim->ops->configured != NULL)
+        claim->ops->configured(subscription);
+    backlog_begin(subscription);
+}
+
+void claim_rewind(struct subscription *subscription, uint64_t seq)
+{
+    struct claim *claim = &subscription->claim;
+    if (claim->state != CLAIM_DETACHED)
+        let_go(subscription);
+    if (claim->sent > claim->sent_max)
+        claim->sent_max = claim->sent;
+    if (claim->attempts == 1)
+        claim->attempts = 2;
+    claim->ops->rewind(subscription, seq);
     backlog_begin(subscription);
 }
 
@@ -281,6 +372,7 @@ void claim_end(struct subscription *subscription)
         let_go(subscription);
     claim->ops->forget(subscription);
     claim->ops = NULL;
+    claim->gap = (struct gap){ 0 };
     if (!subscription_durable(subscription))
         return;
     backlog_end(subscription);
@@ -291,6 +383,43 @@ void claim_end(struct subscription *subscription)
 void claim_skip(struct subscription *subscription, uint64_t seq)
 {
     subscription->claim.ops->skip(subscription, seq);
+}
+
+bool claim_record(struct subscription *subscription, bool lazy)
+{
+    const struct claim *claim = &subscription->claim;
+    if (claim->ops != NULL && claim->ops->record != NULL)
+        return claim->ops->record(subscription, lazy);
+    record_cursor(node_of(subscription), subscription);
+    return true;
+}
+
+/* --- what is sent -------------------------------------------------------------------------------------------------- */
+
+static void note_damage(struct node *node, struct item *item)
+{
+    if (item->damaged)
+        return;
+    item->damaged = true;
+    node->pubsub->stats.damaged++;
+    log_error(node->pubsub->shard->log, "stored item is damaged: those who are owed it get a gap",
+              LOG_STR("node", node->name), LOG_NUM("seq", item->seq));
+}
+
+struct event *claim_event(struct subscription *subscription, struct item *item, bool again)
+{
+    struct node *node = node_of(subscription);
+    struct event *event;
+    enum item_read verdict = event_of_entry(node, item, again || item->event == NULL, &event);
+    if (verdict == ITEM_READ_DAMAGED) {
+        note_damage(node, item);
+        event = event_for_gap(node, xy_str(subscription->subid), item->seq, item->seq, "damaged");
+    }
+    if (event == NULL)
+        log_warning(node->pubsub->shard->log, "owed item cannot be read now: memory is short",
+                    LOG_STR("node", node->name), LOG_STR("jid", subscription->jid),
+                    LOG_NUM("seq", item->seq));
+    return event;
 }
 
 /* --- what sessions say --------------------------------------------------------------------------------------------- */

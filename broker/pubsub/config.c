@@ -2,6 +2,10 @@
  * XEP-0060 16.4.2 and 16.4.4; names in Clark notation are specified in docs/protocol.md. */
 #include "broker/pubsub/config.h"
 
+#include <stdio.h>
+
+#include "broker/pubsub/backoff.h"
+
 #include "core/namespaces.h"
 #include "core/time.h"
 
@@ -95,7 +99,7 @@ static const char *const subscription_types[] = { "items", NULL };
 static const char *const depths[] = { "1", NULL };
 static const char *const modes[] = { "at-most-once", "at-least-once", NULL };
 static const char *const on_unavailables[] = { "keep", "unsubscribe", NULL };
-static const char *const acks[] = { "stream", NULL };
+static const char *const acks[] = { "stream", "receipt", "explicit", NULL };
 
 #define SUB(member)      offsetof(struct subscription_options, member)
 #define DELIVERY(option) "{" NS_XYLEM_DELIVERY "}" option
@@ -111,6 +115,16 @@ const struct option subscription_options[] = {
     { DELIVERY("mode"), OPTION_LIST, SUB(mode), "at-most-once", "Delivery guarantee", modes },
     { DELIVERY("ack"), OPTION_LIST, SUB(ack), "stream", "What acknowledges a delivery", acks },
     { DELIVERY("start"), OPTION_TEXT, SUB(start), "new", "new, all, last, seq:N or time:ISO8601", NULL },
+    { DELIVERY("max_inflight"), OPTION_COUNT, SUB(max_inflight), "1000",
+      "Items that may be out without an acknowledgement, or `max`", NULL },
+    { DELIVERY("ack_wait"), OPTION_COUNT, SUB(ack_wait_s), "30",
+      "Seconds until an item that is not acknowledged comes again", NULL },
+    { DELIVERY("max_deliver"), OPTION_COUNT, SUB(max_deliver), "max", "How often an item is sent, or `max`",
+      NULL },
+    { DELIVERY("backoff"), OPTION_TEXT, SUB(backoff), "",
+      "Seconds to wait before an item comes again, by how often it was sent", NULL },
+    { DELIVERY("dead_letter"), OPTION_TEXT, SUB(dead_letter), "",
+      "The node that gets what is not sent any more", NULL },
     { DELIVERY("max_backlog_bytes"), OPTION_COUNT, SUB(max_backlog_bytes), "1073741824",
       "Bytes that may be owed, or `max`", NULL },
     { DELIVERY("max_backlog_age"), OPTION_COUNT, SUB(max_backlog_age_s), "604800",
@@ -121,6 +135,50 @@ const struct option subscription_options[] = {
       "What becomes of a consumer of a queue that is not there", on_unavailables },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL },
 };
+
+static bool differs(const struct subscription_options *options, const char *name)
+{
+    const struct option *option = option_find(subscription_options, xy_str(name));
+    return !option_is(option, options, xy_str(option->fallback));
+}
+
+/* What only means something where items are acknowledged one by one. */
+static const char *const one_by_one[] = { "ack_wait", "max_deliver", "backoff", "dead_letter", NULL };
+
+const char *delivery_options_wrong(const struct subscription_options *options, struct xy_str node,
+                                   struct xy_str *which)
+{
+    struct backoff backoff;
+    if (options->max_inflight == 0) {
+        *which = XY_STR("max_inflight");
+        return "at least 1, or nothing would ever be sent";
+    }
+    if (options->ack_wait_s == 0 || options->ack_wait_s > ACK_WAIT_S_MAX) {
+        *which = XY_STR("ack_wait");
+        return "seconds, from 1 to 604800";
+    }
+    if (options->max_deliver == 0) {
+        *which = XY_STR("max_deliver");
+        return "at least 1, or `max`";
+    }
+    if (!backoff_parse(options->backoff, &backoff)) {
+        *which = XY_STR("backoff");
+        return "up to 16 numbers of seconds divided by commas, each at most 604800";
+    }
+    if (options->dead_letter.len > 1023 || xy_str_eq(options->dead_letter, node)) {
+        *which = XY_STR("dead_letter");
+        return "the name of another node";
+    }
+    for (size_t i = 0; options->ack == ACK_STREAM && one_by_one[i] != NULL; i++) {
+        char name[64];
+        (void)snprintf(name, sizeof(name), DELIVERY("%s"), one_by_one[i]);
+        if (differs(options, name)) {
+            *which = xy_str(one_by_one[i]);
+            return "needs items that are acknowledged one by one: ack=receipt or ack=explicit";
+        }
+    }
+    return NULL;
+}
 
 bool start_parse(struct xy_str text, struct start *out)
 {

@@ -30,14 +30,21 @@ struct subscription_options {
     bool deliver;
     bool digest, include_body; /* always false */
     uint8_t subscription_type, subscription_depth, mode, ack;
-    struct xy_str start;
+    struct xy_str start, backoff, dead_letter;
     uint64_t max_backlog_bytes, max_backlog_age_s;
+    uint64_t max_inflight, ack_wait_s, max_deliver;
     uint64_t queue_requests; /* consumers of a queue: items at a time */
     uint8_t on_unavailable;
 };
 extern const struct option subscription_options[];
 #define MODE_AT_LEAST_ONCE         1
 #define ON_UNAVAILABLE_UNSUBSCRIBE 1
+enum subscription_ack { ACK_STREAM, ACK_RECEIPT, ACK_EXPLICIT };
+#define ACK_WAIT_S_MAX 604800u /* ack_wait, and the delay of a nack */
+
+/* What is wrong with the options of a subscription to `node` taken together: text, and which option. NULL: nothing. */
+const char *delivery_options_wrong(const struct subscription_options *options, struct xy_str node,
+                                   struct xy_str *which);
 
 /* `start`: where a new at-least-once subscription begins. */
 enum start_kind { START_NEW, START_ALL, START_LAST, START_SEQ, START_TIME };

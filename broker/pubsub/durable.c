@@ -4,7 +4,6 @@
  * The cursor moves only by acknowledgement. */
 #include "broker/pubsub/node.h"
 
-#include "broker/log.h"
 #include "core/base/assert.h"
 
 static struct node *node_of(const struct subscription *subscription)
@@ -20,28 +19,13 @@ static struct item *owed(const struct node *node, uint64_t after)
     return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
 }
 
-static void note_damage(struct node *node, struct item *item)
-{
-    if (item->damaged)
-        return;
-    item->damaged = true;
-    node->pubsub->stats.damaged++;
-    log_error(node->pubsub->shard->log, "stored item is damaged: those who are owed it get a gap",
-              LOG_STR("node", node->name), LOG_NUM("seq", item->seq));
-}
-
-/* false: not now, it stays owed. A damaged item is sent as a gap under its number, and acknowledged like it. */
+/* false: not now, it stays owed. */
 static bool send_one(struct subscription *subscription, struct item *item, bool page_end)
 {
     struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
     uint32_t attempt = item->seq <= claim->sent_max ? claim->attempts : 1;
-    struct event *event;
-    enum item_read verdict = event_of_entry(node, item, attempt > 1 || item->event == NULL, &event);
-    if (verdict == ITEM_READ_DAMAGED) {
-        note_damage(node, item);
-        event = event_for_gap(node, xy_str(subscription->subid), item->seq, item->seq, "damaged");
-    }
+    struct event *event = claim_event(subscription, item, attempt > 1);
     if (event == NULL)
         return false;
     claim->sent = item->seq;
@@ -65,9 +49,6 @@ static void durable_send(struct subscription *subscription)
         bytes += item->bytes;
         bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
         if (!send_one(subscription, item, page_end)) {
-            log_warning(node->pubsub->shard->log, "owed item cannot be read now: memory is short",
-                        LOG_STR("node", node->name), LOG_STR("jid", subscription->jid),
-                        LOG_NUM("seq", item->seq));
             claim_block(subscription);
             return;
         }
@@ -135,6 +116,29 @@ static void durable_forget(struct subscription *subscription)
     index_pass(&node->items, subscription->claim.cursor, UINT64_MAX, record_item_freed, node);
 }
 
+static void durable_rewind(struct subscription *subscription, uint64_t seq)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    if (seq >= claim->cursor)
+        return;
+    index_owe(&node->items, seq, claim->cursor);
+    claim->cursor = claim->sent = seq;
+}
+
+static uint64_t durable_floor(const struct subscription *subscription)
+{
+    return subscription->claim.cursor;
+}
+
+static void durable_figures(const struct subscription *subscription, struct claim_figures *out)
+{
+    const struct claim *claim = &subscription->claim;
+    uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
+    out->above = claim->cursor;
+    out->in_flight = index_count(&node_of(subscription)->items, claim->cursor, sent);
+}
+
 const struct claim_ops durable_ops = {
     .sm_only = true,
     .lost = durable_lost,
@@ -145,4 +149,7 @@ const struct claim_ops durable_ops = {
     .in_flight = durable_in_flight,
     .skip = durable_received,
     .forget = durable_forget,
+    .rewind = durable_rewind,
+    .floor = durable_floor,
+    .figures = durable_figures,
 };

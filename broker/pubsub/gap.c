@@ -62,6 +62,15 @@ void gap_acked(struct subscription *subscription, uint64_t seq)
         claim_restart(subscription);
 }
 
+bool gap_settled(struct subscription *subscription, uint64_t seq, bool cumulative)
+{
+    uint64_t told = subscription->claim.gap.told;
+    if (told == 0 || (cumulative ? seq < told : seq != told))
+        return false;
+    gap_acked(subscription, seq);
+    return true;
+}
+
 void gap_restore(struct subscription *subscription, uint64_t first, uint64_t last, uint8_t reason)
 {
     struct gap *gap = &subscription->claim.gap;

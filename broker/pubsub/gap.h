@@ -24,4 +24,6 @@ bool gap_send(struct subscription *subscription); /* false: not now, memory is s
 void gap_stalled(struct subscription *subscription,
                  uint64_t unsent);                               /* the session took nothing from there on */
 void gap_acked(struct subscription *subscription, uint64_t seq); /* it acknowledged everything up to seq */
-void gap_lost(struct subscription *subscription);                /* the session holds the claim no longer */
+/* The same where single items are acknowledged: does this acknowledgement mean the gap? Then it is done. */
+bool gap_settled(struct subscription *subscription, uint64_t seq, bool cumulative);
+void gap_lost(struct subscription *subscription); /* the session holds the claim no longer */

@@ -249,9 +249,22 @@ void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*fre
     }
 }
 
-void index_owe(struct item_index *index, uint64_t from)
+uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to)
 {
-    for (size_t at = above(index, from); at < index->head + index->count; at++)
+    size_t at = above(index, from), end = above(index, to);
+    if (end <= at)
+        return 0;
+    if (end - at > INDEX_COUNT_EXACT)
+        return end - at;
+    uint64_t count = 0;
+    for (; at < end; at++)
+        count += index->slots[at].item != NULL;
+    return count;
+}
+
+void index_owe(struct item_index *index, uint64_t from, uint64_t to)
+{
+    for (size_t at = above(index, from); at < index->head + index->count && index->slots[at].seq <= to; at++)
         if (index->slots[at].item != NULL)
             index->slots[at].item->pending++;
 }

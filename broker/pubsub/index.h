@@ -72,5 +72,8 @@ void index_remove(struct item_index *index, struct item *item);
  * and that are not retained are freed after `freed` was told their seq. */
 void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*freed)(void *ctx, uint64_t seq),
                 void *ctx);
-/* Everything above `from` is owed to one more. */
-void index_owe(struct item_index *index, uint64_t from);
+/* Everything in (from, to] is owed to one more. */
+void index_owe(struct item_index *index, uint64_t from, uint64_t to);
+/* How many items there are in (from, to], exactly up to INDEX_COUNT_EXACT; above it removed ones may count as well. */
+#define INDEX_COUNT_EXACT 16384u
+uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to);

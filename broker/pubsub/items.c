@@ -12,9 +12,9 @@
 /* --- stored bytes back to a tree --------------------------------------------------------------------------------- */
 
 /* Stored items are written in the namespace of events; here they appear in that of answers. */
-static struct xy_elem *parse_item(struct call *call, struct xy_str bytes)
+struct xy_elem *item_parse(struct pubsub *pubsub, struct xy_arena *arena, struct xy_str bytes)
 {
-    struct xy_xml_parser *parser = call->pubsub->parser;
+    struct xy_xml_parser *parser = pubsub->parser;
     struct xy_xml_event event;
     struct xy_elem *item = NULL;
     struct xy_buf document = { 0 };
@@ -28,9 +28,9 @@ static struct xy_elem *parse_item(struct call *call, struct xy_str bytes)
         do {
             xy_xml_next(parser, &event);
             if (event.kind == XY_XML_ELEMENT)
-                item = xy_elem_copy(call->arena, event.elem);
+                item = xy_elem_copy(arena, event.elem);
             if (event.arena != NULL)
-                xy_arena_pool_give(call->shard->arenas, &event.arena);
+                xy_arena_pool_give(pubsub->shard->arenas, &event.arena);
         } while (event.kind != XY_XML_MORE && event.kind != XY_XML_ERROR && event.kind != XY_XML_CLOSE);
         if (event.kind == XY_XML_ERROR)
             break;
@@ -47,7 +47,7 @@ static bool add_item(struct call *call, struct xy_elem *items, const struct item
     xy_arena_reset(call->pubsub->arena);
     if (node_read_item(call->node, entry->seq, call->pubsub->arena, &bytes) != ITEM_READ)
         return false;
-    struct xy_elem *item = parse_item(call, bytes);
+    struct xy_elem *item = item_parse(call->pubsub, call->arena, bytes);
     if (item != NULL)
         xy_elem_append(items, item);
     return item != NULL;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "broker/log.h"
+#include "broker/pubsub/acked.h"
 #include "broker/store/record.h"
 #include "core/base/assert.h"
 
@@ -104,11 +105,55 @@ static void load_cursor(void *ctx, struct xy_str key, struct xy_str value)
                     (uint8_t)value.data[24]);
 }
 
+/* Items that a cursor has passed and that are not settled. */
+struct row {
+    uint64_t seq;
+    uint32_t number; /* of the subscription */
+    struct store_claim claim;
+};
+
+struct rows {
+    struct node *node;
+    struct xy_buf found; /* of struct row */
+};
+
+static void load_claim(void *ctx, struct xy_str key, struct xy_str value)
+{
+    struct rows *rows = ctx;
+    struct row row = { 0 };
+    if (key.len != sizeof(rows->node->key) + 12 || !store_claim_value(value, &row.claim))
+        return;
+    row.number = (uint32_t)integer(xy_str_n(key.data + 8, 4));
+    row.seq = integer(xy_str_n(key.data + 12, 8));
+    const struct subscription *subscription = node_subscription(rows->node, row.number);
+    if (subscription != NULL && subscription_durable(subscription) &&
+        subscription->options.ack != ACK_STREAM && row.seq <= subscription->claim.cursor)
+        xy_buf_add(&rows->found, &row, sizeof(row));
+}
+
+static struct row *row_at(const struct rows *rows, size_t index)
+{
+    return (struct row *)(void *)rows->found.data + index;
+}
+
+static size_t rows_count(const struct rows *rows)
+{
+    return rows->found.len / sizeof(struct row);
+}
+
+static int by_seq(const void *a, const void *b)
+{
+    const struct row *left = a, *right = b;
+    return (left->seq > right->seq) - (left->seq < right->seq);
+}
+
 struct cursors {
     struct node *node;
     uint64_t *cursor; /* of durable subscriptions, ascending */
     size_t count;
     size_t passed; /* those below the item at hand */
+    const struct rows *rows;
+    size_t rows_passed;
     struct xy_buf lost;
     uint64_t now_us;
     struct evicted expired;
@@ -141,6 +186,19 @@ static void load_kept(struct node *node, const Xylem__Store__V1__ItemPut *put, b
         (void)queue_item_added(node->queue, item, &traits); /* memory is short: it goes as a plain one */
 }
 
+/* How many subscriptions are owed this item though their cursor has passed it. Asked in the order of seq. */
+static uint32_t rows_about(struct cursors *cursors, uint64_t seq)
+{
+    uint32_t about = 0;
+    for (; cursors->rows_passed < rows_count(cursors->rows); cursors->rows_passed++) {
+        const struct row *row = row_at(cursors->rows, cursors->rows_passed);
+        if (row->seq > seq)
+            break;
+        about += row->seq == seq;
+    }
+    return about;
+}
+
 static void load_item(void *ctx, struct xy_str key, struct xy_str value)
 {
     struct cursors *cursors = ctx;
@@ -155,7 +213,7 @@ static void load_item(void *ctx, struct xy_str key, struct xy_str value)
         return;
     while (cursors->passed < cursors->count && cursors->cursor[cursors->passed] < put->seq)
         cursors->passed++;
-    uint32_t pending = (uint32_t)cursors->passed;
+    uint32_t pending = (uint32_t)cursors->passed + rows_about(cursors, put->seq);
     bool expired = retained && expiry_passed(node, put->time_us, cursors->now_us);
     if (expired) {
         load_expired(cursors, put->seq, pending > 0);
@@ -184,10 +242,10 @@ static int by_value(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Items after subscriptions: how many are owed an item follows from the cursors, counted in one pass over both. */
-static void load_items(struct node *node)
+/* Items after subscriptions: how many are owed an item follows from the cursors and rows, counted in one pass over all. */
+static void load_items(struct node *node, const struct rows *rows)
 {
-    struct cursors cursors = { .node = node, .now_us = xy_wall_us(node->pubsub->shard->env) };
+    struct cursors cursors = { .node = node, .rows = rows, .now_us = xy_wall_us(node->pubsub->shard->env) };
     cursors.cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
     if (cursors.cursor == NULL)
         return;
@@ -223,6 +281,17 @@ static void load_last_seq(struct node *node)
     xy_arena_reset(node->pubsub->arena);
     if (store_get(node->pubsub->shard->store, STORE_NODE_SEQ, node_key(node), node->pubsub->arena, &value))
         node->next_seq = integer(value) + 1;
+}
+
+/* false: memory is short. */
+static bool restore_rows(struct node *node, const struct rows *rows)
+{
+    for (size_t i = 0; i < rows_count(rows); i++) {
+        const struct row *row = row_at(rows, i);
+        if (!acked_restore(node_subscription(node, row->number), row->seq, &row->claim))
+            return false;
+    }
+    return true;
 }
 
 static void settle(struct node *node)
@@ -276,17 +345,28 @@ struct node *node_load(struct pubsub *pubsub, struct xy_str name)
         scan(pubsub, STORE_AFFILIATIONS, node_key(node), load_affiliation, node);
         scan(pubsub, STORE_SUBSCRIPTIONS, node_key(node), load_subscription, node);
         scan(pubsub, STORE_CURSORS, node_key(node), load_cursor, node);
+        struct rows rows = { .node = node };
+        scan(pubsub, STORE_CLAIMS, node_key(node), load_claim, &rows);
+        if (rows.found.len > 0)
+            qsort(rows.found.data, rows_count(&rows), sizeof(struct row), by_seq);
         if (node_is_memory(node))
             xy_random(pubsub->shard->env, &node->epoch, sizeof(node->epoch)); /* its items are gone */
         else
-            load_items(node);
+            load_items(node, &rows);
         if (node->queue != NULL) {
             scan(pubsub, STORE_QUEUE, node_key(node), load_queue_state, node);
             queue_restored(node->queue);
         }
         settle(node);
+        bool complete = !xy_buf_failed(&rows.found) && restore_rows(node, &rows);
+        xy_buf_free(&rows.found);
         expiry_load(node);
         expiry_look(node);
+        if (!complete) { /* rather no node than one that takes for settled what is not */
+            log_error(pubsub->shard->log, "node not loaded: memory is short", LOG_STR("node", name));
+            node_unlist(node);
+            node_free(&node);
+        }
     }
     xylem__store__v1__node_put__free_unpacked(put, NULL);
     return node;

@@ -94,6 +94,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
     node->next_number = 1;
     node->routes_stale = UINT64_MAX;
     xy_list_init(&node->dirty_link);
+    xy_list_init(&node->open);
     backlog_init(node);
     expiry_init(node);
     for (size_t i = 0; i < sizeof(node->key); i++)
@@ -157,7 +158,7 @@ void subscription_answer(struct subscription *subscription)
 static void subscription_free(struct subscription *subscription)
 {
     subscription_answer(subscription);
-    shard_timer_cancel(subscription->subscriber->node->pubsub->shard, &subscription->claim.timer);
+    claim_free(subscription);
     options_free(subscription_options, &subscription->options);
     free(subscription->worker);
     free(subscription);
@@ -353,7 +354,11 @@ struct subscription *node_add_subscription(struct node *node, struct xy_jid jid,
     subscription->number = number != 0 ? number : node->next_number;
     xy_assert(xy_table_get(node->numbers, number_key(subscription)) == NULL);
     struct subscriber *subscriber = subscriber_make(node, xy_jid_bare(jid));
-    if (subscriber == NULL || !xy_table_put(node->numbers, number_key(subscription), subscription, NULL)) {
+    subscription->subscriber = subscriber;
+    if (subscriber == NULL || !claim_prepare(subscription, options) ||
+        !xy_table_put(node->numbers, number_key(subscription), subscription, NULL)) {
+        if (subscriber != NULL)
+            claim_free(subscription);
         if (subscriber != NULL && subscriber->subscriptions == NULL)
             subscriber_drop(subscriber);
         free(subscription);
@@ -361,7 +366,6 @@ struct subscription *node_add_subscription(struct node *node, struct xy_jid jid,
     }
     if (subscription->number >= node->next_number)
         node->next_number = subscription->number + 1;
-    subscription->subscriber = subscriber;
     subscription->jid = put_text(subscription->text, full);
     subscription->options = *options;
     memset(options, 0, sizeof(*options));

@@ -94,8 +94,9 @@ struct node {
     uint64_t number;
     uint64_t epoch;
     uint64_t created_us;
-    uint64_t ticket;      /* of the newest record about this node */
-    uint64_t firm_ticket; /* of the newest that is no publish with durability=async */
+    uint64_t ticket;        /* of the newest record about this node */
+    uint64_t firm_ticket;   /* of the newest that is no publish with durability=async */
+    uint64_t claims_ticket; /* of the newest lazy one about its claims */
     uint64_t next_seq;
     uint64_t delivered_seq; /* committed, and handed to live routes */
     uint32_t waiting;       /* events that wait for their commit */
@@ -110,6 +111,7 @@ struct node {
     uint32_t next_number;
     uint32_t subscriptions_count;
     uint32_t durable_count;
+    struct xy_list open; /* claims that want what is published next */
     struct item_index items;
     struct backlog backlog;
     struct shard_timer expiry; /* of the oldest item */
@@ -138,6 +140,7 @@ struct pubsub {
     struct xy_table *quotas;    /* of accounts this shard owns: nodes they created; NULL until asked for */
     struct xy_list dirty;       /* nodes with cursors or freed items to record */
     bool flush_queued;
+    uint32_t dead_flight;  /* dead letters on their way from here */
     struct xy_list recent; /* items with an event, oldest first */
     size_t recent_bytes;
     struct xy_buf scratch;  /* serialising one item or event */
@@ -215,6 +218,8 @@ void record_items_expired(struct node *node, struct evicted *evicted);
 /* Lazily, once for all nodes that have something: */
 void record_item_freed(void *node, uint64_t seq);
 void record_cursor_moved(struct node *node, struct subscription *subscription);
+/* Lazily: its ticket is noted apart, in claims_ticket. */
+void record_claim_state(struct node *node, const Xylem__Store__V1__ClaimState *record, bool lazy);
 
 /* --- routes.c ------------------------------------------------------------------------------------------------------ */
 void routes_changed(struct node *node, const struct session_ref *session);

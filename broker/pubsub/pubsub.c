@@ -190,9 +190,20 @@ static void route_iq(struct shard *shard, struct request **request)
                           "the pubsub service has no handler for that request");
 }
 
+static bool is_settlement(const struct xy_stanza *stanza)
+{
+    bool message = stanza->kind == XY_MESSAGE && stanza->type != XY_ERROR;
+    return (message || (stanza->kind == XY_IQ && stanza->type == XY_SET)) && stanza->to.local_len == 0 &&
+           settle_is(stanza);
+}
+
 static void on_stanza(struct shard *shard, struct request **request)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
+    if (is_settlement(stanza)) {
+        settle(shard, request);
+        return;
+    }
     if (stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET) &&
         stanza->to.local_len == 0)
         route_iq(shard, request);
@@ -201,7 +212,7 @@ static void on_stanza(struct shard *shard, struct request **request)
                     0); /* also what subscribers bounce: nothing is sent again, nobody is unsubscribed */
     else
         request_fail_with(shard, request, XY_SERVICE_UNAVAILABLE,
-                          "the pubsub service answers IQ requests only");
+                          "the pubsub service answers IQ requests and takes acknowledgements only");
 }
 
 /* --- beginning and end --------------------------------------------------------------------------------------------- */

@@ -97,13 +97,18 @@ void record_subscription_remove(struct node *node, const struct subscription *su
 void record_cursor(struct node *node, const struct subscription *subscription)
 {
     Xylem__Store__V1__CursorMove move = XYLEM__STORE__V1__CURSOR_MOVE__INIT;
-    uint32_t number = subscription->number;
-    uint64_t seq = subscription->claim.cursor;
+    uint32_t number = subscription->number, reason = subscription->claim.gap.reason;
+    uint64_t seq = subscription->claim.cursor, first = subscription->claim.gap.first,
+             last = subscription->claim.gap.last;
     move.node = node->number;
     move.n_number = move.n_seq = 1;
     move.number = &number;
     move.seq = &seq;
-    xy_assert(subscription->claim.gap.last == 0);
+    if (last != 0)
+        move.n_gap_first = move.n_gap_last = move.n_gap_reason = 1;
+    move.gap_first = &first;
+    move.gap_last = &last;
+    move.gap_reason = &reason;
     append(node, RECORD_CURSOR_MOVE, &move.base);
 }
 
@@ -189,7 +194,37 @@ static void move_add(Xylem__Store__V1__CursorMove *move, const struct subscripti
     move->gap_reason[move->n_gap_reason++] = claim->gap.reason;
 }
 
-static void flush_cursors(struct node *node)
+void record_claim_state(struct node *node, const Xylem__Store__V1__ClaimState *record, bool lazy)
+{
+    if (lazy)
+        node->claims_ticket =
+            store_append_lazy(node->pubsub->shard->store, RECORD_CLAIM_STATE, &record->base);
+    else
+        append(node, RECORD_CLAIM_STATE, &record->base);
+}
+
+/* Those that have more to say than a cursor. Returns what could not be recorded now; it is tried again at the next move. */
+static struct subscription *flush_states(struct node *node)
+{
+    struct subscription *failed = NULL, **at = &node->moved;
+    while (*at != NULL) {
+        struct subscription *subscription = *at;
+        const struct claim_ops *ops = subscription->claim.ops;
+        if (ops == NULL || ops->record == NULL) {
+            at = &subscription->moved_next;
+            continue;
+        }
+        *at = subscription->moved_next;
+        subscription->claim.moved = !ops->record(subscription, true);
+        if (!subscription->claim.moved)
+            continue;
+        subscription->moved_next = failed;
+        failed = subscription;
+    }
+    return failed;
+}
+
+static void flush_plain(struct node *node)
 {
     struct pubsub *pubsub = node->pubsub;
     size_t count = 0;
@@ -212,6 +247,18 @@ static void flush_cursors(struct node *node)
         move_add(&move, subscription, gaps);
     }
     (void)store_append_lazy(pubsub->shard->store, RECORD_CURSOR_MOVE, &move.base);
+}
+
+static void flush_cursors(struct node *node)
+{
+    struct subscription *failed = flush_states(node);
+    flush_plain(node);
+    while (failed != NULL) {
+        struct subscription *next = failed->moved_next;
+        failed->moved_next = node->moved;
+        node->moved = failed;
+        failed = next;
+    }
 }
 
 static void flush_freed(struct node *node)

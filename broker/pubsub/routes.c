@@ -67,8 +67,9 @@ static bool gather_subscriber(struct pubsub *pubsub, const struct subscriber *su
     }
     for (const struct subscription *s = subscriber->subscriptions; s != NULL; s = s->next) {
         const struct claim *claim = &s->claim;
-        if (claim->state == CLAIM_LIVE && claim->session.shard == shard &&
-            !gather(pubsub, count, route_to(claim->session, claim->index, claim->run)))
+        struct route route = route_to(claim->session, claim->index, claim->run);
+        route.flags = claim->state == CLAIM_LIVE ? 0 : ROUTE_NOTICES;
+        if (claim_routed(claim) && claim->session.shard == shard && !gather(pubsub, count, route))
             return false;
     }
     return true;
@@ -122,6 +123,7 @@ void routes_deliver(struct node *node, struct event **event_pointer, uint64_t se
         node->delivered_seq = seq;
         if (node->queue != NULL)
             queue_item_committed(node->queue, seq);
+        claim_published(node);
     }
     event_unref(&event);
 }

@@ -105,7 +105,7 @@ static bool read_options(struct call *call, struct subscription_options *options
         return fail_options(call, field, "this service has no such option");
     case OPTION_INVALID:
         if (xy_str_is(field, "{" NS_XYLEM_DELIVERY "}ack"))
-            return fail_options(call, field, "only `stream` (XEP-0198) is supported");
+            return fail_options(call, field, "use stream (XEP-0198), receipt (XEP-0184) or explicit");
         return fail_options(call, field, "not a value this service supports");
     case OPTION_NO_MEMORY:
         call_no_room(call);
@@ -124,7 +124,12 @@ static bool read_options(struct call *call, struct subscription_options *options
         return fail_options(call, XY_STR(QUEUE_REQUESTS), "this node is no queue");
     if (options->queue_requests > QUEUE_REQUESTS_MAX)
         return fail_options(call, XY_STR(QUEUE_REQUESTS), "10000 at most");
-    return true;
+    struct xy_str what = XY_STR_NONE;
+    const char *why = delivery_options_wrong(options, call->name, &what);
+    if (why == NULL)
+        return true;
+    struct xy_str name = xy_arena_printf(call->arena, "{" NS_XYLEM_DELIVERY "}%.*s", XY_ARG(what));
+    return fail_options(call, name.data != NULL ? name : what, why);
 }
 
 /* XEP-0254 2.1: a consumer says how much it takes. true: this one did not, and is refused with the form to fill in. */
@@ -285,6 +290,15 @@ struct subscription *subscription_add(struct call *call, struct xy_jid jid,
     return subscription;
 }
 
+/* It stays, at most once: the store must forget what it owed. */
+static void end_claim(struct subscription *subscription)
+{
+    const struct claim_ops *ops = subscription->claim.ops;
+    claim_end(subscription);
+    if (ops->record != NULL)
+        (void)ops->record(subscription, false);
+}
+
 /* New options for one that is there. Its mode may change: then it starts anew, or its claims end. */
 static bool change(struct call *call, struct subscription *subscription, const struct xy_form *form)
 {
@@ -298,16 +312,21 @@ static bool change(struct call *call, struct subscription *subscription, const s
         options_free(subscription_options, &options);
         return false;
     }
+    if (!claim_prepare(subscription, &options)) {
+        options_free(subscription_options, &options);
+        call_no_room(call);
+        return false;
+    }
     bool was = subscription_durable(subscription);
     if (was && options.mode != MODE_AT_LEAST_ONCE)
-        claim_end(subscription);
+        end_claim(subscription);
     options_free(subscription_options, &subscription->options);
     subscription->options = options;
     if (!was && subscription_durable(subscription)) {
         begin(subscription);
         record_cursor(node, subscription);
     } else if (was && subscription_durable(subscription)) {
-        backlog_begin(subscription); /* its bounds may have changed */
+        claim_configured(subscription);
     }
     if (subscription->worker != NULL)
         queue_worker_changed(subscription);

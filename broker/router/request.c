@@ -51,6 +51,27 @@ static void arena_return(struct shard *shard, struct session_ref origin, struct 
         xy_arena_pool_give(shard->arenas, &arena);
 }
 
+struct telling {
+    struct request_told told;
+    enum xy_condition condition;
+};
+
+static void telling_run(struct shard *shard, void *payload)
+{
+    const struct telling *telling = payload;
+    telling->told.fn(shard, telling->told.ctx, telling->condition);
+}
+
+static void request_tell(struct shard *shard, struct request **request, enum xy_condition condition,
+                         uint64_t ticket)
+{
+    struct telling telling = { (*request)->told, condition };
+    struct xy_arena *arena = (*request)->stanza.arena;
+    *request = NULL;
+    shard_when_committed(shard, ticket, telling_run, &telling, sizeof(telling));
+    xy_arena_pool_give(shard->arenas, &arena);
+}
+
 static void request_finish(struct shard *shard, struct request **request_pointer,
                            const struct xy_elem *answer, uint64_t ticket)
 {
@@ -69,6 +90,10 @@ static void request_finish(struct shard *shard, struct request **request_pointer
 void request_reply(struct shard *shard, struct request **request, struct xy_elem *result, uint64_t ticket)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
+    if ((*request)->told.fn != NULL) {
+        request_tell(shard, request, XY_NO_ERROR, ticket);
+        return;
+    }
     bool answered = stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET);
     if (answered && result == NULL)
         result = xy_stanza_result(stanza->arena, stanza);
@@ -79,6 +104,10 @@ void request_fail_after(struct shard *shard, struct request **request, const str
                         uint64_t ticket)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
+    if ((*request)->told.fn != NULL) {
+        request_tell(shard, request, error->condition, ticket);
+        return;
+    }
     struct xy_elem *answer = xy_error_reply(stanza->arena, stanza, error);
     if (answer)
         stat_add(shard, stanzas_refused, 1);

@@ -9,8 +9,16 @@
 #include "core/error.h"
 #include "core/stanza.h"
 
+/* For requests of the broker's own: told instead of a sender, once what the answer depends on is on disk, on the shard
+ * where the request ended. XY_NO_ERROR: done. */
+struct request_told {
+    void (*fn)(struct shard *shard, const uint64_t *ctx, enum xy_condition condition); /* NULL: nobody */
+    uint64_t ctx[6];
+};
+
 struct request {
-    struct xy_stanza stanza;   /* `from` is stamped: the sender's full JID */
+    struct xy_stanza stanza; /* `from` is stamped: the sender's full JID */
+    struct request_told told;
     struct session_ref origin; /* who sent it; SESSION_NONE: the broker itself */
     uint32_t inbound;          /* number to report as handled; 0: the sender does not count */
     bool awaited;              /* others wait for its sender to read: it must not be made to wait itself */

@@ -234,6 +234,23 @@ static void subscription_remove(const ProtobufCMessage *message, struct xy_str p
     del(sink, STORE_SUBS_BY_JID, key_of_subscriber(&key, sub->jid, sub->node, sub->number));
 }
 
+struct position {
+    uint64_t seq, gap_first, gap_last; /* gap_last 0: no gap */
+    uint32_t gap_reason;
+};
+
+static void put_position(const struct apply_sink *sink, struct xy_str key, struct position position)
+{
+    char value[8 + STORE_GAP_BYTES];
+    be64_put(value, position.seq);
+    if (position.gap_last != 0) {
+        be64_put(value + 8, position.gap_first);
+        be64_put(value + 16, position.gap_last);
+        value[24] = (char)(unsigned char)position.gap_reason;
+    }
+    put(sink, STORE_CURSORS, key, xy_str_n(value, position.gap_last != 0 ? sizeof(value) : 8));
+}
+
 static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     (void)packed;
@@ -242,16 +259,11 @@ static void cursor_move(const ProtobufCMessage *message, struct xy_str packed, c
     size_t count = cursor->n_number < cursor->n_seq ? cursor->n_number : cursor->n_seq;
     bool gaps = cursor->n_gap_first >= count && cursor->n_gap_last >= count && cursor->n_gap_reason >= count;
     for (size_t i = 0; i < count; i++) {
-        char value[8 + STORE_GAP_BYTES];
-        bool gap = gaps && cursor->gap_last[i] != 0;
-        be64_put(value, cursor->seq[i]);
-        if (gap) {
-            be64_put(value + 8, cursor->gap_first[i]);
-            be64_put(value + 16, cursor->gap_last[i]);
-            value[24] = (char)(unsigned char)cursor->gap_reason[i];
-        }
-        put(sink, STORE_CURSORS, key_of_subscription(&key, cursor->node, cursor->number[i]),
-            xy_str_n(value, gap ? sizeof(value) : 8));
+        struct position position = { .seq = cursor->seq[i] };
+        if (gaps)
+            position = (struct position){ cursor->seq[i], cursor->gap_first[i], cursor->gap_last[i],
+                                          cursor->gap_reason[i] };
+        put_position(sink, key_of_subscription(&key, cursor->node, cursor->number[i]), position);
     }
 }
 
@@ -270,7 +282,8 @@ static void claim_state(const ProtobufCMessage *message, struct xy_str packed, c
     size_t count = claim->n_seq;
     if (claim->n_attempts != count || claim->n_not_before_us != count || claim->n_parked != count)
         count = 0;
-    put_u64(sink, STORE_CURSORS, key_of_subscription(&key, claim->node, claim->number), claim->cursor);
+    put_position(sink, key_of_subscription(&key, claim->node, claim->number),
+                 (struct position){ claim->cursor, claim->gap_first, claim->gap_last, claim->gap_reason });
     for (size_t i = 0; i < count; i++) {
         char value[STORE_CLAIM_BYTES];
         be32_put(value, claim->attempts[i]);

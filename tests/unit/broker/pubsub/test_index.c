@@ -102,7 +102,7 @@ static void step(struct item_index *index, struct model *model, uint64_t *random
             index_pass(index, *cursor, UINT64_MAX, count_freed, &freed);
         } else {
             *cursor = unit_below(random, (size_t)model->newest + 1);
-            index_owe(index, *cursor);
+            index_owe(index, *cursor, UINT64_MAX);
         }
         model->active[which] = !model->active[which];
         break;

@@ -156,7 +156,7 @@ static void bad_requests(void **state)
                  "<value>roster</value></field></x></configure>"),
           "<unsupported-access-model" },
         { PUBSUB("<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' type='submit'>"
-                 "<field var='{urn:xylem:delivery:0}ack'><value>receipt</value></field></x></options>"),
+                 "<field var='{urn:xylem:delivery:0}ack'><value>telepathy</value></field></x></options>"),
           "<invalid-options" },
         { OWNER("<purge node='n'/>"), "<forbidden" },
         { OWNER("<delete node='none'/>"), "<item-not-found" },
