@@ -17,6 +17,7 @@
 #include "broker/shard/workers.h"
 #include "broker/store/store.h"
 #include "core/base/assert.h"
+#include "core/base/encoding.h"
 
 #define SERVER_QUIET_POLL_US (2u * 1000)
 #define SERVER_QUIET_TRIES_MAX                                                                               \
@@ -25,6 +26,7 @@
 #define SERVER_CLOSE_ROUNDS       5000u /* times the poll, at most */
 #define SERVER_FAREWELL_TRIES_MAX 250u
 #define SERVER_RETIRED_MAX        1000u
+#define LOG_KEY_BYTES             64u
 #define SERVER_STORE_RESERVE      (64u << 20)
 
 struct server {
@@ -71,6 +73,19 @@ static void on_store_full(void *ctx, bool full)
         log_info(server->log, "the store has room again");
 }
 
+/* The row stays where it is, for whoever can make sense of it. */
+static void on_store_damaged(void *ctx, enum store_table table, struct xy_str key)
+{
+    struct server *server = ctx;
+    char name[LOG_KEY_BYTES * 2];
+    size_t len = key.len < LOG_KEY_BYTES ? key.len : LOG_KEY_BYTES;
+    xy_hex_encode(name, key.data, len);
+    log_error(server->log,
+              "a stored row does not match its checksum: the disk or memory damaged it; see "
+              "xylemd --check-store, and restore a backup",
+              LOG_Z("table", store_table_name(table)), LOG_STR("row", xy_str_n(name, 2 * len)));
+}
+
 static void on_mail(void *ctx, unsigned shard)
 {
     struct server *server = ctx;
@@ -95,6 +110,7 @@ static bool store_start(struct server *server, struct xy_buf *error)
         .committed = on_committed,
         .failed = on_store_failed,
         .full = on_store_full,
+        .damaged = on_store_damaged,
         .ctx = server,
     };
     server->store = store_open(&options, error);

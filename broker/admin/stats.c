@@ -82,6 +82,7 @@ static void add_store(struct xy_arena *arena, struct xy_elem *form, struct shard
         { "store_checkpoint_us_last", s.checkpoint_us_last },
         { "store_checkpoint_us_max", s.checkpoint_us_max },
         { "store_refused", s.refused },
+        { "store_damaged", s.damaged },
         { "store_backups", s.backups },
         { "store_backup_running", s.backup_running },
     };

@@ -172,8 +172,8 @@ static void copy_table(struct copier *c, enum store_table table, uint64_t rate)
         copier_fail(c, "memory is short");
     while (more && !copier_failed(c) && copier_go_on(c, 0)) {
         xy_arena_reset(arena);
-        size_t count = store_scan_tables(c->store, table, XY_STR_NONE, xy_buf_view(&from), arena, page,
-                                         STORE_PAGE_RECORDS_MAX, &more);
+        size_t count =
+            read_raw(c->store, table, xy_buf_view(&from), arena, page, STORE_PAGE_RECORDS_MAX, &more);
         if (store_failed(c->store) || xy_arena_failed(arena) || (count == 0 && more))
             copier_fail(c, "the table %s cannot be read, or memory is short", store_table_name(table));
         for (size_t i = 0; i < count; i++)

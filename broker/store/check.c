@@ -223,6 +223,7 @@ bool store_check(const struct store_options *options, struct store_check *check)
     own.threads = false;
     own.committed = NULL;
     own.failed = NULL;
+    own.damaged = NULL;
     if (own.data_dir != NULL && !is_there(own.data_dir)) {
         check_problem(&c, "there is no store in %s", own.data_dir);
         return false;
@@ -231,6 +232,7 @@ bool store_check(const struct store_options *options, struct store_check *check)
     if (c.store == NULL) {
         check_problem(&c, "%.*s", XY_ARG(xy_buf_view(&error)));
     } else {
+        c.store->only_looking = true;
         check_prepared(&c);
         say(&c, "%llu entries and %llu records in the log, %llu rows in the tables: %s",
             (unsigned long long)check->entries, (unsigned long long)check->records,

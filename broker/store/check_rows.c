@@ -7,7 +7,9 @@
 #include "broker/store/bigendian.h"
 #include "broker/store/check_internal.h"
 #include "broker/store/record.h"
+#include "broker/store/seal.h"
 #include "core/base/assert.h"
+#include "core/base/encoding.h"
 #include "core/namespaces.h"
 #include "xylem/store/v1/records.pb-c.h"
 
@@ -427,8 +429,20 @@ static void (*const row_checks[STORE_TABLE_COUNT])(struct checker *c, struct xy_
     [STORE_EXPIRY] = row_expiry,
 };
 
+/* Its key in hexadecimal: with the row goes what it would be called. */
+static void damaged_row(struct checker *c, enum store_table table, struct xy_str key)
+{
+    char name[2 * STORE_KEY_MAX + 1];
+    xy_hex_encode(name, key.data, key.len);
+    name[2 * key.len] = '\0';
+    check_problem(c, "%s: row %s: its checksum does not match: the disk or memory damaged it",
+                  store_table_name(table), name);
+}
+
 void check_row(struct checker *c, enum store_table table, struct xy_str key, struct xy_str value)
 {
-    if (row_checks[table] != NULL)
+    if (seal_damaged(value))
+        damaged_row(c, table, key);
+    else if (row_checks[table] != NULL)
         row_checks[table](c, key, value);
 }

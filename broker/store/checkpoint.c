@@ -7,6 +7,7 @@
 #include "broker/store/internal.h"
 
 #include "broker/store/bigendian.h"
+#include "broker/store/seal.h"
 #include "broker/store/session_rows.h"
 #include "core/base/assert.h"
 
@@ -39,7 +40,8 @@ static void writer_count(struct writer *w, enum store_io io, size_t bytes)
 static void writer_put(struct writer *w, enum store_table table, struct xy_str key, struct xy_str value)
 {
     if (w->io == STORE_IO_OK)
-        writer_count(w, w->ops->put(w->store->tables, table, key, value), key.len + value.len);
+        writer_count(w, seal_put(w->store->tables, &w->store->seal_room, table, key, value),
+                     key.len + value.len);
 }
 
 static void writer_del(struct writer *w, enum store_table table, struct xy_str key)
@@ -92,6 +94,7 @@ static void sweep_dedup(struct writer *w, size_t budget)
     if (reader->ops->begin(reader) == STORE_IO_OK) {
         bool there = reader->ops->seek(reader, STORE_DEDUP, xy_buf_view(&store->sweep_from), &key, &value);
         for (; there && budget > 0; budget--) {
+            seal_open(store, STORE_DEDUP, key, &value);
             if (store_dedup_value(value, &number, &time_us, &seen)) {
                 uint64_t keep_us =
                     number == STORE_DEDUP_WHOLE ? STORE_DEDUP_KEEP_US : STORE_DEDUP_STREAM_KEEP_US;
@@ -141,7 +144,7 @@ enum store_io checkpoint_write(struct store *store, const struct memtable *const
     struct writer w = { .store = store,
                         .ops = store->tables->ops,
                         .io = STORE_IO_OK,
-                        .sessions = { .mems = mems, .mems_count = count } };
+                        .sessions = { .mems = mems, .mems_count = count, .store = store } };
     size_t entries = 0;
     for (size_t i = 0; i < count; i++)
         entries += memtable_count(mems[i]);

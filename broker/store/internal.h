@@ -69,8 +69,11 @@ struct backup {
 
 struct store {
     struct store_options options;
-    char *data_dir; /* NULL: not on disk */
-    bool restored;  /* it was opened from a copy */
+    char *data_dir;          /* NULL: not on disk */
+    bool restored;           /* it was opened from a copy */
+    bool unsealed;           /* its tables are of a format before 2, and not upgraded yet */
+    bool only_looking;       /* for a check: damage is told and nothing fails */
+    struct xy_buf seal_room; /* of who writes the tables */
     int lock_fd;
     struct store_log *log;
     struct store_tables *tables;
@@ -106,7 +109,7 @@ struct store {
     _Atomic uint64_t unwritten_bytes; /* committed, not yet in the tables */
     _Atomic uint64_t queue_bytes;
     _Atomic uint64_t commits, records, bytes, commit_us_last, commit_us_max, queue_bytes_max;
-    _Atomic uint64_t checkpoints, checkpoint_us_last, checkpoint_us_max, refused;
+    _Atomic uint64_t checkpoints, checkpoint_us_last, checkpoint_us_max, refused, damaged;
     struct histogram commit_us, commit_records, commit_bytes;
 };
 
@@ -164,6 +167,9 @@ bool recovery_meta(struct store *store, struct xy_str name,
 
 /* read.c: a value that is not in the active memory table; it lives until the reader's end, which the caller calls when
  * *reading is set. */
+/* store_scan_tables with what is in the tables as it is, seals and all: for a copy. */
+size_t read_raw(struct store *store, enum store_table table, struct xy_str from, struct xy_arena *arena,
+                struct store_entry *out, size_t count_max, bool *more);
 bool read_older(struct store_shard *shard, enum store_table table, struct xy_str key, struct xy_str *value,
                 bool *reading);
 

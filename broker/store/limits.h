@@ -2,6 +2,7 @@
 #pragma once
 
 #define STORE_FORMAT             2u /* of log and tables on disk; 2 brought the tables from STORE_SESSIONS on */
+#define STORE_FORMAT_SEALED      2u           /* from this one on rows carry checksums (seal.h) */
 #define STORE_RECORD_VERSION     1u           /* of the envelope around each record */
 #define STORE_ENTRY_BYTES        (64u << 10)  /* records of one shard gathered into one log entry */
 #define STORE_RECORD_BYTES_MAX   (64u << 20)  /* one record; a stanza is far smaller */

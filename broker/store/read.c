@@ -4,6 +4,7 @@
 #include "broker/store/internal.h"
 
 #include "broker/store/key.h"
+#include "broker/store/seal.h"
 #include "core/base/assert.h"
 
 enum { GENERATIONS = 2 }; /* active, frozen: newest first */
@@ -31,7 +32,10 @@ bool read_older(struct store_shard *shard, enum store_table table, struct xy_str
     if (hit != MEMTABLE_MISS)
         return hit == MEMTABLE_VALUE;
     *reading = reader_start(shard->store, shard->reader);
-    return *reading && shard->reader->ops->get(shard->reader, table, key, value);
+    if (!*reading || !shard->reader->ops->get(shard->reader, table, key, value))
+        return false;
+    seal_open(shard->store, table, key, value);
+    return true;
 }
 
 bool store_get(struct store_shard *shard, enum store_table table, struct xy_str key, struct xy_arena *arena,
@@ -58,7 +62,9 @@ struct merge {
     struct xy_str prefix;
     const struct memtable *mem[GENERATIONS]; /* NULL: none */
     const struct tree_entry *at[GENERATIONS];
+    struct store *store;
     struct store_reader *reader;
+    bool raw;    /* leave seals where they are */
     bool stored; /* the tables still have an entry: */
     struct xy_str stored_key, stored_value;
 };
@@ -125,6 +131,8 @@ static bool merge_next(struct merge *m, struct xy_str *key, struct xy_str *value
         if (merge_skip_range(m, source, *key))
             continue;
         *value = source == GENERATIONS ? m->stored_value : memtable_value(m->at[source]);
+        if (source == GENERATIONS && !m->raw)
+            seal_open(m->store, m->table, *key, value);
         /* The tables' key and value stay where they are until the transaction ends; moving on is safe. */
         merge_advance(m, *key);
         if (xy_str_present(*value))
@@ -138,10 +146,11 @@ static bool late(const struct xy_env *env, size_t count, uint64_t start_us)
     return count > 0 && count % 16 == 0 && xy_now_us(env) - start_us > STORE_PAGE_US_MAX;
 }
 
-static size_t merge_page(const struct xy_env *env, struct merge *m, struct xy_arena *arena,
-                         struct store_entry *out, size_t count_max, bool *more)
+static size_t merge_page(struct merge *m, struct xy_arena *arena, struct store_entry *out, size_t count_max,
+                         bool *more)
 {
     size_t count = 0, bytes = 0;
+    const struct xy_env *env = m->store->options.env;
     uint64_t start_us = xy_now_us(env);
     struct xy_str key, value;
     *more = false;
@@ -161,8 +170,8 @@ static size_t merge_page(const struct xy_env *env, struct merge *m, struct xy_ar
     return count;
 }
 
-static size_t scan(struct store *store, struct merge *m, struct xy_str prefix, struct xy_str from,
-                   struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more)
+static size_t scan(struct merge *m, struct xy_str prefix, struct xy_str from, struct xy_arena *arena,
+                   struct store_entry *out, size_t count_max, bool *more)
 {
     struct key prefix_room, from_room;
     *more = false;
@@ -170,28 +179,45 @@ static size_t scan(struct store *store, struct merge *m, struct xy_str prefix, s
     from = key_fold(m->table, from, &from_room);
     if (xy_str_cmp(from, m->prefix) < 0)
         from = m->prefix;
-    if (!reader_start(store, m->reader))
+    if (!reader_start(m->store, m->reader))
         return 0;
     merge_seek(m, from);
-    size_t count = merge_page(store->options.env, m, arena, out, count_max, more);
-    reader_done(store, m->reader);
+    size_t count = merge_page(m, arena, out, count_max, more);
+    reader_done(m->store, m->reader);
     return count;
 }
 
 size_t store_scan(struct store_shard *shard, enum store_table table, struct xy_str prefix, struct xy_str from,
                   struct xy_arena *arena, struct store_entry *out, size_t count_max, bool *more)
 {
-    struct merge m = { .table = table, .mem = { shard->active, shard->frozen }, .reader = shard->reader };
-    return scan(shard->store, &m, prefix, from, arena, out, count_max, more);
+    struct merge m = { .table = table,
+                       .mem = { shard->active, shard->frozen },
+                       .store = shard->store,
+                       .reader = shard->reader };
+    return scan(&m, prefix, from, arena, out, count_max, more);
+}
+
+static size_t scan_tables(struct merge *m, struct xy_str prefix, struct xy_str from, struct xy_arena *arena,
+                          struct store_entry *out, size_t count_max, bool *more)
+{
+    m->reader = m->store->reader;
+    pthread_mutex_lock(&m->store->reader_lock);
+    size_t count = scan(m, prefix, from, arena, out, count_max, more);
+    pthread_mutex_unlock(&m->store->reader_lock);
+    return count;
 }
 
 size_t store_scan_tables(struct store *store, enum store_table table, struct xy_str prefix,
                          struct xy_str from, struct xy_arena *arena, struct store_entry *out,
                          size_t count_max, bool *more)
 {
-    struct merge m = { .table = table, .reader = store->reader };
-    pthread_mutex_lock(&store->reader_lock);
-    size_t count = scan(store, &m, prefix, from, arena, out, count_max, more);
-    pthread_mutex_unlock(&store->reader_lock);
-    return count;
+    struct merge m = { .table = table, .store = store };
+    return scan_tables(&m, prefix, from, arena, out, count_max, more);
+}
+
+size_t read_raw(struct store *store, enum store_table table, struct xy_str from, struct xy_arena *arena,
+                struct store_entry *out, size_t count_max, bool *more)
+{
+    struct merge m = { .table = table, .store = store, .raw = true };
+    return scan_tables(&m, XY_STR_NONE, from, arena, out, count_max, more);
 }

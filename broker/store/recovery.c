@@ -7,6 +7,7 @@
 
 #include "broker/store/bigendian.h"
 #include "broker/store/record.h"
+#include "broker/store/seal.h"
 #include "core/base/assert.h"
 
 struct replay {
@@ -63,7 +64,10 @@ static void sink_head(void *ctx, enum store_table table, struct xy_str key, char
         replay_fail(replay, "cannot read the tables");
         return;
     }
-    if (reader->ops->get(reader, table, key, &value) && value.len > 0 && value.data[0] != head)
+    bool there = reader->ops->get(reader, table, key, &value);
+    if (there)
+        seal_open(replay->store, table, key, &value);
+    if (there && value.len > 0 && value.data[0] != head && !seal_damaged(value))
         sink_put(replay, table, key, xy_str_n(&head, 1), xy_str_n(value.data + 1, value.len - 1), false);
     reader->ops->end(reader);
 }
@@ -163,12 +167,13 @@ static enum store_io meta_put(struct store *store, struct xy_str name, uint64_t 
     return store->tables->ops->put(store->tables, STORE_META, name, xy_str_n(bytes, sizeof(bytes)));
 }
 
-/* An older format is upgraded by what follows: the backend has made the tables that are new, the log is read by the same
- * records, and `finish` states the new format before anybody may write what the old program does not know. */
+/* What an older format lacks: tables, which the backend has made by now, and seals on rows, which are added before the
+ * log is replayed. The log is read by the same records. */
 static bool check_format(struct store *store, struct xy_buf *error)
 {
     uint64_t format = STORE_FORMAT;
     (void)recovery_meta(store, META_FORMAT, &format);
+    store->unsealed = format < STORE_FORMAT_SEALED;
     if (format <= STORE_FORMAT)
         return true;
     xy_buf_printf(
@@ -200,7 +205,8 @@ static bool replay_log(struct replay *replay, struct store *store, struct xy_buf
     replay->sink = (struct apply_sink){
         .ctx = replay, .put = sink_put, .del = sink_del, .del_range = sink_del_range, .head = sink_head
     };
-    if (!check_format(store, error)) {
+    if (!check_format(store, error) ||
+        (store->unsealed && !replay->only_reading && !seal_upgrade(store, error))) {
         replay->failed = true;
         return false;
     }

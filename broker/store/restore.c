@@ -7,6 +7,7 @@
 
 #include "broker/store/backup_internal.h"
 #include "broker/store/record.h"
+#include "broker/store/seal.h"
 #include "core/base/assert.h"
 #include "xylem/store/v1/records.pb-c.h"
 
@@ -32,7 +33,7 @@ static bool new_epoch(struct store *store, const struct store_entry *row, struct
     if (packed == NULL)
         return broken(error, "memory is short");
     (void)protobuf_c_message_pack(message, (uint8_t *)packed);
-    if (tables->ops->put(tables, STORE_NODES, row->key, xy_str_n(packed, len)) != STORE_IO_OK)
+    if (seal_put(tables, &store->seal_room, STORE_NODES, row->key, xy_str_n(packed, len)) != STORE_IO_OK)
         return broken(error, tables->ops->error(tables));
     return true;
 }

@@ -4,6 +4,7 @@
 #include "broker/store/session_rows.h"
 
 #include "broker/store/bigendian.h"
+#include "broker/store/seal.h"
 
 static bool find(const struct session_rows *rows, enum store_table table, struct xy_str key,
                  struct xy_str *value, bool *gone)
@@ -14,7 +15,10 @@ static bool find(const struct session_rows *rows, enum store_table table, struct
         if (hit == MEMTABLE_VALUE)
             return true;
     }
-    return !*gone && rows->reader->ops->get(rows->reader, table, key, value);
+    if (*gone || !rows->reader->ops->get(rows->reader, table, key, value))
+        return false;
+    seal_open(rows->store, table, key, value);
+    return true;
 }
 
 static void look(struct session_rows *rows, struct xy_str id)
@@ -67,6 +71,7 @@ void session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t b
     struct xy_str key, value;
     bool there = rows->reader->ops->seek(rows->reader, STORE_SESSION_IN, xy_buf_view(from), &key, &value);
     for (; there && budget > 0; budget--) {
+        seal_open(rows->store, STORE_SESSION_IN, key, &value);
         if (look_at(rows, key) && (!rows->known || covered(rows, key, value)))
             del(ctx, key);
         there = rows->reader->ops->next(rows->reader, &key, &value);

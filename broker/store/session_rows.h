@@ -10,6 +10,7 @@
 struct session_rows {
     const struct memtable *const *mems;
     size_t mems_count;
+    struct store *store;         /* whose tables they are */
     struct store_reader *reader; /* between begin and end; NULL: every row is of use */
     bool looked;                 /* the rest is about `id` */
     char id[STORE_SESSION_ID_BYTES];

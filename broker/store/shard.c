@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "broker/store/record.h"
+#include "broker/store/seal.h"
 #include "core/base/assert.h"
 
 /* --- applying to memory ------------------------------------------------------------------------------------------ */
@@ -45,7 +46,8 @@ static void sink_head(void *ctx, enum store_table table, struct xy_str key, char
     if (memtable_set_head(shard->active, table, key, head))
         return;
     if (memtable_get(shard->active, table, key, &value) == MEMTABLE_MISS &&
-        read_older(shard, table, key, &value, &reading) && value.len > 0 && value.data[0] != head)
+        read_older(shard, table, key, &value, &reading) && value.len > 0 && value.data[0] != head &&
+        !seal_damaged(value))
         sink_put(shard, table, key, xy_str_n(&head, 1), xy_str_n(value.data + 1, value.len - 1), false);
     if (reading)
         shard->reader->ops->end(shard->reader);

@@ -143,6 +143,7 @@ void store_release(struct store **store_pointer)
     pthread_mutex_destroy(&store->backup.lock);
     pthread_cond_destroy(&store->backup.wake);
     xy_buf_free(&store->sweep_from);
+    xy_buf_free(&store->seal_room);
     xy_buf_free(&store->sweep_sessions_from);
     free(store->shards);
     free(store->woken);
@@ -281,6 +282,7 @@ void store_stats(struct store *store, struct store_stats *out)
         .checkpoint_us_last = figure(&store->checkpoint_us_last),
         .checkpoint_us_max = figure(&store->checkpoint_us_max),
         .unwritten_bytes = figure(&store->unwritten_bytes),
+        .damaged = figure(&store->damaged),
         .refused = figure(&store->refused),
     };
     backup_stats(store, out);

@@ -147,6 +147,9 @@ struct store_options {
     /* The disk, or what store.log_max and store.map_size allow, is full and data was refused; or there is room again. On
      * the commit thread, so only with threads; may be NULL. */
     void (*full)(void *ctx, bool full);
+    /* A row of the tables does not match its checksum. It stays; who wanted it is told that it cannot be read, or the
+     * store fails next (seal.h). Any thread; it must not call the store. May be NULL. */
+    void (*damaged)(void *ctx, enum store_table table, struct xy_str key);
     void *ctx;
 };
 
@@ -225,6 +228,7 @@ struct store_stats {
     uint64_t memory_bytes;                  /* of memory tables */
     uint64_t checkpoints, checkpoint_us_last, checkpoint_us_max;
     uint64_t unwritten_bytes; /* in the log, not yet in the tables */
+    uint64_t damaged;         /* rows read that did not match their checksum */
     uint64_t refused;         /* times that store_room said no */
     uint64_t backups;         /* begun */
     uint64_t backup_running;  /* 0 or 1 */
