@@ -15,41 +15,15 @@ import time
 import harness
 import pubsub
 import raw
-from workload import QUIET_S, Actor, Verdict, Workload
+from producer import Producer
+from workload import QUIET_S, Verdict, Workload
 
 NODE = "crash-backup"
 RESOURCE = "never"
-WINDOW = 4
-PAUSE_S = 0.01
 PAUSE_BETWEEN_S = (0.05, 0.6)
 KEPT = 3
 BACKUP_S = 60
 MODE = {pubsub.DELIVERY + "mode": "at-least-once"}
-
-
-class Publisher(Actor):
-    def __init__(self, broker):
-        super().__init__(broker)
-        self.next = 0
-        self.answered = set()
-
-    def session(self, client):
-        client.login("romeo", "backup")
-        waiting = {}
-        while not self.stopping.is_set():
-            while len(waiting) < WINDOW:
-                name = client.new_id()
-                waiting[name] = self.next
-                payload = pubsub.publish_xml(NODE, pubsub.item_xml(str(self.next), self.next))
-                client.send(f"<iq type='set' id='{name}' to='{harness.PUBSUB}'>{payload}</iq>")
-                self.next += 1
-            element = client.read()
-            number = waiting.pop(element.get("id"), None)
-            if number is not None and element.get("type") == "result":
-                self.answered.add(number)
-            elif number is not None and raw.condition(element)[0] != "wait":
-                raise AssertionError(raw.show(element))
-            time.sleep(PAUSE_S)
 
 
 class Copier(threading.Thread):
@@ -69,7 +43,7 @@ class Copier(threading.Thread):
     def copy(self):
         folder = os.path.join(os.path.dirname(self.broker.data_dir), f"backup-{self.begun}")
         self.begun += 1
-        owed = set(self.publisher.answered)
+        owed = set(self.publisher.acknowledged)
         try:
             result = self.broker.xylem("admin", "backup", folder, timeout=BACKUP_S)
         except subprocess.TimeoutExpired:
@@ -98,7 +72,7 @@ class Backup(Workload):
             pubsub.subscribe(client, NODE, client.jid, **MODE)
 
     def start(self):
-        self.publisher = Publisher(self.broker)
+        self.publisher = Producer(self.broker, "romeo", NODE, window=4, pause_s=0.01)
         self.copier = Copier(self.broker, self.publisher, self.chance)
         self.publisher.start()
         self.copier.start()
@@ -108,7 +82,7 @@ class Backup(Workload):
         if not self.copier.made:
             self.copier.copy()  # every one met a crash; this one does not
         self.publisher.stop()
-        verdict = Verdict(acknowledged=len(self.publisher.answered), wrong=list(self.publisher.failures))
+        verdict = Verdict(acknowledged=len(self.publisher.acknowledged), refused=self.publisher.refused, wrong=list(self.publisher.failures))
         sizes = []
         for folder, owed in self.copier.made[-KEPT:]:
             sizes.append(len(owed))

@@ -12,14 +12,13 @@ import harness
 import pubsub
 import queues
 import raw
+from producer import Producer
 from workload import QUIET_S, Actor, Verdict, Workload, wait_for
 
 NODE = "crash-jobs"
-WINDOW = 16  # publishes under way
 REQUESTS = 8  # items a consumer has at a time
 GROUPS = 3
 POLL_S = 0.2
-PAUSE_S = 0.005
 GIVE_BACK, DISAPPEAR = 0.05, 0.01  # of the items
 
 
@@ -28,47 +27,10 @@ def group_of(number):
     return f"g{number // 4 % GROUPS}" if number % 4 == 0 else None
 
 
-class Producer(Actor):
-    def __init__(self, broker):
-        super().__init__(broker)
-        self.next = 0
-        self.unanswered = {}  # number: id of the request
-        self.acknowledged = set()
-        self.refused = 0
-
-    def session(self, client):
-        client.login("alice", "producer")
-        again, self.unanswered = sorted(self.unanswered), {}
-        for number in again:
-            self.put(client, number)
-        while self.unanswered or not self.stopping.is_set():
-            while len(self.unanswered) < WINDOW and not self.stopping.is_set():
-                self.put(client, self.next)
-                self.next += 1
-            self.answered(client.read())
-            if not client.inbox:
-                time.sleep(PAUSE_S)
-
-    def put(self, client, number):
+class Jobs(Producer):
+    def item(self, number):
         group = group_of(number)
-        payload = queues.put_xml(str(number), NODE, **({"Group": group} if group else {}))
-        payload = payload.replace("<publish ", f"<publish xmlns:d='urn:xylem:delivery:0' d:publish-id='crash:{number}' ", 1)
-        self.unanswered[number] = client.new_id()
-        client.send(f"<iq type='set' id='{self.unanswered[number]}' to='{harness.PUBSUB}'>{payload}</iq>")
-
-    def answered(self, element):
-        for number, name in self.unanswered.items():
-            if element.get("id") == name:
-                break
-        else:
-            return
-        del self.unanswered[number]
-        if element.get("type") == "result":
-            self.acknowledged.add(number)
-        elif raw.condition(element)[0] == "wait":
-            self.refused += 1
-        else:
-            raise AssertionError(raw.show(element))
+        return queues.put_xml(str(number), self.node, **({"Group": group} if group else {}))
 
 
 class Ledger:
@@ -181,7 +143,7 @@ class Queue(Workload):
 
     def start(self):
         self.ledger = Ledger()
-        self.producer = Producer(self.broker)
+        self.producer = Jobs(self.broker, "alice", NODE)
         self.consumers = [Consumer(self.broker, user, self.ledger, self.chance, sm) for user, sm in (("bob", True), ("carol", False))]
         for actor in (self.producer, *self.consumers):
             actor.start()
