@@ -25,7 +25,7 @@ struct sim_activity {
 };
 extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
     sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing, sim_queue_setup,
-    sim_queue_publishing, sim_queue_working;
+    sim_queue_publishing, sim_queue_working, sim_carbons;
 
 void sim_app_padding(struct sim_client *client, struct xy_buf *out);
 /* NULL: too many wait already. To be said by sim_app_say once it is complete. */

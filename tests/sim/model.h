@@ -72,6 +72,7 @@ struct sim_model {
     bool gaps[SIM_NODES_MAX];   /* items of the node were retracted */
     uint64_t refused;
     uint64_t deliveries, items, jobs, redeliveries, promises; /* items, jobs: of the deliveries */
+    uint64_t copies;                                          /* carbons */
     uint64_t skips;                                           /* gaps told */
     struct xy_buf verdict;                                    /* the first rule broken; empty: none */
 };

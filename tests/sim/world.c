@@ -434,6 +434,7 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .items = model->items,
                                    .jobs = model->jobs,
                                    .skips = model->skips,
+                                   .copies = model->copies,
                                    .redeliveries = model->redeliveries,
                                    .virtual_us = world->now_us };
     snprintf(result->verdict, sizeof(result->verdict), "%s", result->failed ? model->verdict.data : "");

@@ -60,7 +60,7 @@ struct sim_result {
     uint64_t hash; /* of everything that happened */
     unsigned crashes, restarts, cuts, resumed, rebound, broken_disks, full_disks;
     uint64_t refused, stalls;
-    uint64_t tokens, promises, deliveries, items, jobs, skips, redeliveries, virtual_us;
+    uint64_t tokens, promises, deliveries, items, jobs, skips, copies, redeliveries, virtual_us;
 };
 
 /* Runs one seed to its end. */
