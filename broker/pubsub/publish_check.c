@@ -212,13 +212,27 @@ static bool fail_full(struct call *call, const char *text)
     return true;
 }
 
+/* Items that only take the place of others, and those that nobody keeps, need no more than there is. */
+static bool takes_memory(const struct node *node, uint64_t fresh)
+{
+    if (node->durable_count > 0)
+        return true;
+    return node_retains(node) && fresh > 0 && !retention_over(node, fresh, 0);
+}
+
 bool publication_overflows(struct call *call, const struct publication *publication)
 {
     const struct node *node = call->node;
     const struct node_config *config = &node->config;
     uint64_t fresh, bytes, total, largest, bytes_max = retention_bytes_max(node);
-    bool reject = config->overflow == OVERFLOW_REJECT;
+    bool reject = config->overflow == OVERFLOW_REJECT; /* a queue's always is */
     measure(call, publication, &fresh, &bytes, &total, &largest);
+    if (shard_memory_is_short(call->shard) && takes_memory(node, fresh)) {
+        stat_add(call->shard, publishes_refused_memory, 1);
+        call_fail_type(call, XY_RESOURCE_CONSTRAINT, XY_ERROR_WAIT, NULL,
+                       "the service is short of memory for items that have to be kept; try again later");
+        return true;
+    }
     if (reject && backlog_full(call->node, total)) {
         stat_add(call->shard, publishes_refused_backlog, 1);
         call_fail_type(

@@ -360,6 +360,28 @@ static void backlog_age_of_unloaded_nodes(void **state)
     assert_int_equal(rig_shard(rig, owner)->pubsub->stats.skipped, 2);
 }
 
+/* limits.memory: what would have to be kept is refused for now, what takes no more goes on. */
+static void short_of_memory(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", CREATE(FIELD("pubsub#max_items", "2")));
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    shard_group_set_memory_short(rig->group, true);
+    const char *answer = rig_iq(rig, ALICE, "set", PUBLISH("2"));
+    assert_has(answer, "<resource-constraint ");
+    assert_has(answer, "type='wait'");
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    shard_group_set_memory_short(rig->group, false);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("2"));
+    shard_group_set_memory_short(rig->group, true);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("3"));
+    assert_ids(rig, "23");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/slow", ""));
+    assert_has(rig_iq(rig, ALICE, "set", PUBLISH("4")), "<resource-constraint ");
+    shard_group_set_memory_short(rig->group, false);
+    (void)rig_ok(rig, ALICE, "set", PUBLISH("4"));
+}
+
 static int setup_one(void **state)
 {
     *state = rig_new(1);
@@ -391,6 +413,7 @@ int main(void)
         BOTH(reject_while_a_backlog_is_full),
         BOTH(reject_while_a_backlog_is_old),
         BOTH(every_backlog_has_its_own_bound),
+        BOTH(short_of_memory),
         BOTH(items_expire),
         BOTH(expired_items_are_not_shown),
         BOTH(expired_and_owed_stays_owed),
