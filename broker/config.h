@@ -33,6 +33,7 @@ struct config_limits {
     uint64_t stalled_timeout_ms; /* full outbox without progress: detached */
     uint64_t outbox;             /* per session, counted as if unshared */
     uint64_t memory;             /* the process as a whole */
+    uint64_t node_memory;        /* nodes that are kept in memory, all together, about */
     uint64_t sessions;           /* bound or detached, in total */
     uint64_t sessions_per_account;
     uint64_t connections_per_address;

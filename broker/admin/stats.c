@@ -99,6 +99,7 @@ static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struc
     add(arena, form, "pubsub_delivered_live", p->delivered_live);
     add(arena, form, "pubsub_redelivered", p->redelivered);
     add(arena, form, "pubsub_memory_bytes", p->memory_bytes);
+    add(arena, form, "pubsub_node_bytes", p->node_bytes);
     add(arena, form, "pubsub_skipped", p->skipped);
     add(arena, form, "pubsub_damaged", p->damaged);
 }
@@ -129,6 +130,7 @@ static void stats_home(struct shard *shard, void *payload)
     sum->delivered_live += mail->pubsub.delivered_live;
     sum->redelivered += mail->pubsub.redelivered;
     sum->memory_bytes += mail->pubsub.memory_bytes;
+    sum->node_bytes += mail->pubsub.node_bytes;
     sum->skipped += mail->pubsub.skipped;
     sum->damaged += mail->pubsub.damaged;
     if (--mail->gather->waiting == 0)

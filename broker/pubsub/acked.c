@@ -573,6 +573,16 @@ static void acked_figures(const struct subscription *subscription, struct claim_
     out->dead_lettered = acked->dead_lettered;
 }
 
+/* Nothing is due, and what the store does not know yet is nothing. */
+static bool acked_idle(const struct subscription *subscription)
+{
+    const struct claim *claim = &subscription->claim;
+    const struct window *window = &claim->acked->window;
+    return xy_list_empty(&window->dirty) && window_due_us(window) == WINDOW_NEVER &&
+           window->count[WINDOW_FLIGHT] == 0 && window->count[WINDOW_ENDING] == 0 &&
+           window_cursor(window) == claim->acked->recorded && claim->gap.last == claim->acked->recorded_gap;
+}
+
 const struct claim_ops acked_ops = {
     .notices = true,
     .flags = CLAIM_EXPLICIT, /* or CLAIM_RECEIPTS, claim.c knows */
@@ -584,6 +594,7 @@ const struct claim_ops acked_ops = {
     .stalled = acked_stalled,
     .received = acked_received,
     .in_flight = acked_in_flight,
+    .idle = acked_idle,
     .skip = settle_up_to,
     .forget = acked_forget,
     .rewind = acked_rewind,

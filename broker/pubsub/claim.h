@@ -85,6 +85,9 @@ struct claim_ops {
     bool (*in_flight)(const struct subscription *subscription); /* sent to this session and not settled */
     /* What is owed up to seq is given up (backlog.c). */
     void (*skip)(struct subscription *subscription, uint64_t seq);
+    /* No session holds it: is everything about it on disk, or on its way there? Then the node may leave memory.
+     * NULL: never. */
+    bool (*idle)(const struct subscription *subscription);
     /* Nothing is owed any more; no session holds it. */
     void (*forget)(struct subscription *subscription);
     /* Everything above seq that the node has is owed and not sent; no session holds it. */

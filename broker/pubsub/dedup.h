@@ -8,9 +8,10 @@
 
 #include "core/base/str.h"
 
-#define DEDUP_WINDOW   256u
-#define DEDUP_KEEP_US  (15ull * 60 * 1000000)
-#define DEDUP_KEYS_MAX 65536u /* per node; above it the oldest are forgotten (they are in the store) */
+#define DEDUP_WINDOW    256u
+#define DEDUP_KEEP_US   (15ull * 60 * 1000000)
+#define DEDUP_KEY_BYTES 192u   /* of memory one takes, about */
+#define DEDUP_KEYS_MAX  65536u /* per node; above it the oldest are forgotten (they are in the store) */
 
 struct dedup;
 

@@ -139,6 +139,11 @@ static void durable_figures(const struct subscription *subscription, struct clai
     out->in_flight = index_count(&node_of(subscription)->items, claim->cursor, sent);
 }
 
+static bool durable_idle(const struct subscription *subscription)
+{
+    return !subscription->claim.moved;
+}
+
 const struct claim_ops durable_ops = {
     .sm_only = true,
     .lost = durable_lost,
@@ -148,6 +153,7 @@ const struct claim_ops durable_ops = {
     .received = durable_received,
     .in_flight = durable_in_flight,
     .skip = durable_received,
+    .idle = durable_idle,
     .forget = durable_forget,
     .rewind = durable_rewind,
     .floor = durable_floor,

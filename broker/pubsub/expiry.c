@@ -1,5 +1,6 @@
 /* Items that expire, and when to look at which node. See expiry.h; called by publish, configure, load, and by timers. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/resident.h"
 
 #include "broker/log.h"
 #include "broker/pubsub/retention.h"
@@ -175,14 +176,14 @@ void expiry_init(struct node *node)
 
 static void visit(struct pubsub *pubsub, uint64_t due_s, uint64_t number, struct xy_str name)
 {
-    struct xy_str value;
-    struct node *node = node_get(pubsub, name);
+    struct node *node;
+    enum resident resident = resident_find(pubsub, name, &node);
     if (node != NULL && node->number == number && node->look_s == due_s) {
         expiry_look(node);
         return;
     }
-    xy_arena_reset(pubsub->arena);
-    if (node != NULL || !store_get(pubsub->shard->store, STORE_NODES, name, pubsub->arena, &value))
+    if (resident == RESIDENT_ABSENT ||
+        resident == RESIDENT_HERE) /* else it is looked at when it was loaded */
         row_write(pubsub, number, name, due_s, node != NULL && node->number == number ? node->look_s : 0);
 }
 

@@ -1,43 +1,36 @@
-/* Nodes from the store: a node is read when it is first asked for, with its affiliations, subscriptions, cursors and the
- * index of its items; bodies stay in the store. Called by node_get. */
-#include "broker/pubsub/expiry.h"
-#include "broker/pubsub/queue.h"
-#include "broker/pubsub/retention.h"
+/* Nodes from the store, page by page. See load.h. What cannot be read for lack of memory makes the whole node fail: a node
+ * that lacks something would lose what it owes. */
+#include "broker/pubsub/load.h"
 
 #include <stdlib.h>
 
 #include "broker/log.h"
 #include "broker/pubsub/acked.h"
+#include "broker/pubsub/expiry.h"
+#include "broker/pubsub/queue.h"
+#include "broker/pubsub/retention.h"
 #include "broker/store/record.h"
 #include "core/base/assert.h"
 
 #define PAGE_MAX 256u
 
-/* Pages through everything under a prefix. The value's memory lives until `each` returns. */
-static void scan(struct pubsub *pubsub, enum store_table table, struct xy_str prefix,
-                 void (*each)(void *ctx, struct xy_str key, struct xy_str value), void *ctx)
-{
-    struct store_entry entries[PAGE_MAX];
-    struct xy_arena *arena = xy_arena_pool_take(pubsub->shard->arenas);
-    struct xy_buf from = { 0 };
-    bool more = arena != NULL;
-    xy_buf_str(&from, prefix);
-    while (more && !xy_buf_failed(&from)) {
-        size_t count = store_scan(pubsub->shard->store, table, prefix, xy_buf_view(&from), arena, entries,
-                                  PAGE_MAX, &more);
-        for (size_t i = 0; i < count; i++)
-            each(ctx, entries[i].key, entries[i].value);
-        if (count == 0)
-            break;
-        xy_buf_reset(&from);
-        xy_buf_str(&from, entries[count - 1].key);
-        xy_buf_char(&from, '\0');
-        xy_arena_reset(arena);
-    }
-    xy_buf_free(&from);
-    if (arena != NULL)
-        xy_arena_pool_give(pubsub->shard->arenas, &arena);
-}
+struct load {
+    struct node *node;
+    size_t phase;
+    struct xy_buf from;     /* key to go on with; empty: the phase begins */
+    struct xy_arena *arena; /* of the page */
+    struct xy_arena_pool *pool;
+    bool failed; /* memory is short */
+    /* items: how many are owed each follows from the cursors, counted in one pass over both */
+    uint64_t *cursor; /* of durable subscriptions, ascending */
+    size_t count;
+    size_t passed;      /* those below the item at hand */
+    struct xy_buf rows; /* of struct row, by seq */
+    size_t rows_passed;
+    struct xy_buf lost;
+    uint64_t now_us;
+    struct evicted expired;
+};
 
 static uint64_t integer(struct xy_str bytes)
 {
@@ -52,48 +45,64 @@ static struct xy_str node_key(const struct node *node)
     return xy_str_n((const char *)node->key, sizeof(node->key));
 }
 
+/* A row that keeps a record. NULL: memory is short, which fails the load, or it is damaged, which the log says. */
+static const void *record_in(struct load *load, const ProtobufCMessageDescriptor *descriptor,
+                             struct xy_str value)
+{
+    const void *record = value.len > 0 ? record_unpack(descriptor, value, load->arena) : NULL;
+    if (record == NULL && xy_arena_failed(load->arena))
+        load->failed = true;
+    else if (record == NULL)
+        log_error(load->node->pubsub->shard->log, "stored record is damaged",
+                  LOG_STR("node", load->node->name), LOG_STR("kind", xy_str(descriptor->short_name)));
+    return record;
+}
+
 /* --- parts --------------------------------------------------------------------------------------------------------- */
 
-static void load_affiliation(void *ctx, struct xy_str key, struct xy_str value)
+static void load_affiliation(struct load *load, struct xy_str key, struct xy_str value)
 {
-    struct node *node = ctx;
+    struct node *node = load->node;
     enum affiliation affiliation;
-    if (key.len > sizeof(node->key) && affiliation_parse(value, &affiliation))
-        (void)node_set_affiliation(node, xy_str_n(key.data + sizeof(node->key), key.len - sizeof(node->key)),
-                                   affiliation);
-}
-
-static void load_subscription(void *ctx, struct xy_str key, struct xy_str value)
-{
-    struct node *node = ctx;
-    (void)key;
-    Xylem__Store__V1__SubscriptionPut *put =
-        xylem__store__v1__subscription_put__unpack(NULL, value.len, (const uint8_t *)value.data);
-    if (put == NULL)
+    if (key.len <= sizeof(node->key) || !affiliation_parse(value, &affiliation))
         return;
-    struct subscription_options options;
-    struct xy_jid jid = xy_jid_canonical(xy_str(put->jid));
-    if (xy_jid_present(jid) && options_init(subscription_options, &options)) {
-        options_unpack(subscription_options, &options, put->options, put->n_options);
-        struct subscription *subscription = node_add_subscription(node, jid, put->number, &options);
-        if (subscription != NULL) {
-            subscription->active = true;
-            subscription->start_seq = put->start_seq;
-            subscription->claim.cursor = put->start_seq;
-            size_t len = strlen(put->subid);
-            len = len < SUBID_LEN ? len : SUBID_LEN;
-            memcpy(subscription->subid, put->subid, len);
-            node->durable_count += subscription_durable(subscription);
-        } else {
-            options_free(subscription_options, &options);
-        }
-    }
-    xylem__store__v1__subscription_put__free_unpacked(put, NULL);
+    struct xy_str jid = xy_str_n(key.data + sizeof(node->key), key.len - sizeof(node->key));
+    load->failed |= !node_set_affiliation(node, jid, affiliation);
 }
 
-static void load_cursor(void *ctx, struct xy_str key, struct xy_str value)
+static void load_subscription(struct load *load, struct xy_str key, struct xy_str value)
 {
-    struct node *node = ctx;
+    struct node *node = load->node;
+    (void)key;
+    const Xylem__Store__V1__SubscriptionPut *put =
+        record_in(load, &xylem__store__v1__subscription_put__descriptor, value);
+    struct subscription_options options;
+    struct xy_jid jid = xy_jid_canonical(put != NULL ? xy_str(put->jid) : XY_STR(""));
+    if (!xy_jid_present(jid))
+        return;
+    if (!options_init(subscription_options, &options)) {
+        load->failed = true;
+        return;
+    }
+    options_unpack(subscription_options, &options, put->options, put->n_options);
+    struct subscription *subscription = node_add_subscription(node, jid, put->number, &options);
+    if (subscription == NULL) {
+        options_free(subscription_options, &options);
+        load->failed = true;
+        return;
+    }
+    subscription->active = true;
+    subscription->start_seq = put->start_seq;
+    subscription->claim.cursor = put->start_seq;
+    size_t len = strlen(put->subid);
+    len = len < SUBID_LEN ? len : SUBID_LEN;
+    memcpy(subscription->subid, put->subid, len);
+    node->durable_count += subscription_durable(subscription);
+}
+
+static void load_cursor(struct load *load, struct xy_str key, struct xy_str value)
+{
+    struct node *node = load->node;
     if (key.len != sizeof(node->key) + 4 || (value.len != 8 && value.len != 8 + STORE_GAP_BYTES))
         return;
     struct subscription *subscription = node_subscription(node, (uint32_t)integer(xy_str_n(key.data + 8, 4)));
@@ -105,40 +114,37 @@ static void load_cursor(void *ctx, struct xy_str key, struct xy_str value)
                     (uint8_t)value.data[24]);
 }
 
-/* Items that a cursor has passed and that are not settled. */
+/* --- items acknowledged one by one --------------------------------------------------------------------------------- */
+
+/* An item that a cursor has passed and that is not settled. */
 struct row {
     uint64_t seq;
     uint32_t number; /* of the subscription */
     struct store_claim claim;
 };
 
-struct rows {
-    struct node *node;
-    struct xy_buf found; /* of struct row */
-};
-
-static void load_claim(void *ctx, struct xy_str key, struct xy_str value)
+static void load_claim(struct load *load, struct xy_str key, struct xy_str value)
 {
-    struct rows *rows = ctx;
+    struct node *node = load->node;
     struct row row = { 0 };
-    if (key.len != sizeof(rows->node->key) + 12 || !store_claim_value(value, &row.claim))
+    if (key.len != sizeof(node->key) + 12 || !store_claim_value(value, &row.claim))
         return;
     row.number = (uint32_t)integer(xy_str_n(key.data + 8, 4));
     row.seq = integer(xy_str_n(key.data + 12, 8));
-    const struct subscription *subscription = node_subscription(rows->node, row.number);
+    const struct subscription *subscription = node_subscription(node, row.number);
     if (subscription != NULL && subscription_durable(subscription) &&
         subscription->options.ack != ACK_STREAM && row.seq <= subscription->claim.cursor)
-        xy_buf_add(&rows->found, &row, sizeof(row));
+        xy_buf_add(&load->rows, &row, sizeof(row));
 }
 
-static struct row *row_at(const struct rows *rows, size_t index)
+static struct row *row_at(const struct load *load, size_t index)
 {
-    return (struct row *)(void *)rows->found.data + index;
+    return (struct row *)(void *)load->rows.data + index;
 }
 
-static size_t rows_count(const struct rows *rows)
+static size_t rows_count(const struct load *load)
 {
-    return rows->found.len / sizeof(struct row);
+    return load->rows.len / sizeof(struct row);
 }
 
 static int by_seq(const void *a, const void *b)
@@ -147,51 +153,19 @@ static int by_seq(const void *a, const void *b)
     return (left->seq > right->seq) - (left->seq < right->seq);
 }
 
-struct cursors {
-    struct node *node;
-    uint64_t *cursor; /* of durable subscriptions, ascending */
-    size_t count;
-    size_t passed; /* those below the item at hand */
-    const struct rows *rows;
-    size_t rows_passed;
-    struct xy_buf lost;
-    uint64_t now_us;
-    struct evicted expired;
-};
-
-/* Expired while nobody looked: it does not come back, unless it is owed. */
-static void load_expired(struct cursors *cursors, uint64_t seq, bool owed)
+static void claims_end(struct load *load)
 {
-    struct evicted *expired = &cursors->expired;
-    if (owed)
-        expired->unretained[expired->unretained_count++] = seq;
-    else
-        expired->removed[expired->removed_count++] = seq;
-    if (expired->unretained_count < EVICTED_MAX && expired->removed_count < EVICTED_MAX)
-        return;
-    record_items_expired(cursors->node, expired);
-    expired->removed_count = expired->unretained_count = 0;
-}
-
-static void load_kept(struct node *node, const Xylem__Store__V1__ItemPut *put, bool retained,
-                      uint32_t pending)
-{
-    struct item_traits traits = { .urgency = (int)put->queue_urgency - 1,
-                                  .group = xy_str(put->queue_group),
-                                  .not_before_us = put->queue_not_before_us,
-                                  .expires_us = put->queue_expires_us };
-    const struct item *item = node_add_item(node, put->seq, xy_str(put->id), xy_str(put->publisher),
-                                            (uint32_t)put->item.len, put->time_us, retained, pending);
-    if (item != NULL && node->queue != NULL)
-        (void)queue_item_added(node->queue, item, &traits); /* memory is short: it goes as a plain one */
+    load->failed |= xy_buf_failed(&load->rows);
+    if (!load->failed && load->rows.len > 0)
+        qsort(load->rows.data, rows_count(load), sizeof(struct row), by_seq);
 }
 
 /* How many subscriptions are owed this item though their cursor has passed it. Asked in the order of seq. */
-static uint32_t rows_about(struct cursors *cursors, uint64_t seq)
+static uint32_t rows_about(struct load *load, uint64_t seq)
 {
     uint32_t about = 0;
-    for (; cursors->rows_passed < rows_count(cursors->rows); cursors->rows_passed++) {
-        const struct row *row = row_at(cursors->rows, cursors->rows_passed);
+    for (; load->rows_passed < rows_count(load); load->rows_passed++) {
+        const struct row *row = row_at(load, load->rows_passed);
         if (row->seq > seq)
             break;
         about += row->seq == seq;
@@ -199,24 +173,100 @@ static uint32_t rows_about(struct cursors *cursors, uint64_t seq)
     return about;
 }
 
-static void load_item(void *ctx, struct xy_str key, struct xy_str value)
+/* After claim_restore. false: memory is short. */
+static bool restore_rows(struct load *load)
 {
-    struct cursors *cursors = ctx;
-    struct node *node = cursors->node;
-    (void)key;
-    if (value.len < 2)
+    for (size_t i = 0; i < rows_count(load); i++) {
+        const struct row *row = row_at(load, i);
+        if (!acked_restore(node_subscription(load->node, row->number), row->seq, &row->claim))
+            return false;
+    }
+    return true;
+}
+
+/* --- items --------------------------------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+static void items_begin(struct load *load)
+{
+    struct node *node = load->node;
+    load->now_us = xy_wall_us(node->pubsub->shard->env);
+    load->cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
+    if (load->cursor == NULL) {
+        load->failed = true;
         return;
+    }
+    size_t at = 0;
+    for (const struct subscription *s; (s = node_next_subscription(node, &at)) != NULL;)
+        if (subscription_durable(s))
+            load->cursor[load->count++] = s->claim.cursor;
+    xy_assert(load->count == node->durable_count);
+    qsort(load->cursor, load->count, sizeof(uint64_t), by_value);
+}
+
+/* Expired while nobody looked: it does not come back, unless it is owed. */
+static void load_expired(struct load *load, uint64_t seq, bool owed)
+{
+    struct evicted *expired = &load->expired;
+    if (owed)
+        expired->unretained[expired->unretained_count++] = seq;
+    else
+        expired->removed[expired->removed_count++] = seq;
+    if (expired->unretained_count < EVICTED_MAX && expired->removed_count < EVICTED_MAX)
+        return;
+    record_items_expired(load->node, expired);
+    expired->removed_count = expired->unretained_count = 0;
+}
+
+static void load_kept(struct load *load, const Xylem__Store__V1__ItemPut *put, bool retained,
+                      uint32_t pending)
+{
+    struct node *node = load->node;
+    struct item_traits traits = { .urgency = (int)put->queue_urgency - 1,
+                                  .group = xy_str(put->queue_group),
+                                  .not_before_us = put->queue_not_before_us,
+                                  .expires_us = put->queue_expires_us };
+    const struct item *item = node_add_item(node, put->seq, xy_str(put->id), xy_str(put->publisher),
+                                            (uint32_t)put->item.len, put->time_us, retained, pending);
+    load->failed |= item == NULL;
+    if (item != NULL && node->queue != NULL)
+        load->failed |= !queue_item_added(node->queue, item, &traits);
+}
+
+/* Nobody knows what it was; those who are owed it get a gap. */
+static void load_damaged(struct load *load, uint64_t seq, size_t bytes, uint32_t pending)
+{
+    if (pending > 0 && !load->failed)
+        load->failed |= node_add_item(load->node, seq, XY_STR(""), XY_STR(""), (uint32_t)bytes, load->now_us,
+                                      false, pending) == NULL;
+}
+
+static void load_item(struct load *load, struct xy_str key, struct xy_str value)
+{
+    struct node *node = load->node;
+    if (key.len != sizeof(node->key) + 8 || value.len < 1)
+        return;
+    uint64_t seq = integer(xy_str_n(key.data + sizeof(node->key), 8));
+    const Xylem__Store__V1__ItemPut *put =
+        record_in(load, &xylem__store__v1__item_put__descriptor, xy_str_n(value.data + 1, value.len - 1));
+    while (load->passed < load->count && load->cursor[load->passed] < seq)
+        load->passed++;
+    uint32_t pending = (uint32_t)load->passed + rows_about(load, seq);
+    if (seq >= node->next_seq)
+        node->next_seq = seq + 1;
+    if (put == NULL || put->seq != seq) {
+        load_damaged(load, seq, value.len, pending);
+        return;
+    }
     bool retained = value.data[0] == 'r';
-    Xylem__Store__V1__ItemPut *put =
-        xylem__store__v1__item_put__unpack(NULL, value.len - 1, (const uint8_t *)value.data + 1);
-    if (put == NULL)
-        return;
-    while (cursors->passed < cursors->count && cursors->cursor[cursors->passed] < put->seq)
-        cursors->passed++;
-    uint32_t pending = (uint32_t)cursors->passed + rows_about(cursors, put->seq);
-    bool expired = retained && expiry_passed(node, put->time_us, cursors->now_us);
+    bool expired = retained && expiry_passed(node, put->time_us, load->now_us);
     if (expired) {
-        load_expired(cursors, put->seq, pending > 0);
+        load_expired(load, seq, pending > 0);
         retained = false;
     }
     if (retained) { /* an overwritten item cannot still be retained; be safe against a store that says so */
@@ -227,51 +277,50 @@ static void load_item(void *ctx, struct xy_str key, struct xy_str value)
     if (expired && pending == 0)
         ; /* recorded already */
     else if (!retained && pending == 0)
-        xy_buf_add(&cursors->lost, &put->seq,
-                   sizeof(put->seq)); /* its last acknowledgement beat its removal */
+        xy_buf_add(&load->lost, &seq, sizeof(seq)); /* its last acknowledgement beat its removal */
     else
-        load_kept(node, put, retained, pending);
-    if (put->seq >= node->next_seq)
-        node->next_seq = put->seq + 1;
-    xylem__store__v1__item_put__free_unpacked(put, NULL);
+        load_kept(load, put, retained, pending);
 }
 
-static int by_value(const void *a, const void *b)
+static void items_end(struct load *load)
 {
-    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-    return (left > right) - (left < right);
-}
-
-/* Items after subscriptions: how many are owed an item follows from the cursors and rows, counted in one pass over all. */
-static void load_items(struct node *node, const struct rows *rows)
-{
-    struct cursors cursors = { .node = node, .rows = rows, .now_us = xy_wall_us(node->pubsub->shard->env) };
-    cursors.cursor = malloc((node->durable_count + 1) * sizeof(uint64_t));
-    if (cursors.cursor == NULL)
-        return;
-    size_t at = 0;
-    for (const struct subscription *s; (s = node_next_subscription(node, &at)) != NULL;)
-        if (subscription_durable(s))
-            cursors.cursor[cursors.count++] = s->claim.cursor;
-    xy_assert(cursors.count == node->durable_count);
-    qsort(cursors.cursor, cursors.count, sizeof(uint64_t), by_value);
-    scan(node->pubsub, STORE_ITEMS, node_key(node), load_item, &cursors);
-    for (size_t i = 0; i < cursors.lost.len; i += sizeof(uint64_t)) {
+    for (size_t i = 0; i < load->lost.len; i += sizeof(uint64_t)) {
         uint64_t seq;
-        memcpy(&seq, cursors.lost.data + i, sizeof(seq));
-        record_item_freed(node, seq);
+        memcpy(&seq, load->lost.data + i, sizeof(seq));
+        record_item_freed(load->node, seq);
     }
-    record_items_expired(node, &cursors.expired);
-    xy_buf_free(&cursors.lost);
-    free(cursors.cursor);
+    record_items_expired(load->node, &load->expired);
 }
 
-static void load_queue_state(void *ctx, struct xy_str key, struct xy_str value)
+static void load_queue_state(struct load *load, struct xy_str key, struct xy_str value)
 {
-    struct node *node = ctx;
-    if (key.len == sizeof(node->key) + 8)
+    struct node *node = load->node;
+    if (node->queue != NULL && key.len == sizeof(node->key) + 8)
         queue_restore_state(node->queue, integer(xy_str_n(key.data + 8, 8)), value);
 }
+
+static void queue_end(struct load *load)
+{
+    if (load->node->queue != NULL)
+        queue_restored(load->node->queue);
+}
+
+/* In this order: cursors belong to subscriptions, what is owed of an item follows from the cursors. */
+static const struct phase {
+    enum store_table table;
+    void (*begin)(struct load *load);
+    void (*row)(struct load *load, struct xy_str key, struct xy_str value);
+    void (*end)(struct load *load);
+    bool items; /* nothing to read where items are in memory only */
+} phases[] = {
+    { STORE_AFFILIATIONS, NULL, load_affiliation, NULL, false },
+    { STORE_SUBSCRIPTIONS, NULL, load_subscription, NULL, false },
+    { STORE_CURSORS, NULL, load_cursor, NULL, false },
+    { STORE_CLAIMS, NULL, load_claim, claims_end, true },
+    { STORE_ITEMS, items_begin, load_item, items_end, true },
+    { STORE_QUEUE, NULL, load_queue_state, queue_end, true },
+};
+#define PHASES (sizeof(phases) / sizeof(phases[0]))
 
 /* --- the whole ------------------------------------------------------------------------------------------------------ */
 
@@ -281,17 +330,6 @@ static void load_last_seq(struct node *node)
     xy_arena_reset(node->pubsub->arena);
     if (store_get(node->pubsub->shard->store, STORE_NODE_SEQ, node_key(node), node->pubsub->arena, &value))
         node->next_seq = integer(value) + 1;
-}
-
-/* false: memory is short. */
-static bool restore_rows(struct node *node, const struct rows *rows)
-{
-    for (size_t i = 0; i < rows_count(rows); i++) {
-        const struct row *row = row_at(rows, i);
-        if (!acked_restore(node_subscription(node, row->number), row->seq, &row->claim))
-            return false;
-    }
-    return true;
 }
 
 static void settle(struct node *node)
@@ -315,60 +353,139 @@ static void settle(struct node *node)
     }
 }
 
-struct node *node_load(struct pubsub *pubsub, struct xy_str name)
+static struct node *make(struct pubsub *pubsub, const Xylem__Store__V1__NodePut *put)
+{
+    struct node *node = node_make(pubsub, xy_str(put->name), put->node, xy_str(put->creator));
+    if (node == NULL)
+        return NULL;
+    options_unpack(node_options, &node->config, put->config, put->n_config);
+    node->epoch = put->epoch;
+    node->created_us = put->created_us;
+    if (node_is_memory(node)) /* its items are gone */
+        xy_random(pubsub->shard->env, &node->epoch, sizeof(node->epoch));
+    if (node->config.queue && !queue_make(node))
+        node_free(&node);
+    return node;
+}
+
+enum load_status load_begin(struct pubsub *pubsub, struct xy_str name, struct load **out)
 {
     struct xy_str value;
     if (name.len == 0 || name.len > NODE_NAME_MAX)
-        return NULL;
+        return LOAD_ABSENT;
     xy_arena_reset(pubsub->arena);
     if (!store_get(pubsub->shard->store, STORE_NODES, name, pubsub->arena, &value))
-        return NULL;
-    Xylem__Store__V1__NodePut *put =
-        xylem__store__v1__node_put__unpack(NULL, value.len, (const uint8_t *)value.data);
+        return xy_arena_failed(pubsub->arena) ? LOAD_FAILED : LOAD_ABSENT;
+    const Xylem__Store__V1__NodePut *put =
+        (const void *)record_unpack(&xylem__store__v1__node_put__descriptor, value, pubsub->arena);
     if (put == NULL || !xy_str_eq(xy_str(put->name), name)) {
         log_error(pubsub->shard->log, "stored node unreadable", LOG_STR("node", name));
-        if (put != NULL)
-            xylem__store__v1__node_put__free_unpacked(put, NULL);
+        return LOAD_FAILED;
+    }
+    struct load *load = calloc(1, sizeof(*load));
+    if (load == NULL)
+        return LOAD_FAILED;
+    load->pool = pubsub->shard->arenas;
+    load->arena = xy_arena_pool_take(load->pool);
+    load->node = load->arena != NULL ? make(pubsub, put) : NULL;
+    if (load->node == NULL) {
+        load_abandon(&load);
+        return LOAD_FAILED;
+    }
+    load_last_seq(load->node);
+    *out = load;
+    return LOAD_MORE;
+}
+
+/* *more: there is another page of this table. */
+static void read_page(struct load *load, const struct phase *phase, bool *more)
+{
+    struct node *node = load->node;
+    struct store_entry entries[PAGE_MAX];
+    if (load->from.len == 0)
+        xy_buf_str(&load->from, node_key(node));
+    if (xy_buf_failed(&load->from)) {
+        load->failed = true;
+        return;
+    }
+    xy_arena_reset(load->arena);
+    size_t count = store_scan(node->pubsub->shard->store, phase->table, node_key(node),
+                              xy_buf_view(&load->from), load->arena, entries, PAGE_MAX, more);
+    load->failed |= xy_arena_failed(load->arena);
+    for (size_t i = 0; i < count && !load->failed; i++)
+        phase->row(load, entries[i].key, entries[i].value);
+    xy_buf_reset(&load->from);
+    if (count > 0 && *more) {
+        xy_buf_str(&load->from, entries[count - 1].key);
+        xy_buf_char(&load->from, '\0');
+    }
+    *more = *more && count > 0;
+}
+
+static enum load_status short_of_memory(struct load *load)
+{
+    log_error(load->node->pubsub->shard->log, "node not loaded: memory is short",
+              LOG_STR("node", load->node->name));
+    return LOAD_FAILED;
+}
+
+enum load_status load_step(struct load *load)
+{
+    const struct phase *phase = &phases[load->phase];
+    bool more = false, skipped = phase->items && node_is_memory(load->node);
+    if (load->from.len == 0 && phase->begin != NULL && !skipped)
+        phase->begin(load);
+    if (!skipped && !load->failed)
+        read_page(load, phase, &more);
+    if (load->failed)
+        return short_of_memory(load);
+    if (more)
+        return LOAD_MORE;
+    if (phase->end != NULL && !skipped)
+        phase->end(load);
+    if (load->failed)
+        return short_of_memory(load);
+    return ++load->phase < PHASES ? LOAD_MORE : LOAD_DONE;
+}
+
+static void load_free(struct load **load_pointer)
+{
+    struct load *load = *load_pointer;
+    *load_pointer = NULL;
+    if (load->arena != NULL)
+        xy_arena_pool_give(load->pool, &load->arena);
+    xy_buf_free(&load->from);
+    xy_buf_free(&load->lost);
+    xy_buf_free(&load->rows);
+    free(load->cursor);
+    free(load);
+}
+
+void load_abandon(struct load **load)
+{
+    struct node *node = (*load)->node;
+    load_free(load);
+    if (node == NULL)
+        return;
+    queue_stop(node->queue);
+    backlog_stop(node);
+    node->pubsub->stats.subscriptions -= node->subscriptions_count;
+    xy_list_remove(&node->dirty_link);
+    node_free(&node);
+}
+
+struct node *load_end(struct load **load)
+{
+    struct node *node = (*load)->node;
+    xy_assert((*load)->phase == PHASES);
+    settle(node);
+    if (!restore_rows(*load)) { /* rather no node than one that takes for settled what is not */
+        (void)short_of_memory(*load);
+        load_abandon(load);
         return NULL;
     }
-    struct node *node = node_new(pubsub, name, put->node, xy_str(put->creator));
-    if (node != NULL)
-        options_unpack(node_options, &node->config, put->config, put->n_config);
-    if (node != NULL && node->config.queue && !queue_make(node)) {
-        node_unlist(node);
-        node_free(&node);
-    }
-    if (node != NULL) {
-        node->epoch = put->epoch;
-        node->created_us = put->created_us;
-        load_last_seq(node);
-        scan(pubsub, STORE_AFFILIATIONS, node_key(node), load_affiliation, node);
-        scan(pubsub, STORE_SUBSCRIPTIONS, node_key(node), load_subscription, node);
-        scan(pubsub, STORE_CURSORS, node_key(node), load_cursor, node);
-        struct rows rows = { .node = node };
-        scan(pubsub, STORE_CLAIMS, node_key(node), load_claim, &rows);
-        if (rows.found.len > 0)
-            qsort(rows.found.data, rows_count(&rows), sizeof(struct row), by_seq);
-        if (node_is_memory(node))
-            xy_random(pubsub->shard->env, &node->epoch, sizeof(node->epoch)); /* its items are gone */
-        else
-            load_items(node, &rows);
-        if (node->queue != NULL) {
-            scan(pubsub, STORE_QUEUE, node_key(node), load_queue_state, node);
-            queue_restored(node->queue);
-        }
-        settle(node);
-        bool complete = !xy_buf_failed(&rows.found) && restore_rows(node, &rows);
-        xy_buf_free(&rows.found);
-        expiry_load(node);
-        expiry_look(node);
-        if (!complete) { /* rather no node than one that takes for settled what is not */
-            log_error(pubsub->shard->log, "node not loaded: memory is short", LOG_STR("node", name));
-            node_unlist(node);
-            node_free(&node);
-        }
-    }
-    xylem__store__v1__node_put__free_unpacked(put, NULL);
+    load_free(load);
+    expiry_load(node);
     return node;
 }
 

@@ -1,6 +1,7 @@
 /* Nodes, affiliations, subscribers and subscriptions in memory: making, finding and freeing them. Records are written by
  * record.c, what is stored is read by load.c. Called by every handler. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/resident.h"
 #include "broker/pubsub/queue.h"
 
 #include <stdlib.h>
@@ -19,8 +20,9 @@ struct node *node_by_number(struct pubsub *pubsub, uint64_t number)
 
 struct node *node_get(struct pubsub *pubsub, struct xy_str name)
 {
-    struct node *node = xy_table_get(pubsub->nodes, name);
-    return node != NULL ? node : node_load(pubsub, name);
+    struct node *node;
+    (void)resident_find(pubsub, name, &node);
+    return node;
 }
 
 static struct xy_str put_text(char *at, struct xy_str text)
@@ -81,7 +83,7 @@ bool node_keep_body(struct node *node, struct item *item, struct xy_str body)
     return true;
 }
 
-struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator)
+struct node *node_make(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator)
 {
     struct node *node = calloc(1, sizeof(*node) + name.len + creator.len + 2);
     if (node == NULL)
@@ -95,6 +97,7 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
     node->routes_stale = UINT64_MAX;
     xy_list_init(&node->dirty_link);
     xy_list_init(&node->open);
+    xy_list_init(&node->used_link);
     backlog_init(node);
     expiry_init(node);
     for (size_t i = 0; i < sizeof(node->key); i++)
@@ -108,17 +111,31 @@ struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number
                 options_init(node_options, &node->config);
     node->items.released = on_item_gone;
     node->items.ctx = node;
+    if (!made)
+        node_free(&node);
+    return node;
+}
+
+bool node_list(struct node *node)
+{
+    struct pubsub *pubsub = node->pubsub;
     struct xy_str key = xy_str_n((const char *)node->key, sizeof(node->key));
-    if (!made || !xy_table_put(pubsub->by_number, key, node, NULL)) {
-        node_free(&node);
-        return NULL;
-    }
+    if (!xy_table_put(pubsub->by_number, key, node, NULL))
+        return false;
     if (!xy_table_put(pubsub->nodes, node->name, node, NULL)) {
-        node_unlist(node);
-        node_free(&node);
-        return NULL;
+        xy_table_remove(pubsub->by_number, key);
+        return false;
     }
     pubsub->stats.nodes++;
+    resident_touch(node);
+    return true;
+}
+
+struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator)
+{
+    struct node *node = node_make(pubsub, name, number, creator);
+    if (node != NULL && !node_list(node))
+        node_free(&node);
     return node;
 }
 
@@ -131,6 +148,7 @@ void node_unlist(struct node *node)
     }
     xy_table_remove(pubsub->by_number, xy_str_n((const char *)node->key, sizeof(node->key)));
     xy_list_remove(&node->dirty_link);
+    resident_forget(node);
     backlog_stop(node);
     shard_timer_cancel(pubsub->shard, &node->expiry);
     queue_stop(node->queue);
@@ -339,6 +357,7 @@ static struct subscriber *subscriber_make(struct node *node, struct xy_str bare)
 static void subscriber_drop(struct subscriber *subscriber)
 {
     xy_table_remove(subscriber->node->subscribers, subscriber->bare);
+    subscriber->node->present_count -= subscriber->reached_count > 0;
     subscriber_free(subscriber);
 }
 

@@ -121,6 +121,9 @@ struct node {
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
     struct xy_list dirty_link;
+    struct xy_list used_link;   /* of all listed nodes, the least recently used first */
+    uint64_t counted_bytes;     /* of memory, when last looked at */
+    uint32_t present_count;     /* subscribers with sessions that are there */
     struct subscription *moved; /* cursors to record */
     struct xy_buf freed;        /* seqs (uint64_t) that nobody needs any more, to record */
     unsigned char key[8];       /* number, big-endian */
@@ -148,6 +151,11 @@ struct pubsub {
     struct xy_xml_parser *parser;
     struct route *gathered; /* while routes are rebuilt */
     size_t gathered_cap;
+    struct xy_list used;      /* listed nodes, the least recently used first */
+    struct xy_list loads;     /* large nodes that are being read, resident.c */
+    struct xy_table *loading; /* the same by name */
+    struct shard_timer load_timer;
+    bool trim_queued;
     struct shard_timer sweep; /* nodes that have to be looked at, expiry.c */
     struct xy_buf sweep_from; /* key of the next row; empty: the first */
     struct pubsub_stats stats;
@@ -155,9 +163,12 @@ struct pubsub {
 
 /* --- node.c: in memory --------------------------------------------------------------------------------------------- */
 struct node *node_get(struct pubsub *pubsub,
-                      struct xy_str name); /* loads; NULL: there is none (or memory is short) */
+                      struct xy_str name); /* loads; NULL: there is none, or not yet (resident.h) */
 struct node *node_by_number(struct pubsub *pubsub, uint64_t number);
-/* Registered under its name and number. NULL: memory is short. */
+/* Not known to anybody yet. NULL: memory is short. */
+struct node *node_make(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator);
+bool node_list(struct node *node); /* under its name and number; false: memory is short */
+/* Both. */
 struct node *node_new(struct pubsub *pubsub, struct xy_str name, uint64_t number, struct xy_str creator);
 void node_unlist(struct node *node); /* no longer found; stays until node_free */
 void node_free(struct node **node);
@@ -191,7 +202,6 @@ void node_remember_event(struct node *node, struct item *item,
 bool node_keep_body(struct node *node, struct item *item, struct xy_str body);
 
 /* --- load.c: from the store ---------------------------------------------------------------------------------------- */
-struct node *node_load(struct pubsub *pubsub, struct xy_str name);
 /* The stored <item/> of an entry, in `arena`, which was reset before. An entry whose record is not there or is no item of
  * that number is damaged: nothing will bring it back. */
 enum item_read { ITEM_READ, ITEM_READ_DAMAGED, ITEM_READ_NO_MEMORY };

@@ -8,6 +8,7 @@
 #include "broker/config.h"
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/resident.h"
 #include "broker/router/module.h"
 #include "core/base/assert.h"
 #include "core/xml/parser.h"
@@ -116,7 +117,17 @@ void call_dispatch(struct shard *shard, struct request **request, bool granted)
     call.granted = granted;
     if (!granted && quota_wait(&call))
         return;
-    call.node = node_get(call.pubsub, call.name);
+    switch (resident_find(call.pubsub, call.name, &call.node)) {
+    case RESIDENT_LOADING:
+        resident_wait(&call);
+        return;
+    case RESIDENT_FAILED:
+        call_no_room(&call);
+        return;
+    case RESIDENT_HERE:
+    case RESIDENT_ABSENT:
+        break;
+    }
     if (call.node == NULL && !(action->flags & NODE_MADE)) {
         call_fail(&call, XY_ITEM_NOT_FOUND, NULL, "there is no such node; create it first");
         return;
@@ -240,18 +251,22 @@ bool pubsub_init(struct shard *shard)
     pubsub->shard = shard;
     xy_list_init(&pubsub->dirty);
     xy_list_init(&pubsub->recent);
+    xy_list_init(&pubsub->used);
+    xy_list_init(&pubsub->loads);
     xy_random(shard->env, &pubsub->hash_seed, sizeof(pubsub->hash_seed));
     pubsub->nodes = xy_table_new(pubsub->hash_seed);
     pubsub->by_number = xy_table_new(pubsub->hash_seed);
     pubsub->creations = xy_table_new(pubsub->hash_seed);
+    pubsub->loading = xy_table_new(pubsub->hash_seed);
     pubsub->arena = xy_arena_new();
     struct xy_xml_options options = { .arenas = shard->arenas, .stanza_bytes_max = ITEM_BYTES_MAX };
     pubsub->parser = xy_xml_new(&options);
     if (pubsub->nodes == NULL || pubsub->by_number == NULL || pubsub->creations == NULL ||
-        pubsub->arena == NULL || pubsub->parser == NULL || !name_service(pubsub)) {
+        pubsub->loading == NULL || pubsub->arena == NULL || pubsub->parser == NULL || !name_service(pubsub)) {
         pubsub_free(shard);
         return false;
     }
+    resident_init(pubsub);
     expiry_start(pubsub);
     router_add_service(shard, pubsub->service, on_stanza);
     delivery_set_owner(shard, &claim_owner);
@@ -271,6 +286,7 @@ void pubsub_free(struct shard *shard)
         node_free(&node);
     }
     expiry_stop(pubsub);
+    resident_free(pubsub);
     quota_free(pubsub);
     xy_table_free(&pubsub->nodes);
     xy_table_free(&pubsub->by_number);

@@ -10,6 +10,7 @@ bool pubsub_init(struct shard *shard);
 void pubsub_free(struct shard *shard);
 
 struct pubsub_stats {
+    uint64_t node_bytes; /* what nodes in memory take, about */
     uint64_t nodes, subscriptions, items, published, delivered_live, redelivered, skipped, damaged,
         memory_bytes; /* of items of nodes with durability=memory */
 };

@@ -2,6 +2,7 @@
  * owners of subscribers' addresses tell us about their sessions. A publish costs one mail per shard that has routes,
  * whatever their number. Called by publish and by everything that notifies. */
 #include "broker/pubsub/expiry.h"
+#include "broker/pubsub/resident.h"
 #include "broker/pubsub/queue.h"
 
 #include <stdlib.h>
@@ -220,7 +221,12 @@ static struct reached *copy_routes(const struct address_routes *routes)
 void routes_on_watch(struct shard *shard, struct xy_str name, const struct address_routes *routes)
 {
     struct pubsub *pubsub = shard->pubsub;
-    struct node *node = node_get(pubsub, name);
+    struct node *node = xy_table_get(pubsub->nodes, name);
+    if (node == NULL && routes->count == 0)
+        return; /* that nobody is there is no reason to load it */
+    enum resident resident = resident_find(pubsub, name, &node);
+    if (resident == RESIDENT_LOADING || resident == RESIDENT_FAILED)
+        return; /* it asks when it was loaded */
     struct subscriber *subscriber = node != NULL ? node_subscriber(node, routes->bare) : NULL;
     if (subscriber == NULL) {
         address_unwatch(shard, routes->bare, name); /* the subscription ended meanwhile */
@@ -233,6 +239,8 @@ void routes_on_watch(struct shard *shard, struct xy_str name, const struct addre
     routes_changed_for(node, subscriber);
     subscriber->reached = now;
     subscriber->reached_count = routes->count;
+    node->present_count += routes->count > 0;
+    node->present_count -= before_count > 0;
     routes_changed_for(node, subscriber);
     send_last(subscriber, before, before_count);
     subscriber->heard = true;

@@ -3,10 +3,12 @@
  * pages of the store so that no loop is held up. XEP-0060 5.2, 5.6, 5.7; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
 
+#include "broker/store/record.h"
 #include "core/base/assert.h"
 
-#define PAGE_MAX  128u
-#define NODES_MAX 10000u /* in one answer */
+#define PAGE_MAX         128u
+#define NODES_MAX        10000u /* in one answer */
+#define SUBSCRIPTION_KEY 12u
 
 enum tour_kind { TOUR_SUBSCRIPTIONS, TOUR_AFFILIATIONS, TOUR_NODES };
 
@@ -15,8 +17,7 @@ struct tour {
     struct request *request;
     struct xy_elem *result, *list;
     struct xy_str who;
-    struct xy_str from;   /* first key of the next page on this shard */
-    struct xy_str passed; /* name last looked at: a node with several subscriptions comes once */
+    struct xy_str from; /* first key of the next page on this shard */
     enum tour_kind kind;
     unsigned first, next; /* shards, counted from `first` */
     uint64_t found, found_max;
@@ -34,29 +35,47 @@ static const struct {
 
 static void on_page(struct shard *shard, void *payload);
 
-/* --- one node ------------------------------------------------------------------------------------------------------------ */
+/* --- one row: nodes need not be in memory for it ------------------------------------------------------------------------- */
 
-static void visit_subscriptions(struct tour *tour, struct pubsub *pubsub, struct xy_str name)
+/* The key ends with the numbers of node and subscription. */
+static void visit_subscription(struct tour *tour, struct shard *shard, struct xy_arena *arena,
+                               struct xy_str key, struct xy_str name)
 {
-    struct node *node = node_get(pubsub, name);
-    const struct subscriber *subscriber = node != NULL ? node_subscriber(node, tour->who) : NULL;
-    for (const struct subscription *s = subscriber != NULL ? subscriber->subscriptions : NULL; s != NULL;
-         s = s->next) {
-        (void)subscription_elem(tour->request->stanza.arena, tour->list, s, true);
-        tour->found++;
-    }
+    struct xy_arena *out = tour->request->stanza.arena;
+    struct xy_str value;
+    if (key.len < SUBSCRIPTION_KEY ||
+        !store_get(shard->store, STORE_SUBSCRIPTIONS,
+                   xy_str_n(key.data + key.len - SUBSCRIPTION_KEY, SUBSCRIPTION_KEY), arena, &value))
+        return;
+    const Xylem__Store__V1__SubscriptionPut *put =
+        (const void *)record_unpack(&xylem__store__v1__subscription_put__descriptor, value, arena);
+    if (put == NULL)
+        return;
+    struct xy_elem *elem = xy_elem_add(out, tour->list, "subscription", NS_PUBSUB);
+    xy_elem_set(out, elem, "node", xy_arena_str(out, name));
+    xy_elem_set(out, elem, "jid", xy_arena_str(out, xy_str(put->jid)));
+    xy_elem_set(out, elem, "subid", xy_arena_str(out, xy_str(put->subid)));
+    xy_elem_set(out, elem, "subscription", XY_STR("subscribed"));
+    tour->found++;
 }
 
-static void visit_affiliation(struct tour *tour, struct pubsub *pubsub, struct xy_str name)
+static void visit_affiliation(struct tour *tour, struct shard *shard, struct xy_arena *arena, uint64_t number,
+                              struct xy_str name)
 {
-    struct xy_arena *arena = tour->request->stanza.arena;
-    const struct node *node = node_get(pubsub, name);
-    enum affiliation affiliation = node != NULL ? node_affiliation(node, tour->who) : AFFILIATION_NONE;
-    if (affiliation == AFFILIATION_NONE)
+    struct xy_arena *out = tour->request->stanza.arena;
+    struct xy_buf key = { 0 };
+    struct xy_str value;
+    for (size_t i = 0; i < 8; i++)
+        xy_buf_char(&key, (char)(unsigned char)(number >> (8 * (7 - i))));
+    xy_buf_str(&key, tour->who);
+    bool found =
+        !xy_buf_failed(&key) && store_get(shard->store, STORE_AFFILIATIONS, xy_buf_view(&key), arena, &value);
+    xy_buf_free(&key);
+    if (!found)
         return;
-    struct xy_elem *elem = xy_elem_add(arena, tour->list, "affiliation", NS_PUBSUB);
-    xy_elem_set(arena, elem, "node", xy_arena_str(arena, name));
-    xy_elem_set(arena, elem, "affiliation", xy_str(affiliation_name(affiliation)));
+    struct xy_elem *elem = xy_elem_add(out, tour->list, "affiliation", NS_PUBSUB);
+    xy_elem_set(out, elem, "node", xy_arena_str(out, name));
+    xy_elem_set(out, elem, "affiliation", xy_arena_str(out, value));
     tour->found++;
 }
 
@@ -70,30 +89,34 @@ static void visit_node(struct tour *tour, struct pubsub *pubsub, struct xy_str n
     tour->found++;
 }
 
-/* The node's name is in the value: keys of long names are folded. */
-static struct xy_str name_in(const struct tour *tour, struct xy_arena *arena, const struct store_entry *entry)
+/* The node's name is in the value: keys of long names are folded. *number is known where the row is the node's own. */
+static struct xy_str name_in(const struct tour *tour, struct xy_arena *arena, const struct store_entry *entry,
+                             uint64_t *number)
 {
+    *number = 0;
     if (tour->kind == TOUR_SUBSCRIPTIONS)
         return entry->value;
-    Xylem__Store__V1__NodePut *put =
-        xylem__store__v1__node_put__unpack(NULL, entry->value.len, (const uint8_t *)entry->value.data);
-    struct xy_str name = put != NULL ? xy_arena_str(arena, xy_str(put->name)) : XY_STR_NONE;
-    if (put != NULL)
-        xylem__store__v1__node_put__free_unpacked(put, NULL);
-    return name;
+    const Xylem__Store__V1__NodePut *put =
+        (const void *)record_unpack(&xylem__store__v1__node_put__descriptor, entry->value, arena);
+    if (put == NULL)
+        return XY_STR_NONE;
+    *number = put->node;
+    return xy_str(put->name);
 }
 
-static void visit(struct tour *tour, struct shard *shard, struct xy_str name)
+static void visit(struct tour *tour, struct shard *shard, struct xy_arena *arena,
+                  const struct store_entry *entry)
 {
-    if (name.len == 0 || shard_owner(shard, name) != shard->index || xy_str_eq(name, tour->passed))
+    uint64_t number;
+    struct xy_str name = name_in(tour, arena, entry, &number);
+    if (name.len == 0 || shard_owner(shard, name) != shard->index)
         return;
-    tour->passed = xy_arena_str(tour->request->stanza.arena, name);
     switch (tour->kind) {
     case TOUR_SUBSCRIPTIONS:
-        visit_subscriptions(tour, shard->pubsub, name);
+        visit_subscription(tour, shard, arena, entry->key, name);
         break;
     case TOUR_AFFILIATIONS:
-        visit_affiliation(tour, shard->pubsub, name);
+        visit_affiliation(tour, shard, arena, number, name);
         break;
     case TOUR_NODES:
         visit_node(tour, shard->pubsub, name);
@@ -152,7 +175,7 @@ static void on_page(struct shard *shard, void *payload)
         count = store_scan(shard->store, kinds[tour->kind].table, prefix,
                            tour->from.len > 0 ? tour->from : prefix, arena, entries, PAGE_MAX, &more);
     for (size_t i = 0; i < count && tour->found < tour->found_max; i++)
-        visit(tour, shard, name_in(tour, arena, &entries[i]));
+        visit(tour, shard, arena, &entries[i]);
     if (more && count > 0 && tour->found < tour->found_max) {
         struct xy_str last = entries[count - 1].key;
         char *next = xy_arena_alloc(tour->request->stanza.arena, last.len + 1);
