@@ -242,7 +242,7 @@ static bool send_one(struct subscription *subscription, struct item *item, struc
         return false;
     }
     node->pubsub->stats.redelivered += attempt > 1;
-    claim->acked->redelivered += attempts > 1;
+    claim->redelivered += attempt > 1;
     delivery_one(shard_of(subscription), claim->session, claim->index, claim->run, event, attempt, page_end);
     return true;
 }
@@ -569,7 +569,6 @@ static void acked_figures(const struct subscription *subscription, struct claim_
     out->in_flight = window->count[WINDOW_FLIGHT];
     out->delayed = window->count[WINDOW_DELAYED];
     out->parked = window->count[WINDOW_PARKED] + window->count[WINDOW_ENDING];
-    out->redelivered = acked->redelivered;
     out->dead_lettered = acked->dead_lettered;
 }
 

@@ -13,7 +13,7 @@ struct acked {
     struct shard_timer timer; /* what is due next */
     struct backoff backoff;
     uint64_t recorded, recorded_gap; /* the cursor and the end of the gap that the store knows, or will */
-    uint64_t redelivered, dead_lettered;
+    uint64_t dead_lettered;
 };
 
 /* NULL: memory is short. */

@@ -55,6 +55,7 @@ call_fn publish_items, retract_items, items_get;
 call_fn subscribe, unsubscribe, options_get, options_set, default_options_get;
 call_fn subscriptions_get, affiliations_get; /* of the entity */
 call_fn owner_subscriptions_get, owner_subscriptions_set, owner_affiliations_get, owner_affiliations_set;
+call_fn subscription_state_get, replay;
 call_fn queue_retract, queue_retract_get, queue_unlock; /* queue_call */
 call_fn queue_state_get, queue_redrive_items;           /* queue_state */
 call_fn disco_info_service, disco_info_node, disco_items_node;
@@ -82,6 +83,8 @@ struct xy_elem *item_parse(struct pubsub *pubsub, struct xy_arena *arena, struct
 /* NULL: memory is short, and `options` is still the caller's. */
 struct subscription *subscription_add(struct call *call, struct xy_jid jid,
                                       struct subscription_options *options);
+/* Nothing is sent to it until the node's newest record is on disk. */
+void subscription_activate(struct subscription *subscription);
 bool subscription_room(const struct call *call, struct xy_str bare); /* limits allow for one more */
 /* Ends a subscription: record, claim, routes, and tells the subscriber when `notify`. */
 void subscription_end(struct node *node, struct subscription *subscription, bool notify);

@@ -351,9 +351,11 @@ void claim_configured(struct subscription *subscription)
     backlog_begin(subscription);
 }
 
-void claim_rewind(struct subscription *subscription, uint64_t seq)
+bool claim_rewind(struct subscription *subscription, uint64_t seq)
 {
     struct claim *claim = &subscription->claim;
+    if (seq >= (claim->ops->sm_only ? claim->cursor : claim->sent))
+        return false;
     if (claim->state != CLAIM_DETACHED)
         let_go(subscription);
     if (claim->sent > claim->sent_max)
@@ -362,6 +364,7 @@ void claim_rewind(struct subscription *subscription, uint64_t seq)
         claim->attempts = 2;
     claim->ops->rewind(subscription, seq);
     backlog_begin(subscription);
+    return true;
 }
 
 void claim_end(struct subscription *subscription)

@@ -47,6 +47,7 @@ struct claim {
     uint64_t sent_max; /* ever, as far as is known: up to here it is a redelivery */
     bool moved;        /* cursor not recorded yet */
     struct gap gap;
+    uint64_t skipped, redelivered; /* items, since the node was loaded */
 };
 
 enum claim_verdict {
@@ -60,7 +61,7 @@ struct claim_figures {
     uint64_t above; /* everything above this is owed and was not sent to anybody yet … */
     uint64_t below; /* … and so many items at or below it */
     uint64_t in_flight, delayed, parked;
-    uint64_t redelivered, dead_lettered; /* since the node was loaded */
+    uint64_t dead_lettered; /* since the node was loaded */
 };
 
 /* How a subscription's items are sent and settled. All are called on the node's shard. */
@@ -128,8 +129,8 @@ void claim_free(struct subscription *subscription);             /* memory only *
 void claim_skip(struct subscription *subscription, uint64_t seq);
 /* The session that holds it, if any, gets everything anew that it has not acknowledged. */
 void claim_restart(struct subscription *subscription);
-/* Owes everything above seq again, as far as the node has it. */
-void claim_rewind(struct subscription *subscription, uint64_t seq);
+/* Owes everything above seq again, as far as the node has it; no session holds it then. false: it does already. */
+bool claim_rewind(struct subscription *subscription, uint64_t seq);
 void claim_published(struct node *node); /* delivered_seq is new */
 /* Records where it stands, for somebody who waits or (lazy) nobody. false: memory is short. */
 bool claim_record(struct subscription *subscription, bool lazy);

@@ -30,6 +30,7 @@ static bool send_one(struct subscription *subscription, struct item *item, bool 
         return false;
     claim->sent = item->seq;
     node->pubsub->stats.redelivered += attempt > 1;
+    claim->redelivered += attempt > 1;
     delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, attempt, page_end);
     if (item->seq > claim->sent_max)
         claim->sent_max = item->seq;

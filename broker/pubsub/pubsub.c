@@ -55,6 +55,8 @@ static const struct action {
     { NS_PUBSUB_OWNER, XY_SET, "subscriptions", owner_subscriptions_set, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_GET, "affiliations", owner_affiliations_get, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_SET, "affiliations", owner_affiliations_set, NULL, OWNER_ONLY, NULL },
+    { NS_XYLEM_DELIVERY, XY_GET, "subscription-state", subscription_state_get, NULL, 0, NULL },
+    { NS_XYLEM_DELIVERY, XY_SET, "replay", replay, NULL, 0, NULL },
     { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY, NULL },
     { NS_DISCO_INFO, XY_GET, "query", disco_info_node, NULL, NODE_OPTIONAL, disco_info_service },

@@ -240,7 +240,7 @@ static void on_active(struct shard *shard, void *payload)
     claim_sessions_changed(subscription);
 }
 
-static void activate_after(struct subscription *subscription)
+void subscription_activate(struct subscription *subscription)
 {
     struct node *node = subscription->subscriber->node;
     struct activation activation = { node->number, node->ticket, subscription->number };
@@ -285,7 +285,7 @@ struct subscription *subscription_add(struct call *call, struct xy_jid jid,
     record_subscription(node, subscription);
     if (!subscription->subscriber->heard && subscription->next == NULL)
         routes_watch(subscription->subscriber);
-    activate_after(subscription);
+    subscription_activate(subscription);
     notify_owners(node, subscription->jid, "subscribed");
     return subscription;
 }
@@ -333,7 +333,7 @@ static bool change(struct call *call, struct subscription *subscription, const s
     record_subscription(node, subscription);
     routes_changed_for(node, subscription->subscriber);
     if (!was && subscription_durable(subscription))
-        activate_after(subscription); /* nothing is sent under options that a crash would take back */
+        subscription_activate(subscription); /* nothing is sent under options that a crash would take back */
     else
         claim_sessions_changed(subscription);
     return true;
