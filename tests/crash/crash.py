@@ -11,6 +11,7 @@ usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|bot
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -25,6 +26,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness  # noqa: E402
 import disk as power  # noqa: E402
 import workload  # noqa: E402
+from workload_acked import Acked  # noqa: E402
 from workload_backup import Backup  # noqa: E402
 from workload_changes import Changes  # noqa: E402
 from workload_items import Items  # noqa: E402
@@ -32,7 +34,7 @@ from workload_messages import Links, Messages  # noqa: E402
 from workload_queue import Queue  # noqa: E402
 
 SKIPPED = 77
-WORKLOADS = (Items, Messages, Links, Changes, Queue, Backup)
+WORKLOADS = (Items, Messages, Links, Changes, Queue, Acked, Backup)
 CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
 CUT_WAIT_S = 0.3
 WORK_S = (0.02, 0.4)  # of a round before its crash
@@ -76,6 +78,9 @@ class Kill:
     def start(self):
         check_store(self.broker)
         self.broker.start()
+
+    def give_access(self):
+        """To the data directory, whatever went wrong."""
 
     def close(self):
         pass
@@ -128,6 +133,12 @@ class PowerCut(Kill):
         self.disk.restore()
         super().start()
 
+    def give_access(self):
+        if self.disk.figures()["power"] == 0:
+            with contextlib.suppress(AssertionError, RuntimeError):
+                self.disk.shut_down()
+                self.disk.restore()
+
     def close(self):
         print("disk:", ", ".join(f"{key} {value}" for key, value in self.disk.figures().items()))
         self.disk.close()
@@ -169,14 +180,19 @@ def rounds_of(broker, crash, workloads, rounds, chance, grow):
             each.after_start(number)
 
 
-def keep(broker):
+def keep(broker, crash):
     """The evidence: data directory, log and what the programs said."""
+    if broker.process:
+        broker.kill()
+    if crash:
+        crash.give_access()
     folder = tempfile.mkdtemp(prefix="xylem-crash-kept-")
     for name in os.listdir(broker.folder):
         path = os.path.join(broker.folder, name)
         if os.path.isfile(path) and name != "image":
             shutil.copy(path, folder)
-    shutil.copytree(broker.data_dir, os.path.join(folder, "data"), dirs_exist_ok=True)
+    with contextlib.suppress(OSError, shutil.Error):
+        shutil.copytree(broker.data_dir, os.path.join(folder, "data"), dirs_exist_ok=True)
     print("kept:", folder)
 
 
@@ -217,9 +233,7 @@ def run(arguments, rounds):
             each.close()
         if not good and not arguments.lying_disk:
             print(f"seed {arguments.seed} failed; the end of the broker's log:\n{broker.log(20)}")
-            if broker.process:
-                broker.kill()
-            keep(broker)
+            keep(broker, crash)
         try:
             broker.stop()
         finally:

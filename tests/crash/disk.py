@@ -117,12 +117,15 @@ class Disk:
         self.unmount()
 
     def unmount(self):
-        """A loop device is let go a moment after the unmount; a new one must not see the old one's pages."""
+        """A loop device is let go a moment after the unmount; a new one must not see the old one's pages. Somebody who
+        looks at the files just now, as a workload may, makes it busy for a moment."""
         if not self.mounted:
             return
-        run("umount", self.root)
-        self.mounted = False
         deadline = time.monotonic() + WAIT_S
+        while subprocess.run(["umount", self.root], capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline, "the file system stays busy"
+            time.sleep(0.01)
+        self.mounted = False
         while self._looped():
             assert time.monotonic() < deadline, "the loop device stays attached"
             time.sleep(0.002)
