@@ -224,6 +224,14 @@ static void uncreate(struct call *call)
     node_free(&node);
 }
 
+/* Does it need the disk? What goes on to who is there now, or stays in memory, does not. */
+static bool writes(const struct node *node)
+{
+    if (node == NULL || node->config.dedup_window_s > 0)
+        return true; /* a new one has to be made */
+    return !node_is_memory(node) && (node_retains(node) || node->durable_count > 0);
+}
+
 static void publish_new(struct call *call, struct publication *publication)
 {
     struct node *node = call->node;
@@ -251,7 +259,7 @@ void publish_items(struct call *call)
 {
     struct publication publication = { .now_us = xy_wall_us(call->shard->env) };
     bool existed = call->node != NULL;
-    if (!call_room(call, RECORD_OVERHEAD + 2 * (*call->request)->stanza.bytes))
+    if (writes(call->node) && !call_room(call, RECORD_OVERHEAD + 2 * (*call->request)->stanza.bytes))
         return;
     if (!publication_check(call, &publication)) {
         if (!existed && call->node != NULL)
