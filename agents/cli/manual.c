@@ -32,9 +32,9 @@ static struct manual_item *find(struct manual *m, uint64_t ref)
     return NULL;
 }
 
-static void drop(struct manual *m, struct manual_item *item)
+static void drop(struct manual *m, struct manual_item *item, bool final)
 {
-    m->settled++;
+    m->settled += final ? 1 : 0;
     m->count--;
     memmove(item, item + 1, (size_t)(m->items + m->count - item) * sizeof *item);
 }
@@ -81,7 +81,7 @@ static void take_line(struct manual *m, struct xy_str line)
         return;
     }
     if (xylem_settle(&item->msg, words[which].verdict, delay_s, NULL, NULL) == XYLEM_OK && !item->msg)
-        drop(m, item);
+        drop(m, item, words[which].verdict != XYLEM_NACK);
 }
 
 static void take_lines(struct manual *m)

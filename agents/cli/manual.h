@@ -13,7 +13,8 @@ struct manual_item {
 struct manual {
     struct manual_item *items; /* printed, without a verdict */
     size_t count, cap;
-    uint64_t last_ref, settled;
+    uint64_t last_ref;
+    uint64_t settled;   /* that do not come again: acknowledged or given up */
     struct xy_buf line; /* what came without its end of line yet */
     bool ended;         /* standard input */
 };

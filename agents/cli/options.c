@@ -49,7 +49,7 @@ static const struct {
     [OPT_MAX_INFLIGHT] = { "max-inflight", VALUE, "N", "items that may be out at a time; default 256" },
     [OPT_ACK_WAIT] = { "ack-wait", VALUE, "SECONDS", "until an item without a verdict is sent again" },
     [OPT_MAX_DELIVER] = { "max-deliver", VALUE, "N", "send an item so many times at most" },
-    [OPT_BACKOFF] = { "backoff", VALUE, "\"SECONDS ...\"", "wait before sending again; the last repeats" },
+    [OPT_BACKOFF] = { "backoff", VALUE, "SECONDS,...", "wait before sending again; the last repeats" },
     [OPT_DEAD_LETTER] = { "dead-letter", VALUE, "NODE", "where items go that were given up" },
     [OPT_QUEUE] = { "queue", VALUE, "N", "consume a queue, N items at a time" },
     [OPT_SPOOL] = { "spool", VALUE, "DIR", "keep the item here until the broker has it" },

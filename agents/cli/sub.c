@@ -22,12 +22,19 @@ struct watching {
     struct manual manual;
 };
 
+static bool is_enough(const struct watching *w)
+{
+    if (w->by_hand && w->manual.ended)
+        return true;
+    return w->wanted && (w->by_hand ? w->manual.settled : w->count) >= w->wanted;
+}
+
 static void on_message(struct xylem_sub *sub, struct xylem_msg *msg, void *ctx)
 {
     (void)sub;
     struct watching *w = ctx;
     struct xylem_msg_view view;
-    if (w->failed || (w->wanted && w->count >= w->wanted))
+    if (w->failed || is_enough(w))
         return; /* not acknowledged: it stays at the broker */
     xylem_msg_view(msg, &view);
     bool asked = w->by_hand && view.seq > 0; /* about what is not owed there is nothing to say */
@@ -41,10 +48,10 @@ static void on_message(struct xylem_sub *sub, struct xylem_msg *msg, void *ctx)
         w->failed = true;
         return;
     }
-    if (asked || !w->by_hand)
-        w->count++;
-    if (!asked)
-        xylem_ack(&msg);
+    if (asked)
+        return;
+    w->count += w->by_hand ? 0 : 1;
+    xylem_ack(&msg);
 }
 
 static void on_replayed(struct xylem_client *client, const struct xylem_result *result, void *ctx)
@@ -90,13 +97,6 @@ static void on_subscribed(struct xylem_client *client, const struct xylem_result
 static uint64_t seconds(void)
 {
     return xy_now_us(xy_env_system()) / 1000000;
-}
-
-static bool is_enough(const struct watching *w)
-{
-    if (w->by_hand && w->manual.ended)
-        return true;
-    return w->wanted && (w->by_hand ? w->manual.settled : w->count) >= w->wanted;
 }
 
 static int one_turn(struct watching *w, int wait_ms)

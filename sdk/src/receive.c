@@ -131,8 +131,9 @@ static void begin_epoch(struct xylem_client *c, struct xy_position *position, st
 
 /* true: it came before, and the new copy is taken care of. */
 static bool is_duplicate(struct xylem_client *c, const struct xylem_sub *sub, struct xy_position *position,
-                         uint64_t seq, struct xy_hold *hold)
+                         const struct stamp *stamp, struct xy_hold *hold)
 {
+    uint64_t seq = stamp->seq;
     if (xy_ranges_has(&position->handled, seq)) {
         c->stats.duplicates++;
         if (sub->ack != XYLEM_ACK_BY_STREAM) {
@@ -144,8 +145,8 @@ static bool is_duplicate(struct xylem_client *c, const struct xylem_sub *sub, st
     /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left its list */
     xy_list_each (entry, &position->pending) {
         struct xylem_msg *msg = xy_container_of(entry, struct xylem_msg, link);
-        if (msg->seq != seq)
-            continue;
+        if (msg->seq != seq || msg->gap_first != stamp->gap_first)
+            continue; /* a gap may end with an item that the application has: it is told of both */
         /* The old copy's session is over, so its number is void: from now on the message speaks for this one. The old
          * stanza stays for the view; both go when the application is done. */
         c->stats.duplicates++;
@@ -207,7 +208,7 @@ static void durable_event(struct xylem_client *c, struct xylem_sub *sub, struct 
         hold->generation = 0;
     }
     begin_epoch(c, position, stamp->epoch);
-    if (is_duplicate(c, sub, position, stamp->seq, hold) || sub->cancelled)
+    if (is_duplicate(c, sub, position, stamp, hold) || sub->cancelled)
         return;
     struct xylem_msg *msg = msg_make(c, sub, hold);
     if (!msg) {

@@ -333,7 +333,7 @@ struct xylem_sub_options {
         max_inflight; /* items sent and not acknowledged; default for receipts and explicit: the client's */
     uint32_t ack_wait_s;     /* until an item that was not acknowledged is sent again */
     uint32_t max_deliver;    /* times an item is sent at most */
-    const char *backoff;     /* seconds until it is sent again, "1 5 30": the last repeats */
+    const char *backoff;     /* seconds until it is sent again, "1,5,30": the last repeats */
     const char *dead_letter; /* node where items go that were given up */
     uint64_t max_backlog_bytes;
     uint32_t max_backlog_age_s;

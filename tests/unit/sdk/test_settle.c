@@ -104,7 +104,7 @@ static void test_options_are_sent(void **state)
     struct xylem_sub_options so = explicitly(&a);
     so.ack_wait_s = 30;
     so.max_deliver = 5;
-    so.backoff = "1 5 30";
+    so.backoff = "1,5,30";
     so.dead_letter = "dead";
     so.start = "all";
     so.max_backlog_bytes = 1000000;
@@ -113,7 +113,7 @@ static void test_options_are_sent(void **state)
     const char *request = peer_find(p, "<subscribe", 0);
     static const char *const parts[] = {
         "}mode'><value>at-least-once<",   "}ack'><value>explicit<",  "}max_inflight'><value>256<",
-        "}ack_wait'><value>30<",          "}max_deliver'><value>5<", "}backoff'><value>1 5 30<",
+        "}ack_wait'><value>30<",          "}max_deliver'><value>5<", "}backoff'><value>1,5,30<",
         "}dead_letter'><value>dead<",     "}start'><value>all<",     "}max_backlog_bytes'><value>1000000<",
         "}max_backlog_age'><value>3600<",
     };
@@ -566,6 +566,31 @@ static void test_gap_is_shown_in_its_place_and_acknowledged(void **state)
     }
 }
 
+/* The broker gave up items that the application has: it is told, and both are acknowledged. */
+static void test_gap_over_items_in_hand(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct xylem_sub_options so = explicitly(&a);
+    for (unsigned round = 0; round < 2; round++) {
+        a = (struct app){ 0 };
+        so.ack = round ? XYLEM_ACK_BY_STREAM : XYLEM_ACK_EXPLICITLY;
+        struct peer *p = begin(&a, &so, NULL);
+        items(p, 1, 3);
+        gap(p, 2, 3);
+        gap(p, 2, 3);
+        assert_int_equal(a.count, 4);
+        assert_int_equal(a.event, XYLEM_EVENT_GAP);
+        for (size_t i = 4; i > 0; i--)
+            assert_int_equal(xylem_ack(&a.held[i - 1]), XYLEM_OK);
+        settle(p);
+        assert_true(xy_sm_queue_empty(&p->queue));
+        items(p, 1, 4);
+        assert_int_equal(a.count, 5);
+        end(p);
+    }
+}
+
 static void test_old_format_of_the_position_file(void **state)
 {
     (void)state;
@@ -624,6 +649,7 @@ int main(void)
         cmocka_unit_test(test_position_by_stream),
         cmocka_unit_test(test_replay_shows_handled_items_again),
         cmocka_unit_test(test_gap_is_shown_in_its_place_and_acknowledged),
+        cmocka_unit_test(test_gap_over_items_in_hand),
         cmocka_unit_test(test_old_format_of_the_position_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
