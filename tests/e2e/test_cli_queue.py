@@ -3,6 +3,7 @@
 import json
 
 import harness
+import raw
 from harness import DOMAIN
 
 ALICE, BOB = "alice@" + DOMAIN, "bob@" + DOMAIN
@@ -88,3 +89,51 @@ def test_refusals_say_what_to_do(broker):
 def test_redrive_of_nothing(broker):
     make_queue(broker)
     assert ok(broker.xylem("--as", ALICE, "queue", "redrive", "jobs")) == "0\n"
+
+
+def test_info_of_subscriptions(broker):
+    ok(broker.xylem("--as", ALICE, "node", "create", "events"))
+    ok(broker.xylem("--as", BOB, "sub", "events", "--durable=one", "--timeout", "1"))
+    ok(broker.xylem("--as", ALICE, "sub", "events", "--durable=two", "--ack", "explicit", "--timeout", "1"))
+    put(broker, "events", *"abc")
+    ok(broker.xylem("--as", BOB, "sub", "events", "--durable=one", "--count", "2", "--timeout", "20"))
+    state = info(broker, "events")
+    rows = {row["jid"]: row for row in state["subscription"]}
+    assert state["newest"] == 3 and set(rows) == {BOB + "/one", ALICE + "/two"}
+    assert rows[ALICE + "/two"]["depth"] == 3 and rows[ALICE + "/two"]["ack"] == "explicit"
+    assert rows[BOB + "/one"]["depth"] == 1 and rows[BOB + "/one"]["acknowledged"] == 2
+    assert rows[BOB + "/one"]["state"] == "absent"
+    own = info(broker, "events", BOB)["subscription"]
+    assert [row["jid"] for row in own] == [BOB + "/one"]
+    text = ok(broker.xylem("--as", ALICE, "queue", "info", "events"))
+    assert "subscription jid=" + BOB + "/one" in text and "depth=1" in text
+
+
+def test_info_pages_through_many_subscriptions(broker):
+    ok(broker.xylem("--as", ALICE, "node", "create", "events"))
+    with raw.Client(broker) as client:
+        client.login("carol", resource="x")
+        for n in range(230):
+            answer = client.iq("set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe "
+                               f"node='events' jid='carol@{DOMAIN}/{n}'/><options><x xmlns='jabber:x:data' type='submit'>"
+                               "<field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub"
+                               "#subscribe_options</value></field><field var='{urn:xylem:delivery:0}mode'><value>"
+                               "at-least-once</value></field></x></options></pubsub>", to=harness.PUBSUB)
+            assert answer.get("type") == "result"
+    rows = info(broker, "events")["subscription"]
+    assert {row["jid"] for row in rows} == {f"carol@{DOMAIN}/{n}" for n in range(230)}
+
+
+def test_replay(broker):
+    ok(broker.xylem("--as", ALICE, "node", "create", "events", "--set", "pubsub#max_items=max"))
+    ok(broker.xylem("--as", ALICE, "sub", "events", "--durable=me", "--timeout", "1"))
+    put(broker, "events", *"abcd")
+    assert ok(broker.xylem("--as", ALICE, "sub", "events", "--durable=me", "--count", "4")).split() == list("abcd")
+    state = broker.xylem("--as", ALICE, "sub", "events", "--durable=me", "--replay", "seq:3", "--json", "--count", "2",
+                         "--timeout", "20")
+    rows = [json.loads(line) for line in ok(state).splitlines()]
+    assert [(row["data"], row["seq"]) for row in rows] == [("c", 3), ("d", 4)] and all(row["attempt"] > 1 for row in rows)
+    run = broker.xylem("--as", ALICE, "sub", "events", "--durable=me", "--replay", "yesterday", "--timeout", "20")
+    refused(run, "start")
+    run = broker.xylem("--as", ALICE, "sub", "events", "--replay", "all")
+    assert run.returncode == 2 and "--durable" in run.stderr

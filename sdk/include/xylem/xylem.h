@@ -362,6 +362,23 @@ XYLEM_API enum xylem_status xylem_sub_cancel(struct xylem_sub **sub, bool forget
 XYLEM_API enum xylem_status xylem_sub_replay(struct xylem_sub *sub, const char *start, xylem_done_fn *done,
                                              void *ctx);
 
+/* How the broker sees a durable subscription: what is owed (depth, bytes), what of that is sent, put off or given up, and up
+ * to where everything is settled. See docs/protocol.md 1.9; consumers of queues have no such state of their own. */
+struct xylem_sub_state {
+    const char *state;   /* receiving, full, stalled, paused, absent, … */
+    const char *session; /* who receives; "": nobody */
+    uint64_t newest;     /* number of the node's newest item */
+    uint64_t acknowledged;
+    uint64_t depth, bytes, oldest_age_s;
+    uint64_t in_flight, delayed, parked;
+    uint64_t redeliveries, dead_lettered, skipped; /* since the broker loaded the node */
+};
+/* `state` is NULL unless result->status is XYLEM_OK. */
+typedef void xylem_sub_state_fn(struct xylem_client *client, const struct xylem_result *result,
+                                const struct xylem_sub_state *state, void *ctx);
+/* XYLEM_WRONG_STATE before the first XYLEM_OK of on_subscribed. */
+XYLEM_API enum xylem_status xylem_sub_ask_state(struct xylem_sub *sub, xylem_sub_state_fn *fn, void *ctx);
+
 XYLEM_API void xylem_msg_view(struct xylem_msg *msg, struct xylem_msg_view *out);
 /* A header (XEP-0131) of the item, e.g. Xylem-Dead-Reason of a dead letter; NULL: it has none of this name. Lives as long
  * as the view. */

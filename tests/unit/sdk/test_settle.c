@@ -517,6 +517,71 @@ static void test_replay_shows_handled_items_again(void **state)
     end(p);
 }
 
+struct stood {
+    unsigned called;
+    enum xylem_status status;
+    struct xylem_sub_state state;
+};
+
+static void on_state_of_sub(struct xylem_client *c, const struct xylem_result *result,
+                            const struct xylem_sub_state *state, void *ctx)
+{
+    (void)c;
+    struct stood *s = ctx;
+    s->called++;
+    s->status = result->status;
+    if (state) {
+        assert_string_equal(state->state, "receiving");
+        assert_string_equal(state->session, "");
+        s->state = *state;
+    }
+}
+
+/* Answers the client's newest request. */
+static void answer_newest(struct peer *p, const char *payload)
+{
+    const char *asked = p->seen[p->seen_count - 1], *id = strstr(asked, "id='") + 4;
+    char answer[900];
+    snprintf(answer, sizeof answer, "<iq type='result' from='pubsub.example.org' to='%s' id='%.*s'>%s</iq>",
+             p->jid, (int)strcspn(id, "'"), id, payload);
+    peer_send(p, answer);
+    assert_true(peer_run(p));
+}
+
+static void test_state_of_a_subscription(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct stood stood = { 0 };
+    struct xylem_sub_options so = explicitly(&a);
+    struct peer *p = begin(&a, &so, NULL);
+    struct xylem_sub *sub;
+    p->silent = true;
+    assert_int_equal(xylem_subscribe(p->client, "m", &so, &sub), XYLEM_OK);
+    assert_int_equal(xylem_sub_ask_state(sub, on_state_of_sub, &stood), XYLEM_WRONG_STATE);
+    assert_true(peer_run(p));
+    answer_newest(p, "<pubsub xmlns='" NS_PUBSUB
+                     "'><subscription node='m' subid='5' subscription='subscribed'/></pubsub>");
+    assert_int_equal(xylem_sub_ask_state(sub, on_state_of_sub, &stood), XYLEM_OK);
+    assert_true(peer_run(p));
+    assert_non_null(peer_find(p, "<subscription-state xmlns='urn:xylem:delivery:0' node='m' subid='5'/>", 0));
+    answer_newest(
+        p, "<subscription-state xmlns='" NS_XYLEM_DELIVERY "' node='m' newest='12'><subscription subid='5' "
+           "state='receiving' depth='3' bytes='99' in-flight='2' parked='1' acknowledged='9' oldest-age='17' "
+           "redeliveries='4' dead-lettered='5' skipped='6' delayed='x'/></subscription-state>");
+    assert_int_equal(stood.called, 1);
+    assert_int_equal(stood.status, XYLEM_OK);
+    const struct xylem_sub_state *s = &stood.state;
+    assert_true(s->newest == 12 && s->depth == 3 && s->bytes == 99 && s->in_flight == 2 && s->parked == 1);
+    assert_true(s->acknowledged == 9 && s->oldest_age_s == 17 && s->redeliveries == 4 && s->delayed == 0);
+    assert_true(s->dead_lettered == 5 && s->skipped == 6);
+    xylem_sub_ask_state(sub, on_state_of_sub, &stood);
+    assert_true(peer_run(p));
+    answer_newest(p, "");
+    assert_int_equal(stood.status, XYLEM_NOT_FOUND);
+    end(p);
+}
+
 static void gap(struct peer *p, unsigned first, unsigned last)
 {
     char xml[500];
@@ -648,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_position_in_the_hands_of_the_application),
         cmocka_unit_test(test_position_by_stream),
         cmocka_unit_test(test_replay_shows_handled_items_again),
+        cmocka_unit_test(test_state_of_a_subscription),
         cmocka_unit_test(test_gap_is_shown_in_its_place_and_acknowledged),
         cmocka_unit_test(test_gap_over_items_in_hand),
         cmocka_unit_test(test_old_format_of_the_position_file),
