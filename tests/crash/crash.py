@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 """Crashes the broker at random moments under load, and counts what became of what it had acknowledged.
 
-Every round lets the workloads work for a random time, crashes the broker, and starts it again: by SIGKILL, or with
---power by a power cut under its disk that drops everything unflushed (`drop`) or keeps a random, torn part (`tear`).
-At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
+Every round lets the workloads work for a random time, crashes the broker, and starts it again (crashes.py): by SIGKILL,
+or with --power by a power cut under its disk that drops everything unflushed (`drop`) or keeps a random, torn part
+(`tear`). At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
 usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --no-crash] [--lying-disk]
        [--grow] [--workloads A,B]
-       (XYLEM_BIN: the programs; XYLEM_TEST_SHARDS: as in the end-to-end tests; exit code 77: not possible here)
+       (XYLEM_BIN: the programs; exit code 77: not possible here)
 """
 
 import argparse
@@ -15,8 +15,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness  # noqa: E402
 import disk as power  # noqa: E402
 import workload  # noqa: E402
+from crashes import make_crash  # noqa: E402
 from workload_acked import Acked  # noqa: E402
 from workload_backup import Backup  # noqa: E402
 from workload_changes import Changes  # noqa: E402
@@ -35,14 +34,10 @@ from workload_queue import Queue  # noqa: E402
 
 SKIPPED = 77
 WORKLOADS = (Items, Messages, Links, Changes, Queue, Acked, Backup)
-CUT_OPERATIONS = 400  # a power cut comes within so many writes and flushes of the disk
-CUT_WAIT_S = 0.3
 WORK_S = (0.02, 0.4)  # of a round before its crash
 FILL_S = (1.5, 3.0)  # with --grow
 FILL_BYTES = 2000  # of an item then
 MAP_FIRST_MB, MAP_LAST_MB = 16, 1024  # with --grow
-NO_CRASH_S = 0.5
-LYING_S = 1
 LYING_SETTLE_S = 5  # what a lying disk lost does not come, however long one waits
 # Room for what a round may bring, and checkpoints often enough to be hit by crashes.
 STORES = (
@@ -50,112 +45,16 @@ STORES = (
     {"checkpoint_records": 1000, "checkpoint_bytes": "1mb"},
     {"checkpoint_records": 5000, "checkpoint_bytes": "4mb", "log_max": "64mb"},
 )
-
-
-def check_store(broker):
-    """Whatever a crash left behind must be sound before it is recovered, too."""
-    run_check = subprocess.run(
-        [harness.program("xylemd"), "--config", broker.config_file, "--check-store"], capture_output=True, text=True, check=False
-    )
-    assert run_check.returncode == 0, f"--check-store: {run_check.stdout}{run_check.stderr}"
-
-
-class Kill:
-    """SIGKILL: what the operating system has taken stays."""
-
-    label = "SIGKILL"
-    lying = False
-
-    def __init__(self, broker, chance):
-        self.broker = broker
-        self.chance = chance
-
-    def crash(self, _number):
-        status = self.broker.process.poll()
-        assert status is None, f"xylemd ended by itself with {status}:\n{self.broker.log()}"
-        self.broker.kill()
-
-    def start(self):
-        check_store(self.broker)
-        self.broker.start()
-
-    def give_access(self):
-        """To the data directory, whatever went wrong."""
-
-    def close(self):
-        pass
-
-
-class NoCrash(Kill):
-    """The broker lives on: what its workloads do to their connections is all that happens."""
-
-    label = "no crash"
-
-    def crash(self, _number):
-        time.sleep(NO_CRASH_S)
-
-    def start(self):
-        pass
-
-
-class PowerCut(Kill):
-    """The disk loses its power in the midst of what the broker writes; the broker is killed a moment later."""
-
-    def __init__(self, broker, chance, modes, lying=False):
-        super().__init__(broker, chance)
-        self.modes = modes
-        self.label = "power cut (" + ", ".join(modes) + ")"
-        self.disk = power.Disk(broker.folder)
-        data = os.path.join(self.disk.root, "data")
-        shutil.copytree(broker.data_dir, data)
-        broker.data_dir = broker.config["data_dir"] = data
-        broker.write_config()
-        os.sync()
-        self.lying = lying
-
-    def crash(self, number):
-        if self.lying:
-            self.disk.command("lie")
-            time.sleep(LYING_S)
-        mode, seed = self.modes[number % len(self.modes)], self.chance.getrandbits(63)
-        self.disk.cut(self.chance.randrange(CUT_OPERATIONS), mode, seed)
-        self.disk.wait_cut(CUT_WAIT_S, mode, seed)
-        time.sleep(self.chance.choice((0, 0, 0.02)))  # long enough, at times, for the broker to notice by itself
-        process, self.broker.process = self.broker.process, None
-        process.kill()
-        status = process.wait()
-        assert status in (1, -signal.SIGKILL), f"xylemd ended with {status}:\n{self.broker.log()}"
-        self.disk.shut_down()
-
-    def start(self):
-        if self.lying:
-            self.disk.command("honest")
-        self.disk.restore()
-        super().start()
-
-    def give_access(self):
-        if self.disk.figures()["power"] == 0:
-            with contextlib.suppress(AssertionError, RuntimeError):
-                self.disk.shut_down()
-                self.disk.restore()
-
-    def close(self):
-        print("disk:", ", ".join(f"{key} {value}" for key, value in self.disk.figures().items()))
-        self.disk.close()
-
-
-def make_crash(broker, arguments):
-    chance = random.Random(f"crash {arguments.seed}")
-    if arguments.power is None:
-        return (NoCrash if arguments.no_crash else Kill)(broker, chance)
-    modes = ("drop", "tear") if arguments.power == "both" else (arguments.power,)
-    return PowerCut(broker, chance, modes, arguments.lying_disk)
+SHARDS = (1, 2, 2, 4)  # what is stored does not depend on their number
+NODE_MEMORY = ("1mb", "256mb")  # with little of it nodes leave memory and come back
 
 
 def configure(broker, chance, growing):
     """Another way to keep the store each time; `growing`: the round, in a run where room is short at first."""
     store = broker.config["store"]
     store.update(chance.choice(STORES))
+    broker.config["limits"]["node_memory"] = chance.choice(NODE_MEMORY)
+    broker.config["shards"] = chance.choice(SHARDS)
     if growing is not None:
         store["map_size"] = f"{min(MAP_FIRST_MB << growing, MAP_LAST_MB)}mb"
     broker.write_config()
@@ -172,7 +71,7 @@ def rounds_of(broker, crash, workloads, rounds, chance, grow):
                 each.leave_owed()
         for each in workloads:
             each.before_crash(number)
-        crash.crash(number)
+        crash.crash()
         time.sleep(chance.uniform(0.0, 0.1))
         configure(broker, chance, number if grow else None)
         crash.start()
@@ -200,6 +99,7 @@ def run(arguments, rounds):
     chance = random.Random(arguments.seed)
     # Passwords that a crash undid are tried, and fail, in good faith.
     broker = harness.Broker({"log": {"level": "warning"}, "limits": {"auth_failures_per_minute": "unlimited"}})
+    broker.orderly = False  # whether it was told to stop, last time
     crash, workloads, good = None, [], False
     try:
         if arguments.grow:
@@ -218,7 +118,7 @@ def run(arguments, rounds):
             each.start()
         rounds_of(broker, crash, workloads, rounds, chance, arguments.grow)
         verdicts = [(each.name, each.finish()) for each in workloads]
-        print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, {broker.config['shards']} shards")
+        print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, {crash.in_start} more while starting")
         for name, verdict in verdicts:
             print(f"  {name}: {verdict}")
         if arguments.lying_disk:

@@ -28,6 +28,10 @@ class Wire:
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result()
 
+    @property
+    def orderly(self):
+        return self.broker.orderly
+
     async def _listen(self):
         self.server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
