@@ -305,7 +305,7 @@ static void acked_stalled(struct subscription *subscription, uint64_t unsent)
     const struct xy_list *first = window->flight.next;
     if (!window_untake(window, unsent) && unsent == subscription->claim.gap.last && first != &window->flight)
         (void)window_untake(window, xy_container_of(first, const struct window_entry, flight)->seq);
-    changed(subscription);
+    settled_some(subscription);
 }
 
 static void acked_received(struct subscription *subscription, uint64_t seq)

@@ -268,6 +268,8 @@ bool window_untake(struct window *window, uint64_t seq)
         leave(window, entry);
         xy_assert(entry->attempts > 0);
         entry->attempts--;
+        if (entry->stored)
+            mark(window, entry);
         enter(window, entry, WINDOW_READY, WINDOW_NEVER);
     }
     return true;
