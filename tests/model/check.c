@@ -30,7 +30,7 @@ static void complain(struct check *check, const char *format, ...)
 {
     struct check_result *r = check->result;
     va_list args;
-    if (r->failed)
+    if (r->failed || check->model->full)
         return;
     r->failed = true;
     va_start(args, format);
@@ -136,6 +136,13 @@ static void check_item(struct check *check, unsigned slot, const struct heard *h
     check_mark(check, slot, heard, e);
 }
 
+static void forget_expected(struct model_session *session, unsigned i)
+{
+    memmove(&session->expected[i], &session->expected[i + 1],
+            (session->expected_count - i - 1) * sizeof(session->expected[0]));
+    session->expected_count--;
+}
+
 static void hear(struct check *check, unsigned slot, size_t at)
 {
     struct model_session *session = &check->model->sessions[slot];
@@ -154,9 +161,7 @@ static void hear(struct check *check, unsigned slot, size_t at)
             continue;
         check_item(check, slot, heard, &e);
         session->log[at] = e;
-        memmove(&session->expected[i], &session->expected[i + 1],
-                (session->expected_count - i - 1) * sizeof(e));
-        session->expected_count--;
+        forget_expected(session, i);
         return;
     }
     complain(check, "session %u: %s %" PRIu64 " (token %u) of node %u came, and nothing of it was due", slot,
@@ -274,7 +279,7 @@ static bool do_resume(struct check *check, const struct op *op)
         if (!same_heard(&forgotten[i - h], &peer->log[i]))
             complain(check, "session %u: stanza %zu is another one after its resumption", slot, i + 1);
     free(forgotten);
-    session->state = SESSION_ON;
+    model_resumed(check->model, slot);
     model_acked(check->model, slot, (uint32_t)h);
     model_recheck(check->model);
     return true;
@@ -330,6 +335,33 @@ static void restart(struct check *check, bool crash, unsigned shards)
     check->result->restarts++;
 }
 
+/* false: it would say nothing that can be judged. */
+static bool may_ask(struct check *check, const struct op *op)
+{
+    struct model *model = check->model;
+    const struct model_node *node = &model->nodes[op->args[OP_NODE]];
+    const struct model_sub *sub =
+        &node->subs[model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0)];
+    if (op->kind == OP_SUBSCRIBE) /* from stream to one by one and back: what is owed then is not modelled */
+        return !sub->durable || op->args[3] == 0 || op->args[6] == 0 || sub->one_by_one;
+    if (op->kind != OP_SETTLE)
+        return true;
+    model->seq = model_one_number(node, sub, (unsigned)op->args[4]);
+    return node->there && sub->there && node->epoch != 0;
+}
+
+static void ask(struct check *check, const struct op *op)
+{
+    struct peer *peer = &check->peers[op->args[OP_SESSION]];
+    const struct model_node *node = &check->model->nodes[op->args[OP_NODE]];
+    const struct model_sub *sub =
+        &node->subs[model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0)];
+    if (op->kind == OP_SETTLE)
+        say_settle(peer, op, node->epoch, check->model->seq, sub->subid);
+    else
+        say_request(peer, op);
+}
+
 /* The power fails before the commit: nothing was promised, so nothing may have been said, and nothing is there. */
 static void do_lost(struct check *check, const struct op *op)
 {
@@ -341,7 +373,7 @@ static void do_lost(struct check *check, const struct op *op)
     model_request(imagined, op, &answer);
     pass(check, LAZY_US);
     compare_sessions(check);
-    say_request(peer, op);
+    ask(check, op);
     rig_turns(&check->rig);
     if (answer.records && !answer.early && peer->answer.came)
         complain(check, "answered before the commit");
@@ -358,7 +390,7 @@ static bool do_request(struct check *check, const struct op *op)
 {
     struct model_answer *due;
     struct peer *peer = &check->peers[op->args[OP_SESSION]];
-    if (check->model->sessions[op->args[OP_SESSION]].state != SESSION_ON)
+    if (check->model->sessions[op->args[OP_SESSION]].state != SESSION_ON || !may_ask(check, op))
         return false;
     if (op->lost) {
         do_lost(check, op);
@@ -366,7 +398,7 @@ static bool do_request(struct check *check, const struct op *op)
     }
     due = malloc(sizeof(*due));
     xy_assert(due != NULL);
-    say_request(peer, op);
+    ask(check, op);
     settle(check);
     check->model->subid = peer->answer.subid;
     model_request(check->model, op, due);

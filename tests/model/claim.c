@@ -39,17 +39,17 @@ static bool reaches(unsigned sub, unsigned slot)
     return sub < MODEL_ACCOUNTS ? model_account(slot) == sub : sub - MODEL_ACCOUNTS == slot;
 }
 
-static bool may_hold(const struct model *model, unsigned sub, int slot)
+static bool may_hold(const struct model *model, unsigned sub, bool one_by_one, int slot)
 {
     return slot >= 0 && reaches(sub, (unsigned)slot) && receives(model, (unsigned)slot) &&
-           model->sessions[slot].sm;
+           (model->sessions[slot].sm || one_by_one);
 }
 
-static int best(const struct model *model, unsigned sub)
+static int best(const struct model *model, unsigned sub, bool one_by_one)
 {
     int found = -1;
     for (int slot = 0; slot < (int)MODEL_SESSIONS; slot++) {
-        if (!may_hold(model, sub, slot))
+        if (!may_hold(model, sub, one_by_one, slot))
             continue;
         const struct model_session *a = &model->sessions[slot];
         const struct model_session *b = found >= 0 ? &model->sessions[found] : NULL;
@@ -61,6 +61,8 @@ static int best(const struct model *model, unsigned sub)
 
 static bool in_flight(const struct model_node *node, const struct model_sub *sub)
 {
+    if (sub->one_by_one)
+        return model_one_flies(node, sub);
     for (unsigned i = 0; i < node->items_count; i++)
         if (!node->items[i].gone && node->items[i].seq > sub->cursor && node->items[i].seq <= sub->sent)
             return true;
@@ -74,24 +76,33 @@ static enum model_mark mark_of(const struct model_sub *sub, uint64_t seq)
     return seq <= sub->maybe_sent ? MARK_EITHER : MARK_FRESH;
 }
 
+void model_expect_item(struct model *model, unsigned number, unsigned index, unsigned item,
+                       enum model_mark mark)
+{
+    const struct model_sub *sub = &model->nodes[number].subs[index];
+    struct model_expected e = of_item(model, number, &model->nodes[number].items[item]);
+    e.claimed = true;
+    e.sub = index;
+    e.subid = sub->subid;
+    e.hold = sub->hold;
+    e.mark = mark;
+    expect(model, (unsigned)sub->holder, e);
+}
+
 /* Everything that is owed and was not sent to this holder yet. */
 static void pump(struct model *model, unsigned number, unsigned index)
 {
     struct model_node *node = &model->nodes[number];
     struct model_sub *sub = &node->subs[index];
-    if (sub->holder < 0 || sub->leaving)
+    if (sub->one_by_one)
+        model_one_pump(model, number, index);
+    if (sub->one_by_one || sub->holder < 0 || sub->leaving)
         return;
     for (unsigned i = 0; i < node->items_count; i++) {
         const struct model_item *item = &node->items[i];
         if (item->gone || item->seq <= sub->sent)
             continue;
-        struct model_expected e = of_item(model, number, item);
-        e.claimed = true;
-        e.sub = index;
-        e.subid = sub->subid;
-        e.hold = sub->hold;
-        e.mark = mark_of(sub, item->seq);
-        expect(model, (unsigned)sub->holder, e);
+        model_expect_item(model, number, index, i, mark_of(sub, item->seq));
         sub->sent = item->seq;
         if (sub->ever_sent < item->seq)
             sub->ever_sent = item->seq;
@@ -101,8 +112,10 @@ static void pump(struct model *model, unsigned number, unsigned index)
 static void attach(struct model *model, unsigned number, unsigned index)
 {
     struct model_sub *sub = &model->nodes[number].subs[index];
+    if (sub->one_by_one)
+        model_one_lost(model, &model->nodes[number], sub);
     sub->leaving = false;
-    sub->holder = best(model, index);
+    sub->holder = best(model, index, sub->one_by_one);
     sub->hold = ++model->holds;
     sub->sent = sub->cursor;
     pump(model, number, index);
@@ -114,8 +127,8 @@ static void sub_recheck(struct model *model, unsigned number, unsigned index)
     struct model_sub *sub = &node->subs[index];
     if (!sub->there || !sub->durable)
         return;
-    int wanted = best(model, index);
-    if (sub->holder < 0 || !may_hold(model, index, sub->holder)) {
+    int wanted = best(model, index, sub->one_by_one);
+    if (sub->holder < 0 || !may_hold(model, index, sub->one_by_one, sub->holder)) {
         if (sub->holder >= 0 || wanted >= 0)
             attach(model, number, index);
     } else if (wanted == sub->holder) {
@@ -127,6 +140,16 @@ static void sub_recheck(struct model *model, unsigned number, unsigned index)
     } else if (!sub->leaving || sub->leaving_us <= model->now_us) {
         attach(model, number, index);
     }
+}
+
+void model_settled(struct model *model, unsigned number, unsigned index)
+{
+    struct model_sub *sub = &model->nodes[number].subs[index];
+    model_collect(&model->nodes[number]);
+    if (sub->leaving && !in_flight(&model->nodes[number], sub))
+        attach(model, number, index);
+    else
+        pump(model, number, index);
 }
 
 void model_recheck(struct model *model)
@@ -151,6 +174,9 @@ void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, 
         if (node->items[i].retained)
             sub->cursor = node->items[i].seq - 1; /* of the newest, which is the last */
     sub->durable = true;
+    sub->taken = sub->cursor;
+    sub->stalled = false;
+    memset(sub->one, 0, sizeof(sub->one));
     sub->sent = sub->cursor;
     sub->ever_sent = sub->maybe_sent = 0;
     sub->holder = -1;
@@ -201,7 +227,7 @@ void model_notice(struct model *model, unsigned number, char what, unsigned id)
             expect(model, slot, e);
     for (unsigned s = 0; s < MODEL_SUBS; s++) { /* whoever receives for a subscription at this moment */
         const struct model_sub *sub = &node->subs[s];
-        if (sub->there && sub->durable && sub->holder >= 0 && !sub->leaving)
+        if (sub->there && sub->durable && sub->holder >= 0 && (!sub->leaving || sub->one_by_one))
             expect(model, (unsigned)sub->holder, e);
     }
 }
@@ -212,7 +238,7 @@ static void acked(struct model *model, const struct model_expected *e)
 {
     struct model_node *node = &model->nodes[e->node];
     struct model_sub *sub = &node->subs[e->sub];
-    if (!sub->there || !sub->durable || sub->hold != e->hold || e->seq <= sub->cursor)
+    if (!sub->there || !sub->durable || sub->one_by_one || sub->hold != e->hold || e->seq <= sub->cursor)
         return;
     sub->cursor = e->seq;
     model_collect(node);

@@ -25,7 +25,7 @@
 #define ENDS_MAX        (7u * MODEL_SESSIONS + 2u * MODEL_NODES + 4u) /* head and tail */
 #define OPERATIONS      1000000u
 #define SEQUENCES_FAULT 2000u
-#define SHORT_ENOUGH    20u /* operations that a planted fault may take to show */
+#define SHORT_ENOUGH    30u /* operations that a planted fault may take to show */
 
 struct arguments {
     struct check_options options;

@@ -23,6 +23,7 @@
 
 #define MODEL_UNAVAILABLE 9
 #define MODEL_LEAVING_US  (10ull * 1000 * 1000)
+#define MODEL_WAIT_S      20u /* ack_wait */
 #define MODEL_SM_US       (40ull * 1000 * 1000)
 
 enum {
@@ -57,8 +58,25 @@ struct model_item {
     bool gone;     /* retracted, purged, or nobody needs it any more */
 };
 
+enum model_one_state { ONE_FRESH, ONE_FLIGHT, ONE_READY, ONE_DELAYED, ONE_PARKED, ONE_SETTLED };
+enum { VERB_ACK, VERB_NACK, VERB_TERM, VERB_WORKING, VERB_CUMULATIVE, VERBS };
+
+struct model_one { /* an item of a subscription that acknowledges one by one */
+    uint8_t state;
+    uint8_t attempts;
+    bool vague;      /* a restart may have forgotten some of them: no limit can be judged then */
+    uint64_t due_us; /* FLIGHT: comes again; DELAYED: may be sent */
+};
+
 struct model_sub {
     bool there, durable;
+    bool one_by_one; /* `one`, by index of the item, says what is owed behind `cursor`, which stays */
+    bool stalled;    /* its session waits for its resumption and was offered something */
+    int ack;         /* as OP_SUBSCRIBE has it */
+    unsigned max_inflight, max_deliver; /* 0: no limit */
+    uint64_t wait_us, backoff_us;
+    uint64_t taken; /* newest number that was offered to a session */
+    struct model_one one[MODEL_ITEMS];
     uint64_t subid;
     uint64_t cursor;     /* acknowledged up to here */
     uint64_t sent;       /* to the session that holds it now */
@@ -127,6 +145,7 @@ struct model_session {
 struct model {
     uint64_t now_us;
     unsigned holds, sinces;
+    uint64_t seq;   /* of the item that is to be settled */
     uint64_t subid; /* what the answer to a subscribe request said: a new subscription has it */
     bool full;      /* some array is: the sequence ends here, without a verdict */
     struct model_node nodes[MODEL_NODES];
@@ -167,9 +186,7 @@ static inline unsigned model_item_token(const int *args, unsigned k)
 
 /* node.c: one request of a session that is online */
 void model_request(struct model *model, const struct op *op, struct model_answer *answer);
-bool model_exists(const struct model_node *node,
-                  const struct model_item *item); /* kept, or owed to somebody */
-void model_collect(struct model_node *node);      /* what nobody needs any more is gone */
+void model_collect(struct model_node *node); /* what nobody needs any more is gone */
 
 /* claim.c: who gets what */
 void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, uint64_t number);
@@ -180,10 +197,28 @@ void model_told(struct model *model, unsigned slot, unsigned node, char what);  
 void model_recheck(struct model *model); /* sessions came, went or changed; everybody gets what is due */
 void model_acked(struct model *model, unsigned slot, uint32_t h);
 
+bool model_owes(const struct model_node *node, const struct model_sub *sub, unsigned item);
+void model_expect_item(struct model *model, unsigned node, unsigned sub, unsigned item, enum model_mark mark);
+/* Items of it were settled, given back or changed: it moves if it waited for that, or goes on. */
+void model_settled(struct model *model, unsigned node, unsigned sub);
+
+/* onebyone.c */
+bool model_one_flies(const struct model_node *node, const struct model_sub *sub);
+void model_one_lost(struct model *model, const struct model_node *node, struct model_sub *sub);
+void model_one_pump(struct model *model, unsigned node, unsigned sub);
+uint64_t model_one_due(const struct model_node *node, const struct model_sub *sub);
+void model_one_pass(struct model *model, const struct model_node *node, struct model_sub *sub);
+uint64_t model_one_number(const struct model_node *node, const struct model_sub *sub, unsigned k);
+/* false: nothing is out under that number. */
+bool model_one_say(struct model *model, struct model_node *node, struct model_sub *sub, int verb,
+                   uint64_t seq, int delay);
+void model_one_restarted(struct model *model, const struct model_node *node, struct model_sub *sub);
+
 /* session.c */
 void model_connected(struct model *model, unsigned slot, bool sm); /* a former session of the slot is over */
 void model_presence(struct model *model, unsigned slot, int priority);
 void model_dropped(struct model *model, unsigned slot);
+void model_resumed(struct model *model, unsigned slot);
 void model_ended(struct model *model, unsigned slot);
 void model_pass(struct model *model, uint64_t us);
 void model_restarted(struct model *model);

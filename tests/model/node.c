@@ -27,12 +27,20 @@ static void done(struct ask *ask, bool records)
 
 /* --- items --------------------------------------------------------------------------------------------------------- */
 
-bool model_exists(const struct model_node *node, const struct model_item *item)
+bool model_owes(const struct model_node *node, const struct model_sub *sub, unsigned item)
 {
-    if (item->retained)
+    if (!sub->there || !sub->durable || sub->cursor >= node->items[item].seq)
+        return false;
+    return !sub->one_by_one || sub->one[item].state != ONE_SETTLED;
+}
+
+/* Kept, or owed to somebody. */
+static bool exists(const struct model_node *node, unsigned item)
+{
+    if (node->items[item].retained)
         return true;
     for (unsigned s = 0; s < MODEL_SUBS; s++)
-        if (node->subs[s].there && node->subs[s].durable && node->subs[s].cursor < item->seq)
+        if (model_owes(node, &node->subs[s], item))
             return true;
     return false;
 }
@@ -40,7 +48,7 @@ bool model_exists(const struct model_node *node, const struct model_item *item)
 void model_collect(struct model_node *node)
 {
     for (unsigned i = 0; i < node->items_count; i++)
-        if (!node->items[i].gone && !model_exists(node, &node->items[i]))
+        if (!node->items[i].gone && !exists(node, i))
             node->items[i].gone = true;
 }
 
@@ -513,14 +521,37 @@ static void on_subscribe(struct ask *ask)
         sub->subid = ask->model->subid;
     if (sub->durable && !durable) {
         uint64_t subid = sub->subid;
+        int ack = sub->ack;
         model_sub_end(ask->model, node, model_sub_index(ask->slot, a[2] != 0));
         sub->subid = subid;
+        sub->ack = ack;
     } else if (durable && !sub->durable) {
         model_sub_begin(node, sub, a[4], (uint64_t)a[5]);
     }
+    if (a[6] > 0) /* else it stays as it is */
+        sub->ack = a[6];
+    sub->one_by_one = sub->ack > 0;
+    sub->max_inflight = sub->ack == 2 ? 2 : 1000;
+    sub->max_deliver = sub->ack == 3 ? 2 : 0;
+    sub->wait_us = MODEL_WAIT_S * UINT64_C(1000000);
+    sub->backoff_us = sub->ack == 3 ? 3000000 : 0;
     sub->there = true;
     ask->answer->sub = sub;
     done(ask, true);
+}
+
+static void on_settle(struct ask *ask)
+{
+    const int *a = ask->op->args;
+    unsigned index = model_sub_index(ask->slot, a[2] != 0);
+    struct model_sub *sub = &ask->node->subs[index];
+    if (!sub->there || !sub->durable || !sub->one_by_one ||
+        !model_one_say(ask->model, ask->node, sub, a[3], ask->model->seq, a[5])) {
+        fail(ask, XY_ITEM_NOT_FOUND);
+        return;
+    }
+    model_settled(ask->model, ask->number, index);
+    done(ask, a[3] != VERB_WORKING);
 }
 
 static void on_unsubscribe(struct ask *ask)
@@ -547,6 +578,7 @@ void model_request(struct model *model, const struct op *op, struct model_answer
         [OP_PUBLISH] = { on_publish, false, true },      [OP_RETRACT] = { on_retract, false, false },
         [OP_SUBSCRIBE] = { on_subscribe, false, false }, [OP_UNSUBSCRIBE] = { on_unsubscribe, false, false },
         [OP_AFFILIATE] = { on_affiliate, true, false },  [OP_ITEMS] = { on_items, false, false },
+        [OP_SETTLE] = { on_settle, false, false },
     };
     struct ask ask = { .model = model, .op = op, .answer = answer };
     ask.slot = (unsigned)op->args[OP_SESSION];

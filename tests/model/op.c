@@ -20,9 +20,12 @@ const struct op_shape op_shapes[OP_KIND_COUNT] = {
     [OP_PURGE] = { "purge", { "session", "node", NULL }, true },
     [OP_PUBLISH] = { "publish", { "session", "node", "id", "token", "once", "number", "more", NULL }, true },
     [OP_RETRACT] = { "retract", { "session", "node", "id", "notify", NULL }, true },
-    [OP_SUBSCRIBE] = { "subscribe", { "session", "node", "bare", "durable", "start", "number", NULL }, true },
+    [OP_SUBSCRIBE] = { "subscribe",
+                       { "session", "node", "bare", "durable", "start", "number", "ack", NULL },
+                       true },
     [OP_UNSUBSCRIBE] = { "unsubscribe", { "session", "node", "bare", NULL }, true },
     [OP_AFFILIATE] = { "affiliate", { "session", "node", "account", "affiliation", NULL }, true },
+    [OP_SETTLE] = { "settle", { "session", "node", "bare", "verb", "which", "delay", NULL }, true },
     [OP_ITEMS] = { "items", { "session", "node", "max", NULL }, true },
     [OP_TIME] = { "time", { "ms", NULL }, false },
     [OP_CRASH] = { "crash", { "shards", NULL }, false },
@@ -36,11 +39,12 @@ static const struct {
     enum op_kind kind;
     uint32_t weight;
 } weights[] = {
-    { OP_PUBLISH, 320 },    { OP_ACK, 130 },      { OP_CONNECT, 160 },  { OP_SUBSCRIBE, 100 },
-    { OP_RETRACT, 40 },     { OP_ITEMS, 50 },     { OP_RESUME, 80 },    { OP_DROP, 40 },
-    { OP_PRESENCE, 40 },    { OP_CREATE, 30 },    { OP_CONFIGURE, 30 }, { OP_TIME, 25 },
-    { OP_UNSUBSCRIBE, 15 }, { OP_AFFILIATE, 15 }, { OP_CLOSE, 15 },     { OP_CHECKPOINT, 10 },
-    { OP_PURGE, 5 },        { OP_DELETE, 4 },     { OP_CRASH, 3 },      { OP_STOP, 3 },
+    { OP_PUBLISH, 320 },   { OP_ACK, 130 },        { OP_CONNECT, 160 },  { OP_SUBSCRIBE, 100 },
+    { OP_RETRACT, 40 },    { OP_ITEMS, 50 },       { OP_SETTLE, 150 },   { OP_RESUME, 80 },
+    { OP_DROP, 40 },       { OP_PRESENCE, 40 },    { OP_CREATE, 30 },    { OP_CONFIGURE, 30 },
+    { OP_TIME, 25 },       { OP_UNSUBSCRIBE, 15 }, { OP_AFFILIATE, 15 }, { OP_CLOSE, 15 },
+    { OP_CHECKPOINT, 10 }, { OP_PURGE, 5 },        { OP_DELETE, 4 },     { OP_CRASH, 3 },
+    { OP_STOP, 3 },
 };
 
 static enum op_kind kind_random(struct sim_random *random)
@@ -106,6 +110,14 @@ static void more_args(struct op *op, struct sim_random *random, int token)
         a[3] = !sim_once_in(random, 3);
         a[4] = (int)sim_below(random, MODEL_STARTS);
         a[5] = 1 + (int)sim_below(random, 30);
+        a[6] = a[3] ? PICK(random, 0, 0, 1, 1, 2, 3) : 0;
+        break;
+    case OP_SETTLE:
+        a[2] = (int)sim_below(random, 2);
+        a[3] =
+            PICK(random, VERB_ACK, VERB_ACK, VERB_ACK, VERB_NACK, VERB_TERM, VERB_WORKING, VERB_CUMULATIVE);
+        a[4] = PICK(random, 0, 0, 0, 1, 2, 5);
+        a[5] = PICK(random, -1, -1, 0, 2, 15);
         break;
     case OP_UNSUBSCRIBE:
         a[2] = (int)sim_below(random, 2);

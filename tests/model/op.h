@@ -23,9 +23,10 @@ enum op_kind {
     OP_PURGE,       /* session, node */
     OP_PUBLISH,     /* session, node, id, token, once, number, more: items behind the first */
     OP_RETRACT,     /* session, node, id, notify */
-    OP_SUBSCRIBE,   /* session, node, bare, durable, start, number */
+    OP_SUBSCRIBE,   /* session, node, bare, durable, start, number, ack (0: stream; else one by one) */
     OP_UNSUBSCRIBE, /* session, node, bare */
     OP_AFFILIATE,   /* session, node, account, affiliation */
+    OP_SETTLE,      /* session, node, bare, verb, which, delay (-1: none) */
     OP_ITEMS,       /* session, node, max (0: all) */
     OP_TIME,        /* milliseconds */
     OP_CRASH,       /* shards */

@@ -15,7 +15,6 @@
 
 #define WALL_BASE_US UINT64_C(1700000000000000)
 #define ROUNDS_MAX   100000u
-#define PASS_STEP_US (250u * 1000)
 
 /* --- the world ---------------------------------------------------------------------------------------------------- */
 
@@ -154,10 +153,22 @@ void rig_settle(struct rig *rig)
     } while (store_step_commit(rig->store));
 }
 
+/* Until the next timer of any shard; everything has settled. */
+static uint64_t until_next_us(struct rig *rig)
+{
+    uint64_t least_us = UINT64_MAX;
+    for (unsigned i = 0; i < rig->shards; i++) {
+        uint64_t wait_us = shard_turn(rig_shard(rig, i));
+        least_us = wait_us < least_us ? wait_us : least_us;
+    }
+    return least_us > 0 ? least_us : 1;
+}
+
+/* From one timer to the next, so that they run in the order in which they are due. */
 void rig_pass(struct rig *rig, uint64_t us)
 {
     while (us > 0) {
-        uint64_t step_us = us < PASS_STEP_US ? us : PASS_STEP_US;
+        uint64_t next_us = until_next_us(rig), step_us = us < next_us ? us : next_us;
         rig->now_us += step_us;
         us -= step_us;
         rig_settle(rig);

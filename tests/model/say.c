@@ -1,6 +1,8 @@
 /* The payloads of XEP-0060 requests, one function each. See say.h. */
 #include "tests/model/say.h"
 
+#include <inttypes.h>
+
 #include "core/base/assert.h"
 #include "core/base/buf.h"
 #include "core/namespaces.h"
@@ -120,6 +122,13 @@ static void write_subscribe(struct xy_buf *out, const struct peer *peer, const i
         xy_buf_printf(out, "<field var='{urn:xylem:delivery:0}start'><value>seq:%d</value></field>", a[5]);
     else
         field(out, "{urn:xylem:delivery:0}start", starts[a[4]]);
+    if (a[6] > 0) {
+        field(out, "{urn:xylem:delivery:0}ack", "explicit");
+        field(out, "{urn:xylem:delivery:0}max_inflight", a[6] == 2 ? "2" : "1000");
+        field(out, "{urn:xylem:delivery:0}max_deliver", a[6] == 3 ? "2" : "max");
+        field(out, "{urn:xylem:delivery:0}backoff", a[6] == 3 ? "3" : "0");
+        field_number(out, "{urn:xylem:delivery:0}ack_wait", (int)MODEL_WAIT_S);
+    }
     xy_buf_lit(out, "</x></options>");
 }
 
@@ -147,6 +156,24 @@ static void write_items(struct xy_buf *out, const struct peer *peer, const int *
     if (a[2] > 0)
         xy_buf_printf(out, " max_items='%d'", a[2]);
     xy_buf_lit(out, "/>");
+}
+
+void say_settle(struct peer *peer, const struct op *op, uint64_t epoch, uint64_t seq, uint64_t subid)
+{
+    static const char *const verbs[] = { "ack", "nack", "term", "working", "ack" };
+    const int *a = op->args;
+    struct xy_buf out = { 0 };
+    xy_buf_printf(&out,
+                  "<%s xmlns='" NS_XYLEM_DELIVERY "' node='n%d' epoch='%016" PRIx64 "' seq='%" PRIu64
+                  "' subid='%016" PRIx64 "'",
+                  verbs[a[3]], a[1], epoch, seq, subid);
+    if (a[3] == VERB_CUMULATIVE)
+        xy_buf_lit(&out, " cumulative='true'");
+    if (a[3] == VERB_NACK && a[5] >= 0)
+        xy_buf_printf(&out, " delay='%d'", a[5]);
+    xy_buf_lit(&out, "/>");
+    peer_ask(peer, "set", xy_buf_view(&out));
+    xy_buf_free(&out);
 }
 
 void say_request(struct peer *peer, const struct op *op)

@@ -59,6 +59,16 @@ void model_dropped(struct model *model, unsigned slot)
     session->expires_us = model->now_us + MODEL_SM_US;
 }
 
+/* What it had no room for while it was away is offered again. */
+void model_resumed(struct model *model, unsigned slot)
+{
+    model->sessions[slot].state = SESSION_ON;
+    for (unsigned n = 0; n < MODEL_NODES; n++)
+        for (unsigned s = 0; s < MODEL_SUBS; s++)
+            if (model->nodes[n].subs[s].holder == (int)slot)
+                model->nodes[n].subs[s].stalled = false;
+}
+
 /* --- time ---------------------------------------------------------------------------------------------------------- */
 
 static uint64_t next_deadline(const struct model *model)
@@ -72,7 +82,11 @@ static uint64_t next_deadline(const struct model *model)
     for (unsigned n = 0; n < MODEL_NODES; n++) {
         for (unsigned s = 0; s < MODEL_SUBS; s++) {
             const struct model_sub *sub = &model->nodes[n].subs[s];
-            if (model->nodes[n].there && sub->there && sub->leaving && sub->leaving_us < due_us)
+            if (!model->nodes[n].there || !sub->there)
+                continue;
+            uint64_t one_us = sub->one_by_one ? model_one_due(&model->nodes[n], sub) : UINT64_MAX;
+            due_us = one_us < due_us ? one_us : due_us;
+            if (sub->leaving && sub->leaving_us < due_us)
                 due_us = sub->leaving_us;
         }
     }
@@ -88,6 +102,13 @@ void model_pass(struct model *model, uint64_t us)
             if (model->sessions[slot].state == SESSION_DETACHED &&
                 model->sessions[slot].expires_us <= model->now_us)
                 model_ended(model, slot);
+        for (unsigned n = 0; n < MODEL_NODES; n++)
+            for (unsigned s = 0; s < MODEL_SUBS; s++)
+                if (model->nodes[n].there && model->nodes[n].subs[s].there &&
+                    model->nodes[n].subs[s].one_by_one) {
+                    model_one_pass(model, &model->nodes[n], &model->nodes[n].subs[s]);
+                    model_settled(model, n, s);
+                }
         model_recheck(model);
     }
     model->now_us = end_us;
@@ -127,6 +148,8 @@ void model_restarted(struct model *model)
             sub->holder = -1;
             sub->leaving = false;
             sub->sent = sub->cursor;
+            if (sub->one_by_one)
+                model_one_restarted(model, node, sub);
             sub->ever_sent = 0;
             sub->maybe_sent = node->there ? node->next_seq - 1 : 0;
         }
