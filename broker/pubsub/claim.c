@@ -349,6 +349,7 @@ void claim_configured(struct subscription *subscription)
     if (claim->ops->configured != NULL)
         claim->ops->configured(subscription);
     backlog_begin(subscription);
+    claim_settled(subscription); /* more may be out than before */
 }
 
 bool claim_rewind(struct subscription *subscription, uint64_t seq)
