@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "broker/router/mailbox_internal.h"
+#include "core/base/assert.h"
 #include "xylem/store/v1/records.pb-c.h"
 
 #define KEY_SEQ_BYTES 8u
@@ -42,6 +43,13 @@ static uint64_t big_endian(struct xy_str s)
     return value;
 }
 
+/* The end of a key is the entry's number, also where the entry cannot be read. */
+static uint64_t key_seq(struct xy_str key)
+{
+    xy_assert(key.len > 8);
+    return big_endian(xy_str_n(key.data + key.len - 8, 8));
+}
+
 static Xylem__Store__V1__MailboxAdd *entry_unpack(struct xy_str value)
 {
     return xylem__store__v1__mailbox_add__unpack(NULL, value.len, (const uint8_t *)value.data);
@@ -74,12 +82,13 @@ static bool count_page(struct address *address, struct xy_arena *arena)
     bool more;
     size_t count = scan(address, arena, mailbox->counted + 1, entries, MAILBOX_PAGE, &more);
     for (size_t i = 0; i < count; i++) {
+        uint64_t seq = key_seq(entries[i].key);
         Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
-        if (!entry)
-            continue;
         if (mailbox->count == 0 && mailbox->counted == 0)
-            mailbox->cursor = entry->seq - 1;
-        mailbox->counted = entry->seq;
+            mailbox->cursor = seq - 1;
+        mailbox->counted = seq;
+        if (!entry) /* damaged: it stays, and is nobody's */
+            continue;
         mailbox->count++;
         mailbox->bytes += entry->stanza.len;
         entry_free(entry);
@@ -294,8 +303,10 @@ static bool pump_page(struct address *address, struct xy_arena *arena)
     bool going = true;
     for (size_t i = 0; going && i < count; i++) {
         Xylem__Store__V1__MailboxAdd *entry = entry_unpack(entries[i].value);
-        if (!entry)
+        if (!entry) {
+            mailbox->cursor = key_seq(entries[i].key);
             continue;
+        }
         bool durable = entry->seq <= mailbox->durable_seq;
         bool there = flight_find(mailbox, entry->seq) != NULL;
         going = durable && (there || (flight_room(mailbox) && entry_give(address, NULL, entry)));

@@ -1,5 +1,6 @@
 """`xylemd --check-store`: says whether the data of a stopped broker are sound, and what is wrong if not."""
 
+import json
 import os
 import random
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 
 import harness
 import pubsub
-from harness import DOMAIN
+from harness import DOMAIN, PUBSUB
 from pubsub import create, publish, subscribe
 
 PAGE = 4096
@@ -98,3 +99,49 @@ def test_pages_of_garbage(broker, connect, name):
     with open(path, "wb") as file:
         file.write(whole)
     assert check(broker)[0] == 0
+
+
+def replace_in_tables(broker, old, new):
+    path = os.path.join(broker.data_dir, "tables.mdb")
+    with open(path, "r+b") as file:
+        data = file.read()
+        assert old in data and len(old) == len(new)
+        file.seek(0)
+        file.write(data.replace(old, new))
+
+
+def test_damaged_item_is_quarantined(broker, connect):
+    """One flipped text in the tables: that item is not delivered, all others are, and the broker says so."""
+    work(broker, connect)
+    broker.stop()
+    replace_in_tables(broker, b"the state number 27", b"the state number 72")
+    status, lines = check(broker)
+    assert status == 1 and any(line.startswith("items: row") and "checksum" in line for line in lines), lines
+    broker.start()
+    bob = connect(broker, "bob", "reader")
+    bob.enable_sm()
+    bob.available(0)
+    found = []
+    while len(found) < 29:
+        found += [i.get("id") for i in bob.read_until(pubsub.is_event).iter(f"{{{pubsub.EVENT}}}item")]
+    assert found == [str(n) for n in range(30) if n != 27]
+    assert "does not match its checksum" in broker.log() and "table=items" in broker.log()
+    stats = json.loads(broker.xylem("admin", "stats", "--json").stdout)
+    assert int(stats["store_damaged"]) > 0
+    broker.stop()
+    assert check(broker)[0] == 1  # it is still there, and still damaged
+
+
+def test_damaged_node_is_refused(broker, connect):
+    """What others depend on: the broker stops rather than take the node for one that does not exist."""
+    work(broker, connect)
+    broker.stop()
+    replace_in_tables(broker, b"pubsub#max_items", b"pubsub#max_itemz")
+    assert check(broker)[0] == 1
+    broker.start()
+    alice = connect(broker, "alice", "desk")
+    alice.send(f"<iq type='get' id='x' to='{PUBSUB}'>" + pubsub.request("<items node='states'/>") + "</iq>")
+    alice.wait_closed()
+    assert broker.process.wait(10) == 1
+    broker.process = None
+    assert "damaged" in broker.log()

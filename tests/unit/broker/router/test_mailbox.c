@@ -1,6 +1,9 @@
 /* The durable mailbox: what is owed stays until it was acknowledged, in order, in bounded pages. */
 #include "tests/unit/broker/fixture.h"
 
+#include "broker/router/address_internal.h"
+#include "broker/store/backend.h"
+
 #define ALICE "alice@example.org"
 #define BOB   "bob@example.org"
 
@@ -388,6 +391,44 @@ static void test_escaped_resources_are_recognised(void **state)
     fixture_free(&f);
 }
 
+/* More rows than a page that cannot be read, at the front and between: they stay, and what can be read comes. */
+static void test_damaged_rows(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 * MAILBOX_PAGE };
+    static const unsigned sound[] = { MAILBOX_PAGE + 5, COUNT - 1 };
+    struct fixture *f = start("");
+    for (unsigned n = 0; n < COUNT; n++)
+        send_number(f, n);
+    fixture_stop(f);
+    struct store_log *log;
+    struct store_tables *tables;
+    struct xy_buf error = { 0 };
+    const struct store_backend *backend = store_memory_backend(f->memory);
+    assert_true(backend->open(backend, NULL, &log, &tables, &error));
+    for (unsigned n = 0; n < COUNT; n++) {
+        char key[] = ALICE "\0........";
+        for (unsigned i = 0; i < 8; i++)
+            key[sizeof(ALICE) + i] = (char)((uint64_t)(n + 1) >> (56 - 8 * i) & 0xff);
+        if (n != sound[0] && n != sound[1])
+            assert_int_equal(
+                tables->ops->put(tables, STORE_MAILBOX, xy_str_n(key, sizeof(ALICE) + 8), XY_STR("damaged")),
+                STORE_IO_OK);
+    }
+    assert_int_equal(tables->ops->commit(tables), STORE_IO_OK);
+    log->ops->close(&log);
+    tables->ops->close(&tables);
+    fixture_start(f);
+    struct session_ref alice = online(f, "a", 0);
+    uint64_t seq;
+    for (unsigned i = 0; i < 2; i++) {
+        expect_number(f, alice, sound[i], true, &seq);
+        assert_int_equal(seq, sound[i] + 1);
+    }
+    assert_null(fixture_event_of(f, alice, MESSAGE));
+    fixture_free(&f);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -407,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_quota_of_bytes),
         cmocka_unit_test(test_what_is_not_worth_keeping),
         cmocka_unit_test(test_escaped_resources_are_recognised),
+        cmocka_unit_test(test_damaged_rows),
     };
     int failed = cmocka_run_group_tests_name("mailbox, one shard", tests, NULL, NULL);
     shards = 3;
