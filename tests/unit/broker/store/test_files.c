@@ -1,5 +1,5 @@
-/* The data directory and what may be found in it: locks, newer formats, damage, missing entries; full disks; files that
- * stay bounded whatever the churn. */
+/* The data directory and what may be found in it: locks, newer formats, damage, missing entries; full
+ * disks. */
 #include "fixture.h"
 
 #include <fcntl.h>
@@ -442,60 +442,6 @@ static void test_full_disk(void **state)
     remove_directory(directory);
 }
 
-/* --- bounded files ------------------------------------------------------------------------------------------------- */
-
-static uint64_t file_bytes(const char *directory)
-{
-    static const char *const files[] = { "log.mdb", "tables.mdb" };
-    uint64_t total = 0;
-    for (int i = 0; i < 2; i++) {
-        char path[128];
-        struct stat info;
-        (void)snprintf(path, sizeof(path), "%s/%s", directory, files[i]);
-        assert_int_equal(stat(path, &info), 0);
-        total += (uint64_t)info.st_size;
-    }
-    return total;
-}
-
-/* One owed item and one last value at the head, 100 MB of churn behind them, a reader all the time: the files hold what
- * lives, not what passed. */
-static void test_churn_is_bounded(void **state)
-{
-    (void)state;
-    enum { BATCH = 200, BATCHES = 250, KEEP = 50 };
-    char directory[64], node[8];
-    struct store_options options;
-    static char payload[2000];
-    make_options(directory, &options);
-    struct store *store = must_open(&options);
-    struct store_shard *shard = store_shard(store, 0);
-    append_item(shard, 1, 1, XY_STR("owed"));
-    be64_put(node, 2);
-    for (uint64_t seq = 1; seq <= BATCH * BATCHES; seq++) {
-        append_item(shard, 2, seq, xy_str_n(payload, sizeof(payload)));
-        if (seq > KEEP)
-            append_item_remove(shard, 2, seq - KEEP);
-        if (seq % BATCH != 0)
-            continue;
-        store_flush(shard);
-        assert_true(store_step_commit(store));
-        assert_int_equal(count_below(shard, STORE_ITEMS, xy_str_n(node, 8)), KEEP);
-        if (seq % (BATCH * 10) == 0)
-            assert_true(store_step_checkpoint(store));
-    }
-    assert_int_equal(item_flag(shard, 1, 1), 'r');
-    print_message("files: %llu KiB after %d MB\n", (unsigned long long)file_bytes(directory) / 1024,
-                  BATCH * BATCHES * 2 / 1000);
-    assert_true(file_bytes(directory) < 25u << 20);
-    struct store_stats stats;
-    store_stats(store, &stats);
-    assert_true(stats.tables_bytes < 4u << 20);
-    assert_true(stats.log_bytes < 1u << 20);
-    store_close(&store);
-    remove_directory(directory);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -504,7 +450,7 @@ int main(void)
         cmocka_unit_test(test_damage),        cmocka_unit_test(test_unknown_records),
         cmocka_unit_test(test_missing_entry), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_room),          cmocka_unit_test(test_full_tables),
-        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_churn_is_bounded),
+        cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
