@@ -43,9 +43,10 @@ struct config_limits {
     uint64_t nodes_per_account;
     uint64_t subscriptions_per_account;
     uint64_t subscriptions_per_node;
-    uint64_t items_per_node;   /* the largest number max_items may be set to, and what `max` means */
-    uint64_t bytes_per_node;   /* the same of max_bytes */
-    uint64_t payload_size;     /* the largest value of a node's max_payload_size */
+    uint64_t items_per_node; /* the largest number max_items may be set to, and what `max` means */
+    uint64_t bytes_per_node; /* the same of max_bytes */
+    uint64_t backlog_bytes;  /* the largest max_backlog_bytes of a subscription, and what `max` means there */
+    uint64_t payload_size;   /* the largest value of a node's max_payload_size */
     uint64_t offline_messages; /* per account */
     uint64_t offline_bytes;
 };

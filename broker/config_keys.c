@@ -84,6 +84,7 @@ const struct config_key config_keys[] = {
     OPEN("limits.subscriptions_per_node", CONFIG_COUNT, "200000", limits.subscriptions_per_node, 1),
     OPEN("limits.items_per_node", CONFIG_COUNT, "unlimited", limits.items_per_node, 1),
     OPEN("limits.bytes_per_node", CONFIG_SIZE, "unlimited", limits.bytes_per_node, 1),
+    OPEN("limits.backlog_bytes", CONFIG_SIZE, "unlimited", limits.backlog_bytes, 4 * KIB),
     SIZE("limits.payload_size", "256kb", limits.payload_size, 1, 16 * MIB),
     OPEN("limits.offline_messages", CONFIG_COUNT, "100000", limits.offline_messages, 0),
     OPEN("limits.offline_bytes", CONFIG_SIZE, "1gb", limits.offline_bytes, 0),

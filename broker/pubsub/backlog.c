@@ -2,6 +2,7 @@
  * and when nodes come and go. */
 #include "broker/pubsub/node.h"
 
+#include "broker/config.h"
 #include "broker/log.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
@@ -20,6 +21,13 @@ static uint64_t age_us_max(const struct subscription *subscription)
 {
     uint64_t age_s = subscription->options.max_backlog_age_s;
     return age_s > UINT64_MAX / 1000000 ? UINT64_MAX : age_s * 1000000;
+}
+
+static uint64_t bytes_max(const struct subscription *subscription)
+{
+    uint64_t service = subscription->subscriber->node->pubsub->shard->config->limits.backlog_bytes;
+    uint64_t own = subscription->options.max_backlog_bytes;
+    return own < service ? own : service;
 }
 
 static struct node *node_of(const struct subscription *subscription)
@@ -55,7 +63,7 @@ static void place(struct subscription *subscription)
     const struct item *item = index_after(&node->items, subscription->claim.cursor);
     uint64_t bytes = item != NULL ? item->before_bytes : node->items.added_bytes;
     uint64_t time_us = item != NULL ? item->time_us : xy_wall_us(node->pubsub->shard->env);
-    at->bytes = plus(bytes, subscription->options.max_backlog_bytes);
+    at->bytes = plus(bytes, bytes_max(subscription));
     at->time_us = plus(time_us, age_us_max(subscription));
     place_in(&node->backlog.by_bytes, subscription, at->in_bytes != 0);
     place_in(&node->backlog.by_time, subscription, at->in_time != 0);
@@ -82,7 +90,7 @@ static struct subscription *due(const struct node *node, uint64_t bytes, uint64_
 static bool beyond(const struct node *node, const struct subscription *subscription, const struct item *item,
                    uint64_t now_us)
 {
-    return plus(item->before_bytes, subscription->options.max_backlog_bytes) < node->items.added_bytes ||
+    return plus(item->before_bytes, bytes_max(subscription)) < node->items.added_bytes ||
            plus(item->time_us, age_us_max(subscription)) < now_us;
 }
 

@@ -117,6 +117,11 @@ static bool read_options(struct call *call, struct subscription_options *options
         return fail_options(
             call, XY_STR("{" NS_XYLEM_DELIVERY "}mode"),
             "this node keeps its items in memory only (durability), at-least-once needs them on disk");
+    uint64_t backlog = options->max_backlog_bytes;
+    if (backlog != OPTION_COUNT_MAX && backlog != BACKLOG_BYTES_USUAL &&
+        backlog > call->shard->config->limits.backlog_bytes)
+        return fail_options(call, XY_STR("{" NS_XYLEM_DELIVERY "}max_backlog_bytes"),
+                            "larger than this service allows");
     if (!start_parse(options->start, &start))
         return fail_options(call, XY_STR("{" NS_XYLEM_DELIVERY "}start"),
                             "use new, all, last, seq:N or time:ISO8601");

@@ -360,6 +360,23 @@ static void backlog_age_of_unloaded_nodes(void **state)
     assert_int_equal(rig_shard(rig, owner)->pubsub->stats.skipped, 2);
 }
 
+/* The service's own bound: larger ones are refused, and `max` means it. */
+static void backlogs_are_bounded_by_the_service(void **state)
+{
+    struct rig *rig = *state;
+    rig->config->limits.backlog_bytes = 300;
+    (void)rig_ok(rig, ALICE, "set", CREATE(FIELD("pubsub#max_items", "1")));
+    const char *answer =
+        rig_iq(rig, BOB, "set", SUBSCRIBE("bob@example.org", DELIVERY_FIELD("max_backlog_bytes", "301")));
+    assert_has(answer, "invalid-options");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", "")); /* whatever is usual fits */
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", DELIVERY_FIELD("max_backlog_bytes", "max")));
+    for (unsigned i = 0; i < 20; i++)
+        (void)rig_ok(rig, ALICE, "set", PUBLISH("1"));
+    wait_s(rig, 3);
+    assert_int_equal(node_subscription(rig_node(rig, "n"), 1)->claim.cursor, 20 - 300 / strlen(ITEM_BYTES));
+}
+
 /* limits.memory: what would have to be kept is refused for now, what takes no more goes on. */
 static void short_of_memory(void **state)
 {
@@ -413,6 +430,7 @@ int main(void)
         BOTH(reject_while_a_backlog_is_full),
         BOTH(reject_while_a_backlog_is_old),
         BOTH(every_backlog_has_its_own_bound),
+        BOTH(backlogs_are_bounded_by_the_service),
         BOTH(short_of_memory),
         BOTH(items_expire),
         BOTH(expired_items_are_not_shown),
