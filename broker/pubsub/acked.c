@@ -577,9 +577,10 @@ static bool acked_idle(const struct subscription *subscription)
 {
     const struct claim *claim = &subscription->claim;
     const struct window *window = &claim->acked->window;
-    return xy_list_empty(&window->dirty) && window_due_us(window) == WINDOW_NEVER &&
-           window->count[WINDOW_FLIGHT] == 0 && window->count[WINDOW_ENDING] == 0 &&
-           window_cursor(window) == claim->acked->recorded && claim->gap.last == claim->acked->recorded_gap;
+    return xy_list_empty(&window->dirty) && xy_list_empty(&window->fresh) &&
+           window_due_us(window) == WINDOW_NEVER && window->count[WINDOW_FLIGHT] == 0 &&
+           window->count[WINDOW_ENDING] == 0 && window_cursor(window) == claim->acked->recorded &&
+           claim->gap.last == claim->acked->recorded_gap;
 }
 
 const struct claim_ops acked_ops = {

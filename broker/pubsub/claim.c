@@ -5,6 +5,7 @@
  * A subscription that has not acknowledged an item still has it (DESIGN: claims): nothing here ends what is owed, and
  * sending always starts anew when the session changes. */
 #include "broker/pubsub/node.h"
+#include "broker/pubsub/sent.h"
 
 #include "broker/log.h"
 #include "broker/pubsub/acked.h"
@@ -314,11 +315,14 @@ void claim_begin(struct subscription *subscription, uint64_t cursor)
     begin(subscription, cursor, cursor, 1);
 }
 
-/* Whoever was sent something before the restart may have got it: it counts as a redelivery. */
+/* Whoever was sent something before the restart may have got it: it counts as a redelivery. After a while without memory
+ * it is known better. */
 void claim_restore(struct subscription *subscription)
 {
-    uint64_t newest = node_of(subscription)->delivered_seq, cursor = subscription->claim.cursor;
-    begin(subscription, cursor < newest ? cursor : newest, newest, 2);
+    uint64_t newest = node_of(subscription)->delivered_seq, cursor = subscription->claim.cursor, sent_max;
+    if (!sent_recall(subscription, &sent_max))
+        sent_max = newest;
+    begin(subscription, cursor < newest ? cursor : newest, sent_max, 2);
 }
 
 /* Another way to acknowledge: what was settled above the oldest item that is not comes again, because a cursor cannot

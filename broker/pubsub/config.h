@@ -37,6 +37,8 @@ struct subscription_options {
     uint8_t on_unavailable;
 };
 extern const struct option subscription_options[];
+#define BACKLOG_BYTES_USUAL                                                                                  \
+    1073741824u /* max_backlog_bytes where nothing is said; the service's bound goes first */
 #define MODE_AT_LEAST_ONCE         1
 #define ON_UNAVAILABLE_UNSUBSCRIBE 1
 enum subscription_ack { ACK_STREAM, ACK_RECEIPT, ACK_EXPLICIT };

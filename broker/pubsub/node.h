@@ -117,7 +117,8 @@ struct node {
     struct shard_timer expiry; /* of the oldest item */
     uint64_t look_s;     /* wall time under which the store knows that the node has to be looked at; 0: not */
     struct queue *queue; /* queue.h; NULL: it is none */
-    struct dedup *dedup; /* NULL until a publish-id was seen */
+    uint64_t ids_until_us;  /* publish-ids that only `dedup` knows are remembered until then */
+    struct dedup *dedup;    /* NULL until a publish-id was seen */
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
     struct xy_list dirty_link;
@@ -155,6 +156,7 @@ struct pubsub {
     struct xy_list loads;     /* large nodes that are being read, resident.c */
     struct xy_table *loading; /* the same by name */
     struct shard_timer load_timer;
+    struct xy_table *sent; /* sent.c */
     bool trim_queued;
     struct shard_timer sweep; /* nodes that have to be looked at, expiry.c */
     struct xy_buf sweep_from; /* key of the next row; empty: the first */

@@ -224,12 +224,16 @@ static void uncreate(struct call *call)
     node_free(&node);
 }
 
-/* Does it need the disk? What goes on to who is there now, or stays in memory, does not. */
+/* Are there records of its items? What goes on to who is there now, or stays in memory, has none. */
+static bool keeps(const struct node *node)
+{
+    return !node_is_memory(node) && (node_retains(node) || node->durable_count > 0);
+}
+
+/* Does a publish need the disk? */
 static bool writes(const struct node *node)
 {
-    if (node == NULL || node->config.dedup_window_s > 0)
-        return true; /* a new one has to be made */
-    return !node_is_memory(node) && (node_retains(node) || node->durable_count > 0);
+    return node == NULL || node->config.dedup_window_s > 0 || keeps(node); /* NULL: it has to be made */
 }
 
 static void publish_new(struct call *call, struct publication *publication)
@@ -249,7 +253,7 @@ static void publish_new(struct call *call, struct publication *publication)
         call_no_room(call);
         return;
     }
-    publication_remember(call, publication);
+    publication_remember(call, publication, keeps(node));
     stat_add(call->shard, publishes, publication->count);
     /* async: what it depends on is on disk, itself it will be soon */
     answer(call, node->config.durability == DURABILITY_ASYNC ? node->firm_ticket : node->ticket);

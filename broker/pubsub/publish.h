@@ -29,8 +29,9 @@ bool publication_overflows(struct call *call, const struct publication *publicat
 
 /* --- publish_once.c: duplicates ---------------------------------------------------------------------------------- */
 enum dedup_verdict publication_seen(struct call *call,
-                                    const struct publication *publication);          /* by its publish-id */
-void publication_remember(struct call *call, const struct publication *publication); /* it was accepted */
+                                    const struct publication *publication); /* by its publish-id */
+/* It was accepted. Not `stored`: no record of an item names the publish-id, the node alone knows it. */
+void publication_remember(struct call *call, const struct publication *publication, bool stored);
 /* Takes out the items whose ids were seen within the node's dedup_window. false: memory is short. */
 bool publication_drop_seen(struct call *call, struct publication *publication);
 /* Their ids are not to be published again within the window; or are, after all. */

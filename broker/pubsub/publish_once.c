@@ -42,11 +42,15 @@ enum dedup_verdict publication_seen(struct call *call, const struct publication 
     return verdict;
 }
 
-void publication_remember(struct call *call, const struct publication *publication)
+void publication_remember(struct call *call, const struct publication *publication, bool stored)
 {
-    if (publication->publish_id.len > 0 && call->node->dedup != NULL)
-        (void)dedup_add(call->node->dedup, call->who, publication->dedup.prefix, publication->dedup.number,
-                        xy_now_us(call->shard->env));
+    struct node *node = call->node;
+    uint64_t now_us = xy_now_us(call->shard->env);
+    if (publication->publish_id.len == 0 || node->dedup == NULL)
+        return;
+    (void)dedup_add(node->dedup, call->who, publication->dedup.prefix, publication->dedup.number, now_us);
+    if (!stored)
+        node->ids_until_us = now_us + DEDUP_KEEP_US;
 }
 
 /* --- item ids -------------------------------------------------------------------------------------------------------- */

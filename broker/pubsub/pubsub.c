@@ -9,6 +9,7 @@
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/expiry.h"
 #include "broker/pubsub/resident.h"
+#include "broker/pubsub/sent.h"
 #include "broker/router/module.h"
 #include "core/base/assert.h"
 #include "core/xml/parser.h"
@@ -264,7 +265,8 @@ bool pubsub_init(struct shard *shard)
     struct xy_xml_options options = { .arenas = shard->arenas, .stanza_bytes_max = ITEM_BYTES_MAX };
     pubsub->parser = xy_xml_new(&options);
     if (pubsub->nodes == NULL || pubsub->by_number == NULL || pubsub->creations == NULL ||
-        pubsub->loading == NULL || pubsub->arena == NULL || pubsub->parser == NULL || !name_service(pubsub)) {
+        pubsub->loading == NULL || !sent_init(pubsub) || pubsub->arena == NULL || pubsub->parser == NULL ||
+        !name_service(pubsub)) {
         pubsub_free(shard);
         return false;
     }
@@ -289,6 +291,7 @@ void pubsub_free(struct shard *shard)
     }
     expiry_stop(pubsub);
     resident_free(pubsub);
+    sent_free(pubsub);
     quota_free(pubsub);
     xy_table_free(&pubsub->nodes);
     xy_table_free(&pubsub->by_number);

@@ -8,6 +8,7 @@
 #include "broker/pubsub/expiry.h"
 #include "broker/pubsub/load.h"
 #include "broker/pubsub/queue.h"
+#include "broker/pubsub/sent.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 
@@ -92,12 +93,16 @@ static bool idle(const struct node *node)
 {
     return node->waiting == 0 && node->present_count == 0 && !xy_list_linked(&node->dirty_link) &&
            store_committed(node->pubsub->shard->store) >= node->ticket &&
-           !(node_is_memory(node) && node->items.live > 0) && queue_idle(node) && claims_idle(node);
+           !(node_is_memory(node) && node->items.live > 0) &&
+           node->ids_until_us <= xy_now_us(node->pubsub->shard->env) && queue_idle(node) && claims_idle(node);
 }
 
 static void leave(struct node *node)
 {
     struct pubsub *pubsub = node->pubsub;
+    size_t position = 0;
+    for (const struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
+        sent_remember(s);
     stat_add(pubsub->shard, nodes_unloaded, 1);
     pubsub->stats.subscriptions -= node->subscriptions_count;
     node_unlist(node);

@@ -140,6 +140,7 @@ static void what_is_owed_stays_owed(void **state)
         rig_run(rig);
         assert_int_equal(rig_count(rig, "one", &seen), 5 - round * 2);
         assert_int_equal(seen->seq, 5);
+        assert_int_equal(seen->attempt > 1, round > 0); /* marked when it was sent before, and only then */
         delivery_acked(shard, key, rig_session(1), 2);
         rig_run(rig);
         delivery_released(shard, key, rig_session(1), 2);
