@@ -5,8 +5,8 @@ Every round lets the workloads work for a random time, crashes the broker, and s
 or with --power by a power cut under its disk that drops everything unflushed (`drop`) or keeps a random, torn part
 (`tear`). At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
-usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --no-crash] [--lying-disk]
-       [--grow] [--workloads A,B]
+usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --stop | --no-crash]
+       [--lying-disk] [--grow] [--workloads A,B]
        (XYLEM_BIN: the programs; exit code 77: not possible here)
 """
 
@@ -100,6 +100,7 @@ def run(arguments, rounds):
     # Passwords that a crash undid are tried, and fail, in good faith.
     broker = harness.Broker({"log": {"level": "warning"}, "limits": {"auth_failures_per_minute": "unlimited"}})
     broker.orderly = False  # whether it was told to stop, last time
+    broker.lives = 0  # how often it was started again
     crash, workloads, good = None, [], False
     try:
         if arguments.grow:
@@ -112,6 +113,7 @@ def run(arguments, rounds):
         for kind in WORKLOADS:
             if chosen is None or kind.name in chosen:
                 workloads.append(kind(broker, random.Random(f"{kind.name} {arguments.seed}")))
+                workloads[-1].repeats = crash.repeats
         for each in workloads:
             each.prepare()
         for each in workloads:
@@ -149,6 +151,7 @@ def main():
     parser.add_argument("--long-rounds", type=int)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("XYLEM_CRASH_SEED", "1")))
     parser.add_argument("--power", choices=("drop", "tear", "both"))
+    parser.add_argument("--stop", action="store_true", help="the broker is stopped in order each time")
     parser.add_argument("--no-crash", action="store_true", help="the broker lives; only connections are cut")
     parser.add_argument("--lying-disk", action="store_true", help="a fault planted: every workload must notice it")
     parser.add_argument("--grow", action="store_true", help="begin with little room in the store, and give it more at each start")

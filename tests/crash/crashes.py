@@ -37,6 +37,7 @@ class Kill:
     """SIGKILL: what the operating system has taken stays."""
 
     label = "SIGKILL"
+    repeats = True  # what was sent may be sent again to a session that is resumed
     lying = False
 
     def __init__(self, broker, chance):
@@ -64,9 +65,11 @@ class Kill:
             time.sleep(self.chance.uniform(0, AGAIN_S))
             self.crash_starting()
             self.recover()
+        self.broker.lives += 1
         self.broker.start()
 
     def launch(self):
+        self.broker.lives += 1
         with open(self.broker.log_file, "ab") as log:
             command = [harness.program("xylemd"), "--config", self.broker.config_file]
             self.broker.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -86,10 +89,26 @@ class Kill:
         pass
 
 
+class Stop(Kill):
+    """SIGTERM, always: nobody who resumes may be sent anything twice."""
+
+    label = "SIGTERM"
+    repeats = False
+
+    def crash(self):
+        self.broker.orderly = True
+        self.broker.stop()
+
+    def start(self):
+        self.broker.lives += 1
+        self.broker.start()
+
+
 class NoCrash(Kill):
     """The broker lives on: what its workloads do to their connections is all that happens."""
 
     label = "no crash"
+    repeats = False
 
     def crash(self):
         time.sleep(NO_CRASH_S)
@@ -154,6 +173,7 @@ class PowerCut(Kill):
 def make_crash(broker, arguments):
     chance = random.Random(f"crash {arguments.seed}")
     if arguments.power is None:
-        return (NoCrash if arguments.no_crash else Kill)(broker, chance)
+        kind = NoCrash if arguments.no_crash else Stop if arguments.stop else Kill
+        return kind(broker, chance)
     modes = ("drop", "tear") if arguments.power == "both" else (arguments.power,)
     return PowerCut(broker, chance, modes, arguments.lying_disk)

@@ -32,6 +32,10 @@ class Wire:
     def orderly(self):
         return self.broker.orderly
 
+    @property
+    def lives(self):
+        return self.broker.lives
+
     async def _listen(self):
         self.server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 

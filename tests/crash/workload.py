@@ -27,7 +27,7 @@ class Verdict:
     acknowledged: int = 0
     refused: int = 0  # for want of room, which is no loss
     lost: list = dataclasses.field(default_factory=list)
-    duplicates: int = 0  # shown to an application that was promised to see everything once
+    duplicates: int = 0  # shown to an application that sees everything once
     unmarked: int = 0  # repetitions to plain clients that do not say so
     disorder: int = 0
     wrong: list = dataclasses.field(default_factory=list)  # anything else that must not be
@@ -50,6 +50,7 @@ class Workload:
     """The hooks; `chance` is a seeded generator of this workload's own."""
 
     name = ""
+    repeats = True  # whether crashes may make the broker send again what a resumed session has
 
     def __init__(self, broker, chance):
         self.broker = broker

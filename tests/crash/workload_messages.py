@@ -1,8 +1,9 @@
 """Plain XMPP messages with XEP-0198 on both sides: what the broker's h covered reaches the recipient; repetitions are marked.
 
 The sender numbers its messages and sends one again only where XEP-0198 says so, after a resumption. So a number that comes
-twice is the broker's doing and must carry a <delay/>; within one session of the recipient numbers only grow, and a number
-seen for the first time is above all before. Used without resumption, and with it over a wire that is cut.
+twice is the broker's doing and must carry a <delay/>; within one session of the recipient numbers only grow, but for what
+is repeated when it is resumed after a crash, and a number seen for the first time is above all before. Used without
+resumption, and with it over a wire that is cut.
 """
 
 import collections
@@ -146,17 +147,19 @@ class Recipient(Resumer):
         super().__init__(broker, user, "recipient", resume)
         self.seen = set()
         self.before = -1  # number that the next one of this session must exceed
+        self.life = 0  # of the broker, in which the session was last begun or resumed
         self.highest = -1
         self.repeated = 0
         self.unmarked = []
         self.disorder = []
 
     def on_begun(self, client):
-        self.before = -1
+        self.before, self.life = -1, self.broker.lives
         client.available()
 
     def on_resumed(self, client, h):
-        pass
+        if self.life != self.broker.lives:
+            self.before, self.life = -1, self.broker.lives
 
     def on_ended(self, h):
         pass
@@ -239,6 +242,7 @@ class Messages(Workload):
         return Verdict(
             acknowledged=len(owed),
             refused=len(self.sender.refused),
+            duplicates=0 if self.repeats or not self.resume else self.recipient.repeated,
             lost=sorted(owed - self.recipient.seen),
             unmarked=len(self.recipient.unmarked),
             disorder=len(self.recipient.disorder),
