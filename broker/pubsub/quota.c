@@ -3,6 +3,7 @@
  * the node's name wait, so that order is kept. Called by create and by publish, which creates. */
 #include "broker/config.h"
 #include "broker/pubsub/call.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/limits.h"
 
@@ -232,6 +233,7 @@ static void on_refused(struct shard *shard, void *payload)
 {
     struct request *request = *(struct request **)payload;
     struct xy_str name = settled_name(shard, request);
+    stat_add(shard, nodes_refused, 1);
     request_fail_with(shard, &request, XY_RESOURCE_CONSTRAINT,
                       "this account has created as many nodes as it may; delete one first");
     quota_settled(shard, name);

@@ -5,6 +5,7 @@
 
 #include "broker/config.h"
 #include "broker/pubsub/queue.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
 
@@ -388,6 +389,7 @@ void subscribe(struct call *call)
         return;
     }
     if (!subscription_room(call, xy_jid_bare(jid))) {
+        stat_add(call->shard, subscriptions_refused, 1);
         call_fail_type(call, XY_POLICY_VIOLATION, XY_ERROR_WAIT, "too-many-subscriptions",
                        "this node or account has as many subscriptions as it may");
         return;

@@ -78,6 +78,13 @@ static void told_before_what_is_owed(void **state)
     publish(rig, 20);
     wait_s(rig, 2);
     uint64_t skipped = 20 - FITS;
+    char expected[64];
+    const char *answer =
+        rig_ok(rig, ALICE, "get",
+               "<subscription-state xmlns='urn:xylem:delivery:0' node='n'/>"); /* the owner's view */
+    (void)snprintf(expected, sizeof(expected), "skipped='%lu' gap-first='1' gap-last='%lu'",
+                   (unsigned long)skipped, (unsigned long)skipped);
+    assert_has(answer, expected);
     online(rig);
     struct claim_key key = attach(rig, 1, 0);
     assert_gap(&rig->seen[0], 1, skipped, 1);
