@@ -99,8 +99,7 @@ static void release_log(struct copier *c)
         copier_fail(c, "half of the log waited for the copy, which is too slow for what is written");
     else
         store->held_from = c->copied;
-    if (store->cut_upto > store->cut_done)
-        pthread_cond_signal(&store->commit_wake);
+    pthread_cond_signal(&store->commit_wake); /* there may be something to cut */
     pthread_mutex_unlock(&store->lock);
 }
 
