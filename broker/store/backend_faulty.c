@@ -1,25 +1,10 @@
 /* A backend that goes wrong on demand: it passes everything on to another one and lets a hook see, delay, refuse or end
  * the process at each operation. The proofs that nothing is acknowledged before its sync, and that a crash between any
  * two steps loses nothing, stand on it. */
-#include "broker/store/backend.h"
-
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "core/base/buf.h"
-#include "core/base/list.h"
-
-struct faulty_log {
-    struct store_log log;
-    struct store_log *inner;
-    struct store_faulty *faulty;
-};
-
-struct faulty_tables {
-    struct store_tables tables;
-    struct store_tables *inner;
-    struct store_faulty *faulty;
-};
+#include "broker/store/backend_wrap.h"
 
 struct store_faulty {
     struct store_backend backend;
@@ -44,56 +29,33 @@ static uint64_t bounded_room(struct store_faulty *faulty, uint64_t room)
 
 /* --- log --------------------------------------------------------------------------------------------------------- */
 
-static struct faulty_log *log_of(struct store_log *base)
-{
-    return xy_container_of(base, struct faulty_log, log);
-}
-
 static enum store_io log_append(struct store_log *base, uint64_t position, struct xy_str entry)
 {
-    struct faulty_log *log = log_of(base);
-    enum store_io io = point(log->faulty, FAULT_LOG_APPEND);
+    struct wrapped_log *log = wrapped_log(base);
+    enum store_io io = point(log->ctx, FAULT_LOG_APPEND);
     return io == STORE_IO_OK ? log->inner->ops->append(log->inner, position, entry) : io;
 }
 
 static enum store_io log_cut(struct store_log *base, uint64_t upto, unsigned count_max, unsigned *removed)
 {
-    struct faulty_log *log = log_of(base);
-    enum store_io io = point(log->faulty, FAULT_LOG_CUT);
+    struct wrapped_log *log = wrapped_log(base);
+    enum store_io io = point(log->ctx, FAULT_LOG_CUT);
     return io == STORE_IO_OK ? log->inner->ops->cut(log->inner, upto, count_max, removed) : io;
 }
 
 static enum store_io log_commit(struct store_log *base)
 {
-    struct faulty_log *log = log_of(base);
-    enum store_io io = point(log->faulty, FAULT_LOG_COMMIT);
+    struct wrapped_log *log = wrapped_log(base);
+    enum store_io io = point(log->ctx, FAULT_LOG_COMMIT);
     if (io == STORE_IO_OK)
         io = log->inner->ops->commit(log->inner);
-    return io == STORE_IO_OK ? point(log->faulty, FAULT_LOG_COMMITTED) : io;
-}
-
-static void log_abort(struct store_log *base)
-{
-    struct store_log *inner = log_of(base)->inner;
-    inner->ops->abort(inner);
-}
-
-static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
-{
-    struct store_log *inner = log_of(base)->inner;
-    return inner->ops->read(inner, from, visit, ctx);
-}
-
-static uint64_t log_bytes(struct store_log *base)
-{
-    struct store_log *inner = log_of(base)->inner;
-    return inner->ops->bytes(inner);
+    return io == STORE_IO_OK ? point(log->ctx, FAULT_LOG_COMMITTED) : io;
 }
 
 static uint64_t log_room(struct store_log *base)
 {
-    struct faulty_log *log = log_of(base);
-    return bounded_room(log->faulty, log->inner->ops->room(log->inner));
+    struct wrapped_log *log = wrapped_log(base);
+    return bounded_room(log->ctx, log->inner->ops->room(log->inner));
 }
 
 static const char *log_error(struct store_log *base)
@@ -102,88 +64,57 @@ static const char *log_error(struct store_log *base)
     return "injected fault";
 }
 
-static void log_close(struct store_log **base)
-{
-    struct faulty_log *log = log_of(*base);
-    log->inner->ops->close(&log->inner);
-    free(log);
-    *base = NULL;
-}
-
 static const struct store_log_ops log_ops = {
     .append = log_append,
-    .abort = log_abort,
+    .abort = wrap_log_abort,
     .cut = log_cut,
     .commit = log_commit,
-    .read = log_read,
-    .bytes = log_bytes,
+    .read = wrap_log_read,
+    .bytes = wrap_log_bytes,
     .room = log_room,
     .error = log_error,
-    .close = log_close,
+    .close = wrap_log_close,
 };
 
 /* --- tables ------------------------------------------------------------------------------------------------------ */
 
-static struct faulty_tables *tables_of(struct store_tables *base)
-{
-    return xy_container_of(base, struct faulty_tables, tables);
-}
-
 static enum store_io tables_put(struct store_tables *base, enum store_table table, struct xy_str key,
                                 struct xy_str value)
 {
-    struct faulty_tables *tables = tables_of(base);
-    enum store_io io = point(tables->faulty, FAULT_TABLES_PUT);
+    struct wrapped_tables *tables = wrapped_tables(base);
+    enum store_io io = point(tables->ctx, FAULT_TABLES_PUT);
     return io == STORE_IO_OK ? tables->inner->ops->put(tables->inner, table, key, value) : io;
 }
 
 static enum store_io tables_del(struct store_tables *base, enum store_table table, struct xy_str key)
 {
-    struct faulty_tables *tables = tables_of(base);
-    enum store_io io = point(tables->faulty, FAULT_TABLES_DEL);
+    struct wrapped_tables *tables = wrapped_tables(base);
+    enum store_io io = point(tables->ctx, FAULT_TABLES_DEL);
     return io == STORE_IO_OK ? tables->inner->ops->del(tables->inner, table, key) : io;
 }
 
 static enum store_io tables_del_range(struct store_tables *base, enum store_table table, struct xy_str from,
                                       struct xy_str to, unsigned count_max, bool *more)
 {
-    struct faulty_tables *tables = tables_of(base);
-    enum store_io io = point(tables->faulty, FAULT_TABLES_DEL);
+    struct wrapped_tables *tables = wrapped_tables(base);
+    enum store_io io = point(tables->ctx, FAULT_TABLES_DEL);
     return io == STORE_IO_OK ? tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more)
                              : io;
 }
 
 static enum store_io tables_commit(struct store_tables *base)
 {
-    struct faulty_tables *tables = tables_of(base);
-    enum store_io io = point(tables->faulty, FAULT_TABLES_COMMIT);
+    struct wrapped_tables *tables = wrapped_tables(base);
+    enum store_io io = point(tables->ctx, FAULT_TABLES_COMMIT);
     if (io == STORE_IO_OK)
         io = tables->inner->ops->commit(tables->inner);
-    return io == STORE_IO_OK ? point(tables->faulty, FAULT_TABLES_COMMITTED) : io;
-}
-
-static void tables_abort(struct store_tables *base)
-{
-    struct store_tables *inner = tables_of(base)->inner;
-    inner->ops->abort(inner);
-}
-
-static struct store_reader *tables_reader(struct store_tables *base)
-{
-    struct store_tables *inner = tables_of(base)->inner;
-    return inner->ops->reader(inner);
-}
-
-static uint64_t tables_bytes(struct store_tables *base)
-{
-    struct store_tables *inner = tables_of(base)->inner;
-    return inner->ops->bytes(inner);
+    return io == STORE_IO_OK ? point(tables->ctx, FAULT_TABLES_COMMITTED) : io;
 }
 
 static uint64_t tables_room(struct store_tables *base)
 {
-    struct faulty_tables *tables = tables_of(base);
-    return bounded_room(tables->faulty, tables->inner->ops->room(tables->inner));
+    struct wrapped_tables *tables = wrapped_tables(base);
+    return bounded_room(tables->ctx, tables->inner->ops->room(tables->inner));
 }
 
 static const char *tables_error(struct store_tables *base)
@@ -192,49 +123,27 @@ static const char *tables_error(struct store_tables *base)
     return "injected fault";
 }
 
-static void tables_close(struct store_tables **base)
-{
-    struct faulty_tables *tables = tables_of(*base);
-    tables->inner->ops->close(&tables->inner);
-    free(tables);
-    *base = NULL;
-}
-
 static const struct store_tables_ops tables_ops = {
     .put = tables_put,
-    .abort = tables_abort,
+    .abort = wrap_tables_abort,
     .del = tables_del,
     .del_range = tables_del_range,
     .commit = tables_commit,
-    .reader = tables_reader,
-    .bytes = tables_bytes,
+    .reader = wrap_tables_reader,
+    .bytes = wrap_tables_bytes,
     .room = tables_room,
     .error = tables_error,
-    .close = tables_close,
+    .close = wrap_tables_close,
 };
 
 /* --- wrapping ---------------------------------------------------------------------------------------------------- */
 
 static bool faulty_open(const struct store_backend *backend, const struct store_backend_options *options,
-                        struct store_log **log_out, struct store_tables **tables_out, struct xy_buf *error)
+                        struct store_log **log, struct store_tables **tables, struct xy_buf *error)
 {
     struct store_faulty *faulty = backend->ctx;
-    struct faulty_log *log = calloc(1, sizeof(*log));
-    struct faulty_tables *tables = calloc(1, sizeof(*tables));
-    if (log == NULL || tables == NULL ||
-        !faulty->inner->open(faulty->inner, options, &log->inner, &tables->inner, error)) {
-        if (log == NULL || tables == NULL)
-            xy_buf_lit(error, "out of memory");
-        free(log);
-        free(tables);
-        return false;
-    }
-    log->log.ops = &log_ops;
-    tables->tables.ops = &tables_ops;
-    log->faulty = tables->faulty = faulty;
-    *log_out = &log->log;
-    *tables_out = &tables->tables;
-    return true;
+    struct wrap wrap = { faulty->inner, &log_ops, &tables_ops, faulty };
+    return wrap_open(&wrap, options, log, tables, error);
 }
 
 struct store_faulty *store_faulty_new(const struct store_backend *inner, store_fault_hook *hook, void *ctx)

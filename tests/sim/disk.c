@@ -3,30 +3,8 @@
 
 #include <stdlib.h>
 
+#include "broker/store/backend_wrap.h"
 #include "core/base/assert.h"
-#include "core/base/list.h"
-
-struct disk_log {
-    struct store_log log;
-    struct store_log *inner;
-    struct sim_disk *disk;
-};
-
-struct disk_tables {
-    struct store_tables tables;
-    struct store_tables *inner;
-    struct sim_disk *disk;
-};
-
-static struct disk_log *log_of(struct store_log *base)
-{
-    return xy_container_of(base, struct disk_log, log);
-}
-
-static struct disk_tables *tables_of(struct store_tables *base)
-{
-    return xy_container_of(base, struct disk_tables, tables);
-}
 
 /* A commit is about to be done; true: the power fails first. */
 static bool commit_dies(struct sim_disk *disk)
@@ -69,8 +47,8 @@ static void tokens_durable(struct sim_disk *disk)
 
 static enum store_io log_append(struct store_log *base, uint64_t position, struct xy_str entry)
 {
-    struct disk_log *log = log_of(base);
-    struct sim_disk *disk = log->disk;
+    struct wrapped_log *log = wrapped_log(base);
+    struct sim_disk *disk = log->ctx;
     if (disk->dead || (disk->full && disk->swallow))
         return STORE_IO_OK;
     if (disk->broken)
@@ -84,22 +62,18 @@ static enum store_io log_append(struct store_log *base, uint64_t position, struc
 
 static enum store_io log_cut(struct store_log *base, uint64_t upto, unsigned count_max, unsigned *removed)
 {
-    struct disk_log *log = log_of(base);
+    struct wrapped_log *log = wrapped_log(base);
+    const struct sim_disk *disk = log->ctx;
     *removed = 0;
-    if (log->disk->broken)
+    if (disk->broken)
         return STORE_IO_FAILED;
-    return log->disk->dead ? STORE_IO_OK : log->inner->ops->cut(log->inner, upto, count_max, removed);
-}
-
-static void log_abort(struct store_log *base)
-{
-    log_of(base)->inner->ops->abort(log_of(base)->inner);
+    return disk->dead ? STORE_IO_OK : log->inner->ops->cut(log->inner, upto, count_max, removed);
 }
 
 static enum store_io log_commit(struct store_log *base)
 {
-    struct disk_log *log = log_of(base);
-    struct sim_disk *disk = log->disk;
+    struct wrapped_log *log = wrapped_log(base);
+    struct sim_disk *disk = log->ctx;
     if (commit_dies(disk)) {
         log->inner->ops->abort(log->inner);
         return STORE_IO_OK;
@@ -117,46 +91,30 @@ static enum store_io log_commit(struct store_log *base)
     return disk->broken ? STORE_IO_FAILED : io;
 }
 
-static enum store_io log_read(struct store_log *base, uint64_t from, store_log_visit *visit, void *ctx)
-{
-    return log_of(base)->inner->ops->read(log_of(base)->inner, from, visit, ctx);
-}
-
-static uint64_t log_bytes(struct store_log *base)
-{
-    return log_of(base)->inner->ops->bytes(log_of(base)->inner);
-}
-
 static uint64_t log_room(struct store_log *base)
 {
-    struct disk_log *log = log_of(base);
-    return log->disk->full && !log->disk->swallow ? 0 : log->inner->ops->room(log->inner);
+    struct wrapped_log *log = wrapped_log(base);
+    const struct sim_disk *disk = log->ctx;
+    return disk->full && !disk->swallow ? 0 : log->inner->ops->room(log->inner);
 }
 
 static const char *log_error(struct store_log *base)
 {
-    return log_of(base)->disk->broken ? "the simulated device is broken"
-                                      : log_of(base)->inner->ops->error(log_of(base)->inner);
-}
-
-static void log_close(struct store_log **base)
-{
-    struct disk_log *log = log_of(*base);
-    log->inner->ops->close(&log->inner);
-    free(log);
-    *base = NULL;
+    struct wrapped_log *log = wrapped_log(base);
+    const struct sim_disk *disk = log->ctx;
+    return disk->broken ? "the simulated device is broken" : log->inner->ops->error(log->inner);
 }
 
 static const struct store_log_ops log_ops = {
     .append = log_append,
     .cut = log_cut,
-    .abort = log_abort,
+    .abort = wrap_log_abort,
     .commit = log_commit,
-    .read = log_read,
-    .bytes = log_bytes,
+    .read = wrap_log_read,
+    .bytes = wrap_log_bytes,
     .room = log_room,
     .error = log_error,
-    .close = log_close,
+    .close = wrap_log_close,
 };
 
 /* --- tables ------------------------------------------------------------------------------------------------------- */
@@ -164,112 +122,77 @@ static const struct store_log_ops log_ops = {
 static enum store_io tables_put(struct store_tables *base, enum store_table table, struct xy_str key,
                                 struct xy_str value)
 {
-    struct disk_tables *tables = tables_of(base);
-    if (tables->disk->broken)
+    struct wrapped_tables *tables = wrapped_tables(base);
+    struct sim_disk *disk = tables->ctx;
+    if (disk->broken)
         return STORE_IO_FAILED;
-    return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->put(tables->inner, table, key, value);
+    return disk->dead ? STORE_IO_OK : tables->inner->ops->put(tables->inner, table, key, value);
 }
 
 static enum store_io tables_del(struct store_tables *base, enum store_table table, struct xy_str key)
 {
-    struct disk_tables *tables = tables_of(base);
-    if (tables->disk->broken)
+    struct wrapped_tables *tables = wrapped_tables(base);
+    struct sim_disk *disk = tables->ctx;
+    if (disk->broken)
         return STORE_IO_FAILED;
-    return tables->disk->dead ? STORE_IO_OK : tables->inner->ops->del(tables->inner, table, key);
+    return disk->dead ? STORE_IO_OK : tables->inner->ops->del(tables->inner, table, key);
 }
 
 static enum store_io tables_del_range(struct store_tables *base, enum store_table table, struct xy_str from,
                                       struct xy_str to, unsigned count_max, bool *more)
 {
-    struct disk_tables *tables = tables_of(base);
+    struct wrapped_tables *tables = wrapped_tables(base);
+    struct sim_disk *disk = tables->ctx;
     *more = false;
-    if (tables->disk->broken)
+    if (disk->broken)
         return STORE_IO_FAILED;
-    if (tables->disk->dead)
+    if (disk->dead)
         return STORE_IO_OK;
     return tables->inner->ops->del_range(tables->inner, table, from, to, count_max, more);
 }
 
-static void tables_abort(struct store_tables *base)
-{
-    tables_of(base)->inner->ops->abort(tables_of(base)->inner);
-}
-
 static enum store_io tables_commit(struct store_tables *base)
 {
-    struct disk_tables *tables = tables_of(base);
-    if (commit_dies(tables->disk)) {
+    struct wrapped_tables *tables = wrapped_tables(base);
+    struct sim_disk *disk = tables->ctx;
+    if (commit_dies(disk)) {
         tables->inner->ops->abort(tables->inner);
         return STORE_IO_OK;
     }
-    if (commit_breaks(tables->disk))
+    if (commit_breaks(disk))
         return STORE_IO_FAILED;
     enum store_io io = tables->inner->ops->commit(tables->inner);
-    return tables->disk->broken ? STORE_IO_FAILED : io;
-}
-
-static struct store_reader *tables_reader(struct store_tables *base)
-{
-    return tables_of(base)->inner->ops->reader(tables_of(base)->inner);
-}
-
-static uint64_t tables_bytes(struct store_tables *base)
-{
-    return tables_of(base)->inner->ops->bytes(tables_of(base)->inner);
-}
-
-static uint64_t tables_room(struct store_tables *base)
-{
-    return tables_of(base)->inner->ops->room(tables_of(base)->inner);
+    return disk->broken ? STORE_IO_FAILED : io;
 }
 
 static const char *tables_error(struct store_tables *base)
 {
-    return tables_of(base)->disk->broken ? "the simulated device is broken"
-                                         : tables_of(base)->inner->ops->error(tables_of(base)->inner);
-}
-
-static void tables_close(struct store_tables **base)
-{
-    struct disk_tables *tables = tables_of(*base);
-    tables->inner->ops->close(&tables->inner);
-    free(tables);
-    *base = NULL;
+    struct wrapped_tables *tables = wrapped_tables(base);
+    const struct sim_disk *disk = tables->ctx;
+    return disk->broken ? "the simulated device is broken" : tables->inner->ops->error(tables->inner);
 }
 
 static const struct store_tables_ops tables_ops = {
     .put = tables_put,
     .del = tables_del,
     .del_range = tables_del_range,
-    .abort = tables_abort,
+    .abort = wrap_tables_abort,
     .commit = tables_commit,
-    .reader = tables_reader,
-    .bytes = tables_bytes,
-    .room = tables_room,
+    .reader = wrap_tables_reader,
+    .bytes = wrap_tables_bytes,
+    .room = wrap_tables_room,
     .error = tables_error,
-    .close = tables_close,
+    .close = wrap_tables_close,
 };
 
 /* --- the disk ----------------------------------------------------------------------------------------------------- */
 
 static bool disk_open(const struct store_backend *backend, const struct store_backend_options *options,
-                      struct store_log **log_out, struct store_tables **tables_out, struct xy_buf *error)
+                      struct store_log **log, struct store_tables **tables, struct xy_buf *error)
 {
     struct sim_disk *disk = backend->ctx;
-    struct disk_log *log = calloc(1, sizeof(*log));
-    struct disk_tables *tables = calloc(1, sizeof(*tables));
-    xy_assert(log != NULL && tables != NULL);
-    if (!disk->inner->open(disk->inner, options, &log->inner, &tables->inner, error)) {
-        free(log);
-        free(tables);
-        return false;
-    }
-    log->log.ops = &log_ops;
-    tables->tables.ops = &tables_ops;
-    log->disk = tables->disk = disk;
-    *log_out = &log->log;
-    *tables_out = &tables->tables;
-    return true;
+    struct wrap wrap = { disk->inner, &log_ops, &tables_ops, disk };
+    return wrap_open(&wrap, options, log, tables, error);
 }
 
 struct sim_disk *sim_disk_new(struct sim_model *model)
