@@ -91,6 +91,7 @@ const struct config_key config_keys[] = {
 
     TIME("sm.max", "300s", sm.max_ms, 0, 7 * DAY),
     COUNT("sm.queue", "10000", sm.queue, 100, 10000000),
+    TEXT("sm.location", CONFIG_STRING, NULL, sm.location),
 
     SIZE("store.log_max", "1gb", store.log_max, 64 * MIB, TIB),
     SIZE("store.checkpoint_bytes", "64mb", store.checkpoint_bytes, MIB, GIB),

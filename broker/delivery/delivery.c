@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "broker/delivery/sessions.h"
+#include "broker/shard/mail_str.h"
 #include "core/base/assert.h"
 
 _Static_assert(sizeof(struct route) == 16, "a fan-out walks these");
@@ -247,4 +248,28 @@ void delivery_ready(struct shard *shard, struct claim_key key, struct session_re
 void delivery_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked)
 {
     answer(shard, on_released, key, session, acked, 0);
+}
+
+/* --- from before a restart ----------------------------------------------------------------------------------------- */
+
+struct before_mail {
+    struct claim_key key;
+    uint64_t seq;
+    struct mail_str node;
+};
+
+static void on_received_before(struct shard *shard, void *payload)
+{
+    struct before_mail *mail = payload;
+    mail->key.owner = shard->index;
+    shard->delivery_owner->received_before(shard, mail_str_view(&mail->node), mail->key, mail->seq);
+    mail_str_free(&mail->node);
+}
+
+void delivery_received_before(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq)
+{
+    struct before_mail mail = { .key = key, .seq = seq };
+    if (mail_str_set(&mail.node, node)) /* else they come again, marked */
+        shard_mail(shard, shard_owner(shard, node), on_received_before, &mail,
+                   mail_str_size(&mail, &mail.node));
 }

@@ -115,6 +115,7 @@ struct delivery_owner {
                     uint64_t unsent);
     void (*ready)(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
     void (*released)(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
+    void (*received_before)(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq);
 };
 
 /* The session's side of the same, mailed to the owner (key.owner). */
@@ -124,5 +125,9 @@ void delivery_stalled(struct shard *shard, struct claim_key key, struct session_
                       uint64_t unsent);
 void delivery_ready(struct shard *shard, struct claim_key key, struct session_ref session, uint16_t run);
 void delivery_released(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t acked);
+
+/* A session that is resumed after a restart had received items up to `seq` before. Its owner, that of the node of this
+ * name, is found here; key.owner is not read. */
+void delivery_received_before(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq);
 
 void delivery_set_owner(struct shard *shard, const struct delivery_owner *owner);

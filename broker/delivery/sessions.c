@@ -2,6 +2,7 @@
  * broker/session registered does the work. */
 #include "broker/delivery/sessions.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/assert.h"
@@ -146,7 +147,7 @@ void session_close(struct shard *shard, struct session_ref session, enum xy_stre
 
 struct handled_mail {
     struct session_ref session;
-    uint32_t inbound;
+    struct session_inbound inbound;
 };
 
 static void on_handled(struct shard *shard, void *payload)
@@ -155,11 +156,33 @@ static void on_handled(struct shard *shard, void *payload)
     shard->session_calls->handled(shard, mail->session, mail->inbound);
 }
 
-void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound)
+void session_handled(struct shard *shard, struct session_ref session, struct session_inbound inbound)
 {
     struct handled_mail mail = { session, inbound };
-    if (inbound != 0 && session_ref_present(session))
+    if (session_ref_present(session) && (inbound.number != 0 || inbound.bytes != 0))
         shard_mail(shard, session.shard, on_handled, &mail, sizeof(mail));
+}
+
+struct answer_mail {
+    struct session_ref session;
+    struct session_inbound inbound;
+    struct xy_bytes *bytes;
+};
+
+static void on_answer(struct shard *shard, void *payload)
+{
+    struct answer_mail *mail = payload;
+    shard->session_calls->answer(shard, mail->session, &mail->bytes, mail->inbound);
+    xy_bytes_unref(&mail->bytes);
+}
+
+void session_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                    struct session_inbound inbound)
+{
+    struct answer_mail mail = { session, inbound, *stanza };
+    xy_assert(*stanza != NULL && session_ref_present(session));
+    *stanza = NULL;
+    shard_mail(shard, session.shard, on_answer, &mail, sizeof(mail));
 }
 
 struct copied_mail {
@@ -183,4 +206,56 @@ void session_set_copied(struct shard *shard, struct session_ref session, bool co
     struct copied_mail mail = { session, copied, done, ctx };
     xy_assert(session_ref_present(session));
     shard_mail(shard, session.shard, on_copied, &mail, sizeof(mail));
+}
+
+/* --- resumption ---------------------------------------------------------------------------------------------------- */
+
+void session_past_free(struct session_past **past_pointer)
+{
+    struct session_past *past = *past_pointer;
+    *past_pointer = NULL;
+    if (past == NULL)
+        return;
+    for (size_t i = 0; i < past->answers_count; i++)
+        xy_bytes_unref(&past->answers[i].bytes);
+    xy_bytes_unref(&past->jid);
+    free(past->answers);
+    free(past->seen);
+    free(past);
+}
+
+struct resumption_mail {
+    struct session_ref asker;
+    struct session_resumption resumption;
+};
+
+static void on_resumption(struct shard *shard, void *payload)
+{
+    struct resumption_mail *mail = payload;
+    shard->session_calls->resumption(shard, mail->asker, &mail->resumption);
+    session_past_free(&mail->resumption.past);
+}
+
+void session_resumption(struct shard *shard, struct session_ref asker, struct session_resumption *resumption)
+{
+    struct resumption_mail mail = { asker, *resumption };
+    resumption->past = NULL;
+    shard_mail(shard, asker.shard, on_resumption, &mail, sizeof(mail));
+}
+
+struct kept_mail {
+    struct session_ref session;
+    bool kept;
+};
+
+static void on_kept(struct shard *shard, void *payload)
+{
+    struct kept_mail *mail = payload;
+    shard->session_calls->kept(shard, mail->session, mail->kept);
+}
+
+void session_kept(struct shard *shard, struct session_ref session, bool kept)
+{
+    struct kept_mail mail = { session, kept };
+    shard_mail(shard, session.shard, on_kept, &mail, sizeof(mail));
 }

@@ -11,6 +11,8 @@
 #include "core/error.h"
 #include "core/jid.h"
 
+#define SESSION_ID_BYTES 16u /* of a session that can be resumed; random, they grant it */
+
 /* Hand a serialised stanza to a session, outside of any claim (answers, presence, errors). Takes the bytes. */
 void session_send(struct shard *shard, struct session_ref session, struct xy_bytes **stanza);
 
@@ -51,13 +53,61 @@ void session_bound(struct shard *shard, struct session_ref session, struct xy_ji
 void session_close(struct shard *shard, struct session_ref session, enum xy_stream_error error,
                    const char *text);
 
-/* The n-th counted stanza of that session is handled (see request.h). */
-void session_handled(struct shard *shard, struct session_ref session, uint32_t inbound);
+/* A stanza that a session sent in, so that it can be told when that is handled (see request.h). */
+struct session_inbound {
+    uint64_t number; /* of its stanzas since XEP-0198 was enabled, from 1; 0: not counted */
+    uint32_t bytes;
+    uint32_t what; /* request_digest; of sessions that outlive a restart */
+    bool recorded; /* a row on disk says that it is handled */
+};
+void session_handled(struct shard *shard, struct session_ref session, struct session_inbound inbound);
+/* The same, and the answer to it, which goes first. Takes the bytes. */
+void session_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                    struct session_inbound inbound);
 
 /* Whether other sessions of its account want copies of what it sends (request.copied). `done`, if any, runs on the session's
  * shard when it knows, or is gone. */
 void session_set_copied(struct shard *shard, struct session_ref session, bool copied, shard_fn *done,
                         void *ctx);
+
+/* --- resumption (XEP-0198 5); broker/router/resumable.h asks, these answer ---------------------------------------- */
+
+/* A stanza handled all the same, beyond those that are handled in succession. */
+struct session_seen {
+    uint64_t number;
+    uint32_t what; /* request_digest */
+};
+
+/* What a request was answered. */
+struct session_late_answer {
+    uint64_t number;
+    struct xy_bytes *bytes;
+    bool owed; /* as far as we know it did not arrive */
+};
+
+/* A session as a restart left it: what it takes to go on with it. */
+struct session_past {
+    uint8_t id[SESSION_ID_BYTES];
+    struct xy_bytes *jid; /* full */
+    uint64_t max_us;
+    uint64_t handled;          /* stanzas of the client, as a crash left them */
+    uint32_t h;                /* stanzas of ours that the client has */
+    struct session_seen *seen; /* by number */
+    size_t seen_count;
+    struct session_late_answer *answers; /* by number */
+    size_t answers_count;
+};
+void session_past_free(struct session_past **past); /* NULL ok; nulls the caller's pointer */
+
+struct session_resumption {
+    struct session_ref live;   /* the session is there; or */
+    struct session_past *past; /* it is made anew of this; or neither: refused */
+};
+/* The answer to address_resume, on the asker's shard. Takes resumption->past. */
+void session_resumption(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);
+
+/* The answer to address_keep: what a resumption needs is on disk, or there is no room for it. */
+void session_kept(struct shard *shard, struct session_ref session, bool kept);
 
 /* Registered by broker/session at start; each runs on the session's own shard, and gets NULL-safe, current arguments. */
 struct event;
@@ -74,7 +124,11 @@ struct session_calls {
                   const struct xy_error *error);
     void (*close)(struct shard *shard, struct session_ref session, enum xy_stream_error error,
                   const char *text);
-    void (*handled)(struct shard *shard, struct session_ref session, uint32_t inbound);
+    void (*handled)(struct shard *shard, struct session_ref session, struct session_inbound inbound);
+    void (*answer)(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                   struct session_inbound inbound);
+    void (*kept)(struct shard *shard, struct session_ref session, bool kept);
+    void (*resumption)(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);
     void (*copied)(struct shard *shard, struct session_ref session, bool copied);
     /* delivery.h */
     void (*publish)(struct shard *shard, struct event *event, struct routes *routes);

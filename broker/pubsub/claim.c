@@ -524,10 +524,17 @@ static void on_released(struct shard *shard, struct claim_key key, struct sessio
     attach(subscription);
 }
 
+static void on_received_before(struct shard *shard, struct xy_str name, struct claim_key key, uint64_t seq)
+{
+    if (shard->pubsub != NULL && node_get(shard->pubsub, name) != NULL) /* loaded from here on */
+        on_acked(shard, key, SESSION_NONE, seq);
+}
+
 const struct delivery_owner claim_owner = {
     .attached = on_attached,
     .acked = on_acked,
     .stalled = on_stalled,
     .ready = on_ready,
     .released = on_released,
+    .received_before = on_received_before,
 };

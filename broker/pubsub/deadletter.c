@@ -97,7 +97,7 @@ static struct request *request_of(const struct pubsub *pubsub, struct xy_arena *
         return NULL;
     stanza.bytes = bytes;
     xy_stanza_set_from(&stanza, account);
-    struct request *request = request_new(stanza, SESSION_NONE, 0);
+    struct request *request = request_new(stanza, SESSION_NONE, (struct session_inbound){ 0 });
     return request != NULL && !xy_arena_failed(arena) ? request : NULL;
 }
 

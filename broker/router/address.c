@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/router/address_internal.h"
+#include "broker/router/kept.h"
 
 /* --- table -------------------------------------------------------------------------------------------------------- */
 
@@ -50,12 +51,14 @@ bool addresses_init(struct shard *shard)
     xy_random(shard->env, &addresses->seed, sizeof(addresses->seed));
     addresses->table = xy_table_new(addresses->seed);
     addresses->sweep.fn = sweep;
-    return addresses->table != NULL;
+    return addresses->table != NULL && dormants_init(shard);
 }
 
 /* At the end: nobody is left to be told anything. */
-static void resource_free(struct resource *resource)
+void resource_free(struct resource *resource)
 {
+    if (!resource)
+        return;
     presence_forget(resource);
     free(resource);
 }
@@ -79,6 +82,7 @@ void addresses_free(struct shard *shard)
     if (!addresses)
         return;
     shard_timer_cancel(shard, &addresses->sweep);
+    dormants_free(shard);
     size_t position = 0;
     struct address *address;
     while (addresses->table && (address = xy_table_next(addresses->table, &position, NULL)) != NULL) {
@@ -192,6 +196,27 @@ static bool resources_reserve(struct address *address)
     return true;
 }
 
+struct resource *resource_new(struct xy_str name)
+{
+    struct resource *resource = calloc(1, sizeof(*resource) + name.len + 1);
+    if (!resource)
+        return NULL;
+    memcpy(resource->text, name.data, name.len);
+    resource->name = xy_str_n(resource->text, name.len);
+    xy_list_init(&resource->directed);
+    return resource;
+}
+
+bool resource_list(struct address *address, struct resource *resource, struct session_ref session)
+{
+    if (!resource || !resources_reserve(address))
+        return false;
+    resource->session = session;
+    address->resources[address->resources_count++] = resource;
+    address->active_us = xy_wall_us(address->shard->env);
+    return true;
+}
+
 static void resource_remove(struct address *address, struct resource *resource)
 {
     size_t i = 0;
@@ -220,22 +245,16 @@ static void refuse(struct shard *shard, struct session_ref session, enum xy_cond
 static void bind_now(struct address *address, struct session_ref session, struct xy_str name)
 {
     struct shard *shard = address->shard;
-    struct resource *resource = calloc(1, sizeof(*resource) + name.len + 1);
+    struct resource *resource = resource_new(name);
     struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
     struct xy_str full = XY_STR_NONE;
     if (arena)
         full = xy_arena_printf(arena, "%.*s/%.*s", XY_ARG(address->bare), XY_ARG(name));
-    if (resource && full.data && resources_reserve(address)) {
-        memcpy(resource->text, name.data, name.len);
-        resource->name = xy_str_n(resource->text, name.len);
-        resource->session = session;
-        xy_list_init(&resource->directed);
-        address->resources[address->resources_count++] = resource;
-        address->active_us = xy_wall_us(shard->env);
+    if (full.data && resource_list(address, resource, session)) {
         session_bound(shard, session, xy_jid_canonical(full), NULL);
         carbons_bound(address, resource);
     } else {
-        free(resource);
+        resource_free(resource);
         refuse(shard, session, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
     }
     if (arena)
@@ -286,6 +305,7 @@ static void bind_at_owner(struct shard *shard, void *payload)
         refuse(shard, job->session, XY_RESOURCE_CONSTRAINT,
                "this account has as many sessions as it may have");
     } else {
+        dormant_end_resource(address, name); /* whoever binds it anew does not go on with what was */
         bind_now(address, job->session, name);
     }
     free(job);
@@ -339,6 +359,8 @@ static void resource_unbind(struct address *address, struct resource *resource)
 {
     struct xy_bytes *name = xy_bytes_new(resource->name);
     bool was_available = resource->available;
+    if (resource->kept.recorded)
+        kept_remove(address->shard, resource->kept.id);
     presence_gone(address, resource);
     carbons_gone(address, resource);
     mailbox_session_gone(address, resource->session);
@@ -350,6 +372,25 @@ static void resource_unbind(struct address *address, struct resource *resource)
         bind_those_waiting(address, xy_bytes_view(name));
     xy_bytes_unref(&name);
     mailbox_pump(address);
+}
+
+/* Its record stays, and the rest is as if it were still there. */
+static void suspend(struct shard *shard, struct address *address, struct resource *resource, bool on)
+{
+    bool was_available = resource->available;
+    (void)shard;
+    (void)on;
+    dormant_add(address, resource);
+    mailbox_session_gone(address, resource->session);
+    carbons_gone(address, resource);
+    resource_remove(address, resource);
+    if (was_available)
+        watch_announce(address); /* claims are for sessions that are there */
+}
+
+void address_suspend(struct shard *shard, struct session_ref session, struct xy_str bare)
+{
+    address_note(shard, suspend, session, bare, true);
 }
 
 struct session_note {
@@ -435,6 +476,8 @@ bool address_last_activity(struct shard *shard, struct xy_str bare, uint64_t *id
 void address_account_changed(struct shard *shard, struct xy_str bare, bool exists)
 {
     struct address *address = address_find(shard, bare);
+    if (!exists && !accounts_is_reserved(shard, bare))
+        dormant_end_account(shard, bare);
     if (!address)
         return;
     bool removed = address->exists && !exists && !accounts_is_reserved(shard, bare);

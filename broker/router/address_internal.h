@@ -30,12 +30,19 @@ struct resource {
     struct session_ref session;
     struct xy_str name;
     bool available, sm;
-    bool carbons; /* wants copies (XEP-0280) */
+    bool carbons;        /* wants copies (XEP-0280) */
+    bool carbons_wanted; /* it did before the restart that it was restored from */
     int8_t priority;
     uint32_t since;            /* order of becoming available */
     struct xy_bytes *presence; /* its last available presence, addressed to the bare JID */
     struct xy_list directed;   /* struct directed: who else was told that it is available */
     unsigned directed_count;
+    struct {
+        bool resumable, recorded; /* may be resumed; and that is on disk (kept.c) */
+        uint8_t id[SESSION_ID_BYTES];
+        uint64_t max_us;
+        uint64_t detached_us; /* wall time; 0: it has a connection */
+    } kept;
     char text[];
 };
 
@@ -94,7 +101,10 @@ struct address {
     char text[];
 };
 
+struct dormants;
+
 struct addresses {
+    struct dormants *dormants; /* sessions that a restart interrupted (dormant.c) */
     struct xy_table *table;
     struct shard_timer sweep;
     uint32_t since; /* last order of becoming available given out */
@@ -110,6 +120,10 @@ void address_pin(struct address *address);
 void address_unpin(struct address *address);
 struct resource *address_resource(const struct address *address, struct xy_str name);
 struct resource *address_resource_of(const struct address *address, struct session_ref session);
+/* One bound to nobody and in no list; NULL: no memory. */
+struct resource *resource_new(struct xy_str name);
+void resource_free(struct resource *resource); /* NULL ok */
+bool resource_list(struct address *address, struct resource *resource, struct session_ref session);
 /* Among the available resources of priority >= 0 the one of highest priority, then the most recent; NULL: none. */
 struct resource *address_best(const struct address *address);
 /* Something a session says of its resource, noted at the owner of `bare`; nothing happens when it is gone by then. */
@@ -148,6 +162,9 @@ void mailbox_pump(struct address *address);
 void mailbox_session_gone(struct address *address, struct session_ref session);
 void mailbox_session_available(struct address *address);
 
+/* A session that was restored from before a restart had received these: they end. */
+void mailbox_received_before(struct address *address, uint64_t first, uint64_t count);
+
 /* --- mailbox_text.c: what is read and changed in a serialised message ------------------------------------------------ */
 /* The resource in its `to`, unescaped into `buf`; absent: a bare JID. */
 struct xy_str message_text_resource(struct xy_str stanza, struct xy_buf *buf);
@@ -159,6 +176,9 @@ void presence_handle(struct address *address, struct request **request);
 /* The session ends or becomes unavailable: tells everybody who knew. */
 void presence_gone(struct address *address, struct resource *resource);
 void presence_forget(struct resource *resource);
+/* A session that was restored is what it was before the restart. */
+void presence_restore(struct address *address, struct resource *resource);
+bool presence_directed_add(struct resource *resource, struct xy_str to); /* false: no memory */
 
 /* --- watch.c ------------------------------------------------------------------------------------------------------ */
 void watch_announce(struct address *address); /* to all watchers */

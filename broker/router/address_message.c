@@ -1,6 +1,7 @@
 /* Messages to an account: the table of RFC 6121 section 8.5.4, and which messages are kept until somebody acknowledged
  * them (section 6 of the design). Called by address_route.c. */
 #include "broker/router/address_internal.h"
+#include "broker/router/kept.h"
 
 /* --- what is worth keeping ---------------------------------------------------------------------------------------- */
 
@@ -76,6 +77,8 @@ static enum plan plan_make(const struct address *address, const struct xy_stanza
         return bare_plan[online][column];
     if (address_resource(address, xy_jid_resource(message->to)))
         return PLAN_RESOURCE;
+    if (message_is_assured(message) && dormant_has(address, xy_jid_resource(message->to)))
+        return PLAN_OFFLINE; /* for when it is resumed */
     return full_plan[online][column];
 }
 
@@ -147,6 +150,7 @@ static void store(struct address *address, struct request **request)
         refuse_full(address->shard, request, verdict);
         return;
     }
+    request_record(address->shard, *request);
     *request = NULL;
     passage_start(&passage);
 }

@@ -4,6 +4,7 @@
  * delivery: nobody waits for their acknowledgement, and they are never stored. The sessions of an account with copies
  * know it (session_set_copied) and mark what they send, so that everybody else's messages cost nothing. */
 #include "broker/router/address_internal.h"
+#include "broker/router/kept.h"
 
 /* --- which messages (XEP-0280 6.1 and 9) ---------------------------------------------------------------------------- */
 
@@ -160,6 +161,7 @@ void carbons_copy(const struct address *address, const struct request *request)
 /* The answer to <enable/> waits until every session of the account knows, so that nothing sent after it goes uncopied. */
 struct telling {
     struct request *request;
+    uint64_t ticket; /* that it wants them is on disk */
     unsigned owner;
     unsigned waiting; /* sessions not told yet, and one for the teller; owner's shard only */
 };
@@ -170,7 +172,7 @@ static void told(struct telling *telling, struct shard *shard)
     if (--telling->waiting > 0)
         return;
     if (telling->request)
-        request_reply(shard, &telling->request, NULL, 0);
+        request_reply(shard, &telling->request, NULL, telling->ticket);
     free(telling);
 }
 
@@ -234,8 +236,10 @@ void address_carbons(struct shard *shard, struct request **request, bool on)
     }
     *telling = (struct telling){ .request = *request, .owner = shard->index, .waiting = 1 };
     *request = NULL;
-    if (resource_set(address, resource, on))
+    if (resource_set(address, resource, on)) {
+        telling->ticket = kept_put(address, resource, true);
         tell_all(address, telling);
+    }
     told(telling, shard);
 }
 

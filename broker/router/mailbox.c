@@ -23,7 +23,7 @@ static struct xy_str mailbox_prefix(struct xy_arena *arena, struct xy_str bare)
     return xy_str_n(key, bare.len + 1);
 }
 
-static struct xy_str mailbox_key(struct xy_arena *arena, struct xy_str bare, uint64_t seq)
+struct xy_str mailbox_key(struct xy_arena *arena, struct xy_str bare, uint64_t seq)
 {
     char *key = xy_arena_alloc(arena, bare.len + 1 + KEY_SEQ_BYTES);
     if (!key)

@@ -6,6 +6,8 @@
 /* --- mailbox.c ---------------------------------------------------------------------------------------------------- */
 uint64_t mailbox_append(struct address *address, const struct xy_bytes *stanza); /* whatever the quota says */
 
+struct xy_str mailbox_key(struct xy_arena *arena, struct xy_str bare, uint64_t seq); /* of an entry */
+
 /* --- mailbox_flight.c: the entries that sessions hold ---------------------------------------------------------------- */
 struct flight *flight_find(const struct mailbox *mailbox, uint64_t seq); /* NULL: not in flight */
 /* In its place by number; NULL: no memory. It has no holder yet. */

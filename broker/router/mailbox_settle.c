@@ -15,14 +15,29 @@ struct acked_mail {
     struct mail_str bare;
 };
 
-static void settle(struct address *address, struct flight *flight)
+static void settle_figures(struct mailbox *mailbox, const struct flight *flight)
 {
-    struct mailbox *mailbox = &address->mailbox;
-    flight->settled = true;
     if (mailbox->counting && flight->seq > mailbox->counted)
         return;
     mailbox->count -= mailbox->count > 0;
     mailbox->bytes -= flight->bytes < mailbox->bytes ? flight->bytes : mailbox->bytes;
+}
+
+static void settle(struct address *address, struct flight *flight)
+{
+    flight->settled = true;
+    settle_figures(&address->mailbox, flight);
+}
+
+static void record_ended(struct address *address, uint64_t *seq, size_t count)
+{
+    if (count == 0)
+        return;
+    Xylem__Store__V1__MailboxRemove record = XYLEM__STORE__V1__MAILBOX_REMOVE__INIT;
+    record.jid = (char *)(uintptr_t)address->bare.data;
+    record.n_seq = count;
+    record.seq = seq;
+    store_append_lazy(address->shard->store, RECORD_MAILBOX_REMOVE, &record.base);
 }
 
 static void acked_at_owner(struct shard *shard, void *payload)
@@ -44,11 +59,7 @@ static void acked_at_owner(struct shard *shard, void *payload)
     if (count == 0)
         return;
     flights_compact(&address->mailbox);
-    Xylem__Store__V1__MailboxRemove record = XYLEM__STORE__V1__MAILBOX_REMOVE__INIT;
-    record.jid = (char *)(uintptr_t)address->bare.data;
-    record.n_seq = count;
-    record.seq = ended;
-    store_append_lazy(shard->store, RECORD_MAILBOX_REMOVE, &record.base);
+    record_ended(address, ended, count);
     mailbox_pump(address);
 }
 
@@ -62,6 +73,42 @@ void address_acked(struct shard *shard, struct xy_str bare, const uint64_t *seq,
             shard_mail(shard, shard_owner(shard, bare), acked_at_owner, &mail,
                        mail_str_size(&mail, &mail.bare));
     }
+}
+
+/* An entry that no session holds. */
+static bool ends_in_store(struct address *address, struct xy_arena *arena, uint64_t seq)
+{
+    struct mailbox *mailbox = &address->mailbox;
+    struct xy_str value, key = mailbox_key(arena, address->bare, seq);
+    if (!key.data || !store_get(address->shard->store, STORE_MAILBOX, key, arena, &value))
+        return false;
+    struct flight gone = { .seq = seq, .bytes = (uint32_t)value.len };
+    settle_figures(mailbox, &gone);
+    return true;
+}
+
+void mailbox_received_before(struct address *address, uint64_t first, uint64_t count)
+{
+    struct xy_arena *arena = xy_arena_pool_take(address->shard->arenas);
+    uint64_t ended[ACKED_MAX];
+    size_t ended_count = 0;
+    for (uint64_t seq = first; arena && seq < first + count; seq++) {
+        struct flight *flight = flight_find(&address->mailbox, seq);
+        xy_arena_reset(arena);
+        if (flight ? flight->settled : !ends_in_store(address, arena, seq))
+            continue;
+        if (flight)
+            settle(address, flight);
+        ended[ended_count++] = seq;
+        if (ended_count == ACKED_MAX) {
+            record_ended(address, ended, ended_count);
+            ended_count = 0;
+        }
+    }
+    record_ended(address, ended, ended_count);
+    flights_compact(&address->mailbox);
+    if (arena)
+        xy_arena_pool_give(address->shard->arenas, &arena);
 }
 
 /* --- released and returned ------------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/router/address_internal.h"
+#include "broker/router/kept.h"
 
 /* --- telling ------------------------------------------------------------------------------------------------------ */
 
@@ -61,6 +62,18 @@ static void directed_drop(struct resource *resource, struct directed *directed)
     free(directed);
 }
 
+bool presence_directed_add(struct resource *resource, struct xy_str to)
+{
+    struct directed *directed = calloc(1, sizeof(*directed) + to.len);
+    if (!directed)
+        return false;
+    memcpy(directed->text, to.data, to.len);
+    directed->to = xy_str_n(directed->text, to.len);
+    xy_list_append(&resource->directed, &directed->link);
+    resource->directed_count++;
+    return true;
+}
+
 static void directed_add(struct address *address, struct resource *resource, const struct directed_job *job)
 {
     if (directed_find(resource, job->to))
@@ -71,13 +84,14 @@ static void directed_add(struct address *address, struct resource *resource, con
         send_unavailable(address->shard, job->from, oldest->to, NULL);
         directed_drop(resource, oldest);
     }
-    struct directed *directed = calloc(1, sizeof(*directed) + job->to.len);
-    if (!directed)
-        return;
-    memcpy(directed->text, job->to.data, job->to.len);
-    directed->to = xy_str_n(directed->text, job->to.len);
-    xy_list_append(&resource->directed, &directed->link);
-    resource->directed_count++;
+    if (presence_directed_add(resource, job->to))
+        (void)kept_put(address, resource, false);
+}
+
+static void directed_withdrawn(struct address *address, struct resource *resource, struct directed *directed)
+{
+    directed_drop(resource, directed);
+    (void)kept_put(address, resource, false);
 }
 
 static void directed_at_sender(struct shard *shard, void *payload)
@@ -89,7 +103,7 @@ static void directed_at_sender(struct shard *shard, void *payload)
     if (resource && job->available)
         directed_add(address, resource, job);
     else if (known && !job->available)
-        directed_drop(resource, known);
+        directed_withdrawn(address, resource, known);
     else if (!resource && job->available) /* it ended meanwhile */
         send_unavailable(shard, job->from, job->to, NULL);
     free(job);
@@ -201,6 +215,27 @@ static void available(struct address *address, struct resource *resource, struct
         mailbox_session_available(address);
 }
 
+/* What it said before the restart holds, for those who came since. It knows itself what it said. */
+void presence_restore(struct address *address, struct resource *resource)
+{
+    struct shard *shard = address->shard;
+    if (!resource->presence)
+        return;
+    for (size_t i = 0; i < address->resources_count; i++) {
+        const struct resource *other = address->resources[i];
+        if (other == resource || !other->available)
+            continue;
+        send_copy(shard, resource, other->presence);
+        send_copy(shard, other, resource->presence);
+    }
+    resource->available = true;
+    resource->since = ++shard->router->addresses->since;
+    watch_load(address);
+    watch_announce(address);
+    if (resource->priority >= 0)
+        mailbox_session_available(address);
+}
+
 void presence_forget(struct resource *resource)
 {
     xy_bytes_unref(&resource->presence);
@@ -265,7 +300,8 @@ static void own(struct address *address, struct request **request)
     } else if (resource && presence->type == XY_UNAVAILABLE) {
         unavailable(address, resource, presence);
     }
-    request_end(address->shard, request, 0);
+    /* After a restart it is what it said last: it counts as handled when that is on disk. */
+    request_end(address->shard, request, resource ? kept_put(address, resource, true) : 0);
 }
 
 void presence_handle(struct address *address, struct request **request)

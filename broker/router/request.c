@@ -5,11 +5,15 @@
 #include "broker/delivery/sessions.h"
 #include "broker/router/router.h"
 #include "broker/shard/stats.h"
+#include "broker/store/store.h"
 #include "core/base/assert.h"
+#include "core/base/table.h"
 #include "core/namespaces.h"
 #include "core/xml/writer.h"
+#include "xylem/store/v1/records.pb-c.h"
 
-struct request *request_new(struct xy_stanza stanza, struct session_ref origin, uint32_t inbound)
+struct request *request_new(struct xy_stanza stanza, struct session_ref origin,
+                            struct session_inbound inbound)
 {
     struct request *request = xy_arena_zalloc(stanza.arena, sizeof(*request));
     if (request == NULL)
@@ -17,14 +21,49 @@ struct request *request_new(struct xy_stanza stanza, struct session_ref origin, 
     request->stanza = stanza;
     request->origin = origin;
     request->inbound = inbound;
-    request->assured = inbound != 0;
+    request->assured = inbound.number != 0;
     return request;
 }
+
+/* --- what is known of it after a crash ----------------------------------------------------------------------------- */
+
+uint32_t request_digest(const struct xy_stanza *stanza)
+{
+    struct xy_str to = xy_jid_present(stanza->to) ? xy_jid_full(stanza->to) : XY_STR_NONE;
+    uint64_t seed = (uint64_t)stanza->kind << 32 | (uint64_t)stanza->type;
+    uint64_t digest = xy_hash(to, xy_hash(stanza->id, seed));
+    return (uint32_t)(digest ^ digest >> 32);
+}
+
+static void record(struct shard *shard, struct request *request, const struct xy_bytes *answer)
+{
+    Xylem__Store__V1__SessionIn in = XYLEM__STORE__V1__SESSION_IN__INIT;
+    in.id = (ProtobufCBinaryData){ SESSION_ID_BYTES, request->session };
+    in.number = request->inbound.number;
+    in.what = request->inbound.what;
+    if (answer)
+        in.answer = (ProtobufCBinaryData){ answer->len, (uint8_t *)(uintptr_t)answer->data };
+    store_append(shard->store, RECORD_SESSION_IN, &in.base);
+    request->inbound.recorded = true;
+}
+
+static bool is_recordable(const struct request *request)
+{
+    return request->kept && request->inbound.number != 0 && !request->inbound.recorded;
+}
+
+void request_record(struct shard *shard, struct request *request)
+{
+    if (is_recordable(request))
+        record(shard, request, NULL);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------- */
 
 struct ending {
     struct session_ref origin;
     struct xy_bytes *answer; /* NULL: none */
-    uint32_t inbound;
+    struct session_inbound inbound;
 };
 
 /* The answer first, then the count: a session that learns h has its answer in the queue. */
@@ -32,8 +71,9 @@ static void ending_run(struct shard *shard, void *payload)
 {
     struct ending *ending = payload;
     if (ending->answer)
-        session_send(shard, ending->origin, &ending->answer);
-    session_handled(shard, ending->origin, ending->inbound);
+        session_answer(shard, ending->origin, &ending->answer, ending->inbound);
+    else
+        session_handled(shard, ending->origin, ending->inbound);
 }
 
 static void on_arena(struct shard *shard, void *payload)
@@ -72,17 +112,21 @@ static void request_tell(struct shard *shard, struct request **request, enum xy_
     xy_arena_pool_give(shard->arenas, &arena);
 }
 
+/* `done`: it did what it asked for, with the records of `ticket` if these were appended just now. */
 static void request_finish(struct shard *shard, struct request **request_pointer,
-                           const struct xy_elem *answer, uint64_t ticket)
+                           const struct xy_elem *answer, uint64_t ticket, bool done)
 {
     struct request *request = *request_pointer;
     xy_assert(request != NULL);
     *request_pointer = NULL;
-    struct ending ending = { .origin = request->origin, .inbound = request->inbound };
+    struct ending ending = { .origin = request->origin };
     if (answer && session_ref_present(request->origin))
         ending.answer = xy_xml_bytes(answer, XY_STR(NS_CLIENT));
     else if (answer && xy_jid_present(request->stanza.from))
         router_send(shard, request->stanza.from, answer, ticket);
+    if (done && ticket != 0 && is_recordable(request) && store_joins(shard->store, ticket))
+        record(shard, request, ending.answer);
+    ending.inbound = request->inbound;
     shard_when_committed(shard, ticket, ending_run, &ending, sizeof(ending));
     arena_return(shard, request->origin, request->stanza.arena); /* the request itself lives in it */
 }
@@ -97,7 +141,8 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
     bool answered = stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET);
     if (answered && result == NULL)
         result = xy_stanza_result(stanza->arena, stanza);
-    request_finish(shard, request, answered ? result : NULL, ticket);
+    bool changed = stanza->kind != XY_IQ || stanza->type == XY_SET;
+    request_finish(shard, request, answered ? result : NULL, ticket, changed);
 }
 
 void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
@@ -111,7 +156,7 @@ void request_fail_after(struct shard *shard, struct request **request, const str
     struct xy_elem *answer = xy_error_reply(stanza->arena, stanza, error);
     if (answer)
         stat_add(shard, stanzas_refused, 1);
-    request_finish(shard, request, answer, ticket);
+    request_finish(shard, request, answer, ticket, false);
 }
 
 void request_fail(struct shard *shard, struct request **request, const struct xy_error *error)
@@ -128,7 +173,7 @@ void request_fail_with(struct shard *shard, struct request **request, enum xy_co
 
 void request_end(struct shard *shard, struct request **request, uint64_t ticket)
 {
-    request_finish(shard, request, NULL, ticket);
+    request_finish(shard, request, NULL, ticket, true);
 }
 
 void request_forward(struct shard *shard, unsigned to, shard_fn *fn, struct request **request)

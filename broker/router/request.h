@@ -5,6 +5,7 @@
  * go on (docs/architecture.md, 'what h means'). */
 #pragma once
 
+#include "broker/delivery/sessions.h"
 #include "broker/shard/shard.h"
 #include "core/error.h"
 #include "core/stanza.h"
@@ -20,13 +21,25 @@ struct request {
     struct xy_stanza stanza; /* `from` is stamped: the sender's full JID */
     struct request_told told;
     struct session_ref origin; /* who sent it; SESSION_NONE: the broker itself */
-    uint32_t inbound;          /* number to report as handled; 0: the sender does not count */
     bool awaited;              /* others wait for its sender to read: it must not be made to wait itself */
-    bool copied;               /* other sessions of its account want copies (XEP-0280) */
-    bool assured;              /* origin has XEP-0198: commit before delivery (section 6 of the design) */
+    struct session_inbound inbound; /* what to report as handled */
+    bool kept;                      /* origin's session outlives a restart: `session` is its id */
+    uint8_t session[SESSION_ID_BYTES];
+    bool copied;  /* other sessions of its account want copies (XEP-0280) */
+    bool assured; /* origin has XEP-0198: commit before delivery (section 6 of the design) */
 };
 
-struct request *request_new(struct xy_stanza stanza, struct session_ref origin, uint32_t inbound);
+struct request *request_new(struct xy_stanza stanza, struct session_ref origin,
+                            struct session_inbound inbound);
+
+/* The records of this request were appended just now: with them, and only with them, it becomes known that the request
+ * is handled, so that after a crash its sender, who sends it again, is not served twice. Nothing happens when its session
+ * does not outlive a restart. request_reply and request_end do this by themselves when they are given the ticket of
+ * records appended in the same turn; call it where the end comes later. */
+void request_record(struct shard *shard, struct request *request);
+
+/* Of what a stanza is: enough to tell another one that comes under the same number. */
+uint32_t request_digest(const struct xy_stanza *stanza);
 
 /* IQ result with the children of `result` already in place: `result` comes from xy_stanza_result. NULL: an empty result.
  * Sent when `ticket` is on disk (0: nothing to wait for). Ends the request. For messages and presence: only ends it. */

@@ -168,7 +168,7 @@ void router_send(struct shard *shard, struct xy_jid to, const struct xy_elem *el
     struct xy_elem *copy = xy_elem_copy(arena, elem);
     xy_elem_set(arena, copy, "to", xy_arena_str(arena, xy_jid_full(to))); /* the caller's may not last */
     if (xy_stanza_read(arena, copy, &stanza) == XY_STANZA_OK && !xy_arena_failed(arena))
-        own.request = request_new(stanza, SESSION_NONE, 0);
+        own.request = request_new(stanza, SESSION_NONE, (struct session_inbound){ 0 });
     if (own.request == NULL) {
         xy_arena_pool_give(shard->arenas, &arena);
         return;

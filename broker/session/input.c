@@ -1,5 +1,7 @@
 /* What the stream says: one function per event, stanzas on their way to the router, and the brake for a sender that has
  * too much under way. */
+#include <string.h>
+
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/router/router.h"
@@ -8,8 +10,6 @@
 #include "core/base/assert.h"
 #include "core/namespaces.h"
 #include "core/xml/writer.h"
-
-_Static_assert(XY_SM_WINDOW <= SESSION_INBOUND_MASK, "numbers are unambiguous within the window");
 
 /* --- stanzas ------------------------------------------------------------------------------------------------------ */
 
@@ -68,18 +68,17 @@ static bool from_is_own(const struct session *session, const struct xy_stanza *s
            (xy_jid_is_bare(stanza->from) || xy_jid_eq(stanza->from, session->jid));
 }
 
-static uint32_t count_in(struct session *session, size_t bytes)
+static struct session_inbound count_in(struct session *session, const struct xy_stanza *stanza)
 {
-    size_t kib = (bytes + 1023) / 1024;
-    if (kib > SESSION_INBOUND_KIB_MAX)
-        kib = SESSION_INBOUND_KIB_MAX;
+    size_t kib = stanza->bytes / 1024 + 1; /* rounded up: what waits elsewhere has grown by an address */
+    struct session_inbound inbound = { .bytes = (uint32_t)kib * 1024 };
     session->inflight++;
-    session->inflight_bytes += kib * 1024;
-    uint32_t inbound = (uint32_t)kib << SESSION_INBOUND_KIB_SHIFT;
-    if (session->sm == NULL)
-        return inbound | SESSION_INBOUND_UNCOUNTED;
-    uint64_t number = xy_sm_in_begin(&session->sm->counters);
-    return inbound | ((uint32_t)(number & SESSION_INBOUND_MASK) + 1);
+    session->inflight_bytes += inbound.bytes;
+    if (session->sm != NULL)
+        inbound.number = xy_sm_in_begin(&session->sm->counters) + 1;
+    if (session->sm != NULL && session->sm->kept)
+        inbound.what = request_digest(stanza);
+    return inbound;
 }
 
 static void stanza_refuse(struct session *session, struct request *request, enum xy_stanza_verdict verdict)
@@ -95,7 +94,7 @@ static void stanza_refuse(struct session *session, struct request *request, enum
 static void on_answered(struct session *session, const struct xy_stream_event *event)
 {
     struct xy_stanza stanza = event->stanza;
-    uint32_t inbound = count_in(session, stanza.bytes);
+    struct session_inbound inbound = count_in(session, &stanza);
     struct xy_bytes *reply = event->reply ? xy_xml_bytes(event->reply, XY_STR(NS_CLIENT)) : NULL;
     if (reply)
         outbox_push(session, &reply, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
@@ -123,13 +122,23 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
     /* The address outlives the session's own copy: requests travel and sessions end. */
     struct xy_str from = xy_arena_str(stanza.arena, xy_jid_full(session->jid));
     xy_stanza_set_from(&stanza, xy_jid_canonical(from));
-    struct request *request = request_new(stanza, session->ref, count_in(session, stanza.bytes));
+    struct session_inbound inbound = count_in(session, &stanza);
+    if (proof_seen(session, &inbound)) {
+        inbound.recorded = true;
+        xy_arena_pool_give(shard->arenas, &stanza.arena);
+        session_handled(shard, session->ref, inbound);
+        return;
+    }
+    struct request *request = request_new(stanza, session->ref, inbound);
     if (request == NULL || xy_arena_failed(stanza.arena)) {
         xy_arena_pool_give(shard->arenas, &stanza.arena);
         session_fail(session, XY_STREAM_RESOURCE_CONSTRAINT, "memory is short");
         return;
     }
     request->assured = session->sm != NULL;
+    request->kept = session->sm && session->sm->kept;
+    if (request->kept)
+        memcpy(request->session, session->sm->id, sizeof(request->session));
     request->copied = session->copied;
     request->awaited = waiting_brakes(session);
     if (event->verdict == XY_STANZA_OK)
@@ -144,7 +153,7 @@ static void on_request(struct session *session, const struct xy_stream_event *ev
 {
     struct session_sm *sm = session->sm;
     (void)event;
-    if (sm->counters.in_h == sm->counters.in_tail) {
+    if (proof_h(session) == sm->counters.in_tail) {
         sm->ack_due = true;
         outbox_touch(session);
         return;
@@ -158,6 +167,7 @@ static void on_request(struct session *session, const struct xy_stream_event *ev
     sm->asked_last = sm->counters.in_tail;
     sm->asked_last_us = now_us;
     outbox_pace_by(session, sm->asked_first_us + SESSION_ACK_DELAY_US);
+    proof_go_on(session);
 }
 
 static void on_ack(struct session *session, const struct xy_stream_event *event)

@@ -170,6 +170,8 @@ static void settle(struct xy_sm_entry *entry, bool sent, void *ctx)
             settling_flush(settling);
     } else if (is_claimed(entry)) {
         claims_acked(settling->session, (uint32_t)entry->claim, entry_seq(entry));
+    } else if (entry_kind(entry) == ENTRY_ANSWER || entry_kind(entry) == ENTRY_HELD) {
+        proof_answer_acked(settling->session, entry_kind(entry), entry_seq(entry));
     }
 }
 
@@ -187,6 +189,8 @@ void outbox_acked(struct session *session, uint32_t h)
         return;
     }
     settling_flush(&settling);
+    if (sm->kept && sm->proof.proven < sm->counters.in_h)
+        proof_go_on(session); /* it may have been held */
     claims_tell(session);
     claims_room(session);
     if (session->waiting)
@@ -247,7 +251,7 @@ static void gather_control(struct session *session, struct xy_buf *out)
     if (session->sm && session->sm->ack_due && !session->sm->resuming) {
         session->sm->ack_due = false;
         xy_buf_lit(out, "<a xmlns='" NS_SM "' h='");
-        xy_buf_u64(out, xy_sm_h(&session->sm->counters));
+        xy_buf_u64(out, (uint32_t)proof_h(session));
         xy_buf_lit(out, "'/>");
     }
 }
@@ -324,8 +328,10 @@ void outbox_flush(struct session *session)
     flush_all(session);
     if (session->state != SESSION_BOUND)
         return;
-    if (session->sm && xy_sm_unacked(&session->sm->counters) > 0)
+    if (session->sm && xy_sm_unacked(&session->sm->counters) > 0) {
         outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
+        sent_changed(session);
+    }
     if (session->claims_waiting > 0)
         claims_room(session);
     if (session->waiting)
@@ -358,6 +364,7 @@ void outbox_pace(struct session *session)
     if (sm == NULL || session->state != SESSION_BOUND || sm->resuming)
         return;
     uint64_t now_us = xy_now_us(shard->env);
+    sent_pace(session, now_us);
     if (sm->asked_first_us != 0 && now_us >= sm->asked_first_us + SESSION_ACK_DELAY_US) {
         sm->ack_due = true; /* the h reached so far; `asked` stays, so that progress is told unasked */
         sm->asked_first = sm->asked_last;

@@ -1,15 +1,16 @@
 /* XEP-0198 resumption: a session that lost its connection waits, detached, on its shard; a new connection that proves it
- * knows the session's id takes its place.
+ * knows the session's id takes its place. Who has the id is asked at the owner of the account (broker/router/resumable.h),
+ * which knows also the sessions that a restart interrupted (restore.c).
  *
- * The session stays where it is, so that nobody who refers to it need learn anything; the connection moves. When it came
- * in on another shard, link and stream are packed up and mailed:
+ * A session that lives stays where it is, so that nobody who refers to it need learn anything; the connection moves. When
+ * it came in on another shard, link and stream are packed up and mailed:
  *
- *     new connection's shard              session's shard
+ *     new connection's shard     owner of the account       session's shard
  *     <resume previd h/>
- *     ask  ------------------------------> known, same account, secret right?
- *       <---------------------- go / refuse
+ *     address_resume ----------> same account, same id?
+ *       <----------------------- there it is / refused
  *     detach link and stream
- *     bring -----------------------------> attach, settle up to h, <resumed/>, send the rest again */
+ *     bring ----------------------------------------------> attach, settle up to h, <resumed/>, send the rest again */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,20 +18,33 @@
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/router/address.h"
+#include "broker/router/resumable.h"
 #include "broker/session/session_internal.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 
 /* --- enable ------------------------------------------------------------------------------------------------------- */
 
-/* shard-slot-secret: where to look, and the 128 bits that grant it. */
-static struct xy_str resumption_id(const struct session *session, char out[64])
+static struct xy_str id_text(const struct session_sm *sm, char text[2 * SESSION_ID_BYTES])
 {
-    int len = snprintf(out, 64, "%x-%x-%s", session->ref.shard, session->ref.index, session->sm->secret);
-    xy_assert(len > 0 && len < 64);
-    return xy_str_n(out, (size_t)len);
+    xy_hex_encode(text, sm->id, SESSION_ID_BYTES);
+    return xy_str_n(text, 2 * SESSION_ID_BYTES);
 }
 
+static void enable(struct session *session, struct session_sm *sm)
+{
+    char text[2 * SESSION_ID_BYTES];
+    struct xy_str location = session->shard->config->sm.location;
+    session->sm = sm;
+    xy_sm_queue_keep(&session->queue, true);
+    if (session->stream)
+        xy_stream_sm_enabled(session->stream, sm->resumable ? id_text(sm, text) : XY_STR_NONE,
+                             sm->resumable ? (uint32_t)(sm->max_us / 1000000) : 0,
+                             sm->resumable ? location : XY_STR_NONE);
+    address_set_sm(session->shard, session->ref, xy_jid_bare(session->jid), true);
+}
+
+/* What a resumption after a restart needs is on disk before the client hears of it. */
 void resume_on_enable(struct session *session, const struct xy_stream_event *event)
 {
     struct shard *shard = session->shard;
@@ -38,23 +52,33 @@ void resume_on_enable(struct session *session, const struct xy_stream_event *eve
         xy_stream_sm_failed(session->stream, XY_UNEXPECTED_REQUEST, NULL);
         return;
     }
-    session->sm = calloc(1, sizeof(*session->sm));
-    if (session->sm == NULL) {
+    struct session_sm *sm = calloc(1, sizeof(*sm));
+    if (sm == NULL) {
         xy_stream_sm_failed(session->stream, XY_RESOURCE_CONSTRAINT, NULL);
         return;
     }
-    struct session_sm *sm = session->sm;
-    char id[64];
     xy_sm_init(&sm->counters);
-    xy_random_id(shard->env, sm->secret);
+    xy_random(shard->env, sm->id, sizeof(sm->id));
     sm->max_us = shard->config->sm.max_ms * 1000;
     if (event->max_seconds != 0 && event->max_seconds * UINT64_C(1000000) < sm->max_us)
         sm->max_us = event->max_seconds * UINT64_C(1000000);
     sm->resumable = event->resume && sm->max_us >= 1000000; /* what is told is whole seconds */
-    xy_sm_queue_keep(&session->queue, true);
-    xy_stream_sm_enabled(session->stream, sm->resumable ? resumption_id(session, id) : XY_STR_NONE,
-                         sm->resumable ? (uint32_t)(sm->max_us / 1000000) : 0, XY_STR_NONE);
-    address_set_sm(shard, session->ref, xy_jid_bare(session->jid), true);
+    if (!sm->resumable) {
+        enable(session, sm);
+        return;
+    }
+    session->sm_asked = sm;
+    address_keep(shard, session->ref, xy_jid_bare(session->jid), sm->id, sm->max_us);
+}
+
+/* `kept` false: there is no room on disk, and the session may be resumed as long as the broker lives. */
+void resume_kept(struct session *session, bool kept)
+{
+    struct session_sm *sm = session->sm_asked;
+    session->sm_asked = NULL;
+    sm->kept = kept;
+    enable(session, sm);
+    session_pump(session);
 }
 
 /* --- detach ------------------------------------------------------------------------------------------------------- */
@@ -80,25 +104,14 @@ void resume_detach(struct session *session)
     xy_list_remove(&session->dirty);
     shard_timer_cancel(shard, &session->pacer);
     shard_timer_set(shard, &session->deadline, xy_now_us(shard->env) + session->sm->max_us);
+    address_set_detached(shard, session->ref, xy_jid_bare(session->jid), true);
+    if (session->sm->kept)
+        sent_record(session, false);
     stat_add(shard, sessions_detached, 1);
     log_debug(shard->log, "session detached", LOG_STR("jid", xy_jid_full(session->jid)));
 }
 
 /* --- resume: ask -------------------------------------------------------------------------------------------------- */
-
-struct ask {
-    struct session_ref asker;
-    uint32_t index;
-    uint32_t h;
-    char secret[XY_ID_LEN];
-    struct xy_bytes *bare;
-};
-
-struct answer {
-    struct session_ref asker;
-    struct session_ref session; /* SESSION_NONE: refused */
-    uint32_t h;
-};
 
 struct parcel {
     struct session_ref session;
@@ -112,65 +125,31 @@ static void refuse(struct session *asker)
 {
     if (asker == NULL || asker->state != SESSION_UNBOUND)
         return;
+    shard_timer_set(asker->shard, &asker->deadline,
+                    xy_now_us(asker->shard->env) +
+                        asker->shard->config->limits.unauthenticated_timeout_ms * 1000);
     xy_stream_sm_failed(asker->stream, XY_ITEM_NOT_FOUND, NULL);
     session_pump(asker);
 }
 
-/* Hexadecimal up to a dash, as resumption_id writes it. */
-static bool id_number(struct xy_str *rest, uint32_t *number)
-{
-    static const char digits[16] = "0123456789abcdef";
-    uint32_t value = 0;
-    size_t len = 0;
-    for (const char *digit; len < rest->len && len < 2 * sizeof(value); len++) {
-        digit = memchr(digits, rest->data[len], sizeof(digits));
-        if (digit == NULL)
-            break;
-        value = value << 4 | (uint32_t)(digit - digits);
-    }
-    if (len == 0 || len == rest->len || rest->data[len] != '-')
-        return false;
-    *number = value;
-    *rest = xy_str_n(rest->data + len + 1, rest->len - len - 1);
-    return true;
-}
-
-/* "shard-slot-secret"; false: not one of our ids. */
-static bool id_parse(struct xy_str id, const struct shard *shard, uint32_t *to, struct ask *ask)
-{
-    if (!id_number(&id, to) || !id_number(&id, &ask->index) || id.len != XY_ID_LEN)
-        return false;
-    memcpy(ask->secret, id.data, XY_ID_LEN);
-    return *to < shard_count(shard);
-}
-
-static void on_answer(struct shard *shard, void *payload);
-
-static void on_ask(struct shard *shard, void *payload)
-{
-    struct ask *ask = payload;
-    const struct sessions *sessions = shard->sessions;
-    struct session *session = ask->index < sessions->slots_count ? sessions->slots[ask->index].session : NULL;
-    struct answer answer = { .asker = ask->asker, .session = SESSION_NONE, .h = ask->h };
-    if (session && session->state >= SESSION_BOUND && session->sm && session->sm->resumable &&
-        xy_str_eq_secret(xy_str_n(session->sm->secret, XY_ID_LEN), xy_str_n(ask->secret, XY_ID_LEN)) &&
-        xy_str_eq(xy_jid_bare(session->jid), xy_bytes_view(ask->bare)))
-        answer.session = session->ref;
-    xy_bytes_unref(&ask->bare);
-    shard_mail(shard, ask->asker.shard, on_answer, &answer, sizeof(answer));
-}
-
 void resume_on_resume(struct session *session, const struct xy_stream_event *event)
 {
-    struct shard *shard = session->shard;
-    struct ask ask = { .asker = session->ref, .h = event->h };
-    uint32_t to = 0;
-    bool known = id_parse(event->sm_id, shard, &to, &ask);
-    ask.bare = known ? xy_bytes_new(xy_jid_bare(session->jid)) : NULL;
-    if (ask.bare)
-        shard_mail(shard, to, on_ask, &ask, sizeof(ask));
-    else
+    uint8_t id[SESSION_ID_BYTES];
+    if (event->sm_id.len != 2 * SESSION_ID_BYTES || !xy_hex_decode(id, event->sm_id)) {
         xy_stream_sm_failed(session->stream, XY_ITEM_NOT_FOUND, NULL);
+        return;
+    }
+    session->resuming = true;
+    session->resuming_h = event->h;
+    shard_timer_cancel(session->shard, &session->deadline);
+    address_resume(session->shard, session->ref, xy_jid_bare(session->jid), id, event->h);
+}
+
+/* The answer may still make a session of it, which waits then for the next connection. */
+void resume_asker_gone(struct session *session)
+{
+    session_drop_link(session);
+    session_bury_stream(session);
 }
 
 /* --- resume: bring ------------------------------------------------------------------------------------------------ */
@@ -196,8 +175,6 @@ static void bring_too_late(struct shard *shard, struct parcel *parcel)
     session->stream = parcel->stream;
     session->state = SESSION_UNBOUND;
     xy_stream_adopt(session->stream, &shard->sessions->stream_options);
-    shard_timer_set(shard, &session->deadline,
-                    xy_now_us(shard->env) + shard->config->limits.unauthenticated_timeout_ms * 1000);
     session_set_jid(session, xy_jid_canonical(xy_bytes_view(parcel->bare)));
     refuse(session);
 }
@@ -207,6 +184,7 @@ static void displace(struct session *session)
 {
     if (session->state == SESSION_DETACHED) {
         session->state = SESSION_BOUND;
+        address_set_detached(session->shard, session->ref, xy_jid_bare(session->jid), false);
         stat_sub(session->shard, sessions_detached, 1);
         return;
     }
@@ -222,12 +200,12 @@ static void displace(struct session *session)
 void resume_handled(struct session *session)
 {
     struct session_sm *sm = session->sm;
-    char id[64];
-    if (sm->counters.in_h != sm->counters.in_tail)
+    char text[2 * SESSION_ID_BYTES];
+    if (sm->restoring || proof_h(session) != sm->counters.in_tail)
         return;
     sm->resuming = false;
     sm->since_request = 0;
-    xy_stream_sm_resumed(session->stream, resumption_id(session, id), xy_sm_h(&sm->counters));
+    xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)proof_h(session));
     xy_sm_queue_rewind(&session->queue, &sm->counters);
     stat_add(session->shard, sessions_resumed, 1);
     outbox_touch(session);
@@ -259,7 +237,7 @@ static void bring(struct shard *shard, struct parcel *parcel)
         return;
     session->sm->resuming = true;
     session_deadline_update(session);
-    resume_handled(session);
+    proof_go_on(session);
 }
 
 static void on_bring(struct shard *shard, void *payload)
@@ -270,29 +248,41 @@ static void on_bring(struct shard *shard, void *payload)
 }
 
 /* On the shard of the new connection: hand over its link and stream, and nothing remains of the asking session. */
-static void on_answer(struct shard *shard, void *payload)
+static void move(struct session *asker, struct session_ref to)
 {
-    struct answer *answer = payload;
-    struct session *asker = session_find(shard, answer->asker);
-    if (asker == NULL || asker->state != SESSION_UNBOUND)
-        return; /* it left in the meantime */
-    if (!session_ref_present(answer->session)) {
-        refuse(asker);
-        return;
-    }
     outbox_flush(asker);
     if (asker->link == NULL || asker->blocked_us != 0) {
         session_end(asker); /* a peer that does not read the few bytes of a login */
         return;
     }
-    struct parcel parcel = { .session = answer->session,
+    struct parcel parcel = { .session = to,
                              .link = asker->link,
                              .stream = asker->stream,
                              .bare = xy_bytes_ref(asker->jid_bytes),
-                             .h = answer->h };
+                             .h = asker->resuming_h };
     asker->link->calls->detach(asker->link);
     asker->link = NULL;
     asker->stream = NULL;
-    shard_mail(shard, answer->session.shard, on_bring, &parcel, sizeof(parcel));
+    shard_mail(asker->shard, to.shard, on_bring, &parcel, sizeof(parcel));
     session_end(asker);
+}
+
+void resume_answer(struct shard *shard, struct session_ref ref, struct session_resumption *resumption)
+{
+    struct session *asker = session_find(shard, ref);
+    struct session_past *past = resumption->past;
+    if (asker == NULL || !asker->resuming) { /* it was ended in the meantime */
+        if (past)
+            address_suspend(shard, ref, xy_jid_bare(xy_jid_canonical(xy_bytes_view(past->jid))));
+        return;
+    }
+    asker->resuming = false;
+    if (past)
+        restore_session(asker, past);
+    else if (asker->link == NULL)
+        session_end(asker);
+    else if (session_ref_present(resumption->live))
+        move(asker, resumption->live);
+    else
+        refuse(asker);
 }

@@ -6,6 +6,7 @@
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/router/address.h"
+#include "broker/router/resumable.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/xml/writer.h"
@@ -136,13 +137,21 @@ void session_end(struct session *session)
     shard_timer_cancel(shard, &session->deadline);
     shard_timer_cancel(shard, &session->pacer);
     xy_list_remove(&session->dirty);
+    bool suspended = shard->sessions->stopping && was != SESSION_UNBOUND && session->sm && session->sm->kept;
+    if (suspended) {
+        proof_record(session, false);
+        sent_record(session, true);
+    }
     claims_tell(session);
     claims_release(session);
     if (session->waiting)
         waiting_end(session);
     outbox_return_all(session);
     if (was == SESSION_BOUND || was == SESSION_DETACHED) {
-        address_unbind(shard, session->ref, xy_jid_bare(session->jid));
+        if (suspended)
+            address_suspend(shard, session->ref, xy_jid_bare(session->jid));
+        else
+            address_unbind(shard, session->ref, xy_jid_bare(session->jid));
         stat_sub(shard, sessions, 1);
     }
     if (was == SESSION_DETACHED)
@@ -177,7 +186,9 @@ static void ended_free(struct shard *shard)
         xy_bytes_unref(&session->jid_bytes);
         xy_bytes_unref(&session->to);
         free(session->claims);
+        proof_free(session->sm);
         free(session->sm);
+        free(session->sm_asked);
         free(session);
         sessions->open--;
     }
@@ -221,6 +232,8 @@ void session_deadline_update(struct session *session)
 
 static void session_sleep(struct session *session)
 {
+    if (session->sm && session->sm->kept)
+        proof_record(session, false); /* so that its rows may go */
     xy_stream_sleep(session->stream);
     session->link->calls->sleep(session->link);
     session->asleep = true;
@@ -322,7 +335,9 @@ static void link_secured(struct link *link, const struct xy_sasl_binding *bindin
 static void link_gone(struct link *link)
 {
     struct session *session = link->owner;
-    if (session->state == SESSION_BOUND && session->sm && session->sm->resumable)
+    if (session->resuming)
+        resume_asker_gone(session);
+    else if (session->state == SESSION_BOUND && session->sm && session->sm->resumable)
         resume_detach(session);
     else
         session_end(session);
@@ -340,11 +355,11 @@ static const struct link_events events_of_links = {
 
 /* Answers, presence and the like. A session whose outbox is twice full does not read: it loses these, counted. One that
  * reads and never acknowledges would keep them in our memory for ever: it ends. */
-static void call_send(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
+static void send_stanza(struct session *session, struct xy_bytes **stanza, enum entry_kind kind, uint64_t seq)
 {
-    struct session *session = session_find(shard, ref);
     if (session == NULL || session->state < SESSION_BOUND)
         return;
+    struct shard *shard = session->shard;
     if (session->inactive && session->waiting)
         waiting_presence_first(session);
     if (outbox_twice_full(session))
@@ -357,7 +372,13 @@ static void call_send(struct shard *shard, struct session_ref ref, struct xy_byt
             session_fail(session, XY_STREAM_POLICY_VIOLATION, "too much was sent that is not acknowledged");
         return;
     }
-    outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
+    if (outbox_push(session, stanza, kind, ENTRY_NO_CLAIM, seq) && kind != ENTRY_STANZA)
+        proof_answer_pushed(session, kind, seq);
+}
+
+static void call_send(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
+{
+    send_stanza(session_find(shard, ref), stanza, ENTRY_STANZA, 0);
 }
 
 static void call_send_message(struct shard *shard, struct session_ref ref, struct xy_str bare,
@@ -420,45 +441,43 @@ static void call_close(struct shard *shard, struct session_ref ref, enum xy_stre
     session_fail(session, error, text);
 }
 
-/* The oldest open <r/> can be answered. A sender that never pauses has asked again by now: the next answer is due when
- * that is reached. */
-static void ack_asked(struct session *session)
+static void session_handled_one(struct session *session, struct session_inbound inbound)
 {
-    struct session_sm *sm = session->sm;
-    sm->asked = sm->counters.in_h < sm->asked_last;
-    sm->asked_first = sm->asked_last;
-    sm->asked_first_us = sm->asked ? sm->asked_last_us : 0;
-    sm->ack_due = true;
-    if (sm->asked_first_us != 0)
-        outbox_pace_by(session, sm->asked_first_us + SESSION_ACK_DELAY_US);
-    outbox_touch(session);
-}
-
-static void session_handled_one(struct session *session, uint32_t inbound)
-{
-    uint64_t bytes = (uint64_t)(inbound >> SESSION_INBOUND_KIB_SHIFT) * 1024;
-    xy_assert(session->inflight > 0 && session->inflight_bytes >= bytes);
+    xy_assert(session->inflight > 0 && session->inflight_bytes >= inbound.bytes);
     session->inflight--;
-    session->inflight_bytes -= bytes;
-    if ((inbound & SESSION_INBOUND_UNCOUNTED) || session->sm == NULL)
-        return;
-    struct session_sm *sm = session->sm;
-    uint64_t number =
-        sm->counters.in_h + ((inbound - 1 - (uint32_t)sm->counters.in_h) & SESSION_INBOUND_MASK);
-    if (xy_sm_in_done(&sm->counters, number) && sm->asked && sm->counters.in_h >= sm->asked_first)
-        ack_asked(session);
-}
-
-static void call_handled(struct shard *shard, struct session_ref ref, uint32_t inbound)
-{
-    struct session *session = session_find(shard, ref);
-    if (session == NULL)
-        return;
-    session_handled_one(session, inbound);
-    if (session->sm && session->sm->resuming)
-        resume_handled(session);
+    session->inflight_bytes -= inbound.bytes;
+    if (inbound.number != 0 && session->sm != NULL)
+        proof_handled(session, inbound);
     if (session->held)
         session_input_resume(session);
+}
+
+static void call_handled(struct shard *shard, struct session_ref ref, struct session_inbound inbound)
+{
+    struct session *session = session_find(shard, ref);
+    if (session)
+        session_handled_one(session, inbound);
+}
+
+static void call_answer(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza,
+                        struct session_inbound inbound)
+{
+    struct session *session = session_find(shard, ref);
+    enum entry_kind kind = ENTRY_STANZA;
+    if (session && session->state >= SESSION_BOUND)
+        kind = proof_answer(session, &inbound, *stanza);
+    send_stanza(session, stanza, kind, kind == ENTRY_STANZA ? 0 : inbound.number);
+    if (session && session->state != SESSION_ENDED)
+        session_handled_one(session, inbound);
+}
+
+static void call_kept(struct shard *shard, struct session_ref ref, bool kept)
+{
+    struct session *session = session_find(shard, ref);
+    if (session && session->state == SESSION_BOUND && session->sm_asked)
+        resume_kept(session, kept);
+    else if (session && session->state >= SESSION_BOUND && session->sm && !kept)
+        proof_end(session);
 }
 
 static void call_copied(struct shard *shard, struct session_ref ref, bool copied)
@@ -476,6 +495,9 @@ static const struct session_calls calls_of_rooms = {
     .bound = call_bound,
     .close = call_close,
     .handled = call_handled,
+    .answer = call_answer,
+    .kept = call_kept,
+    .resumption = resume_answer,
     .copied = call_copied,
     .publish = claims_publish,
     .notify = claims_notify,
@@ -554,19 +576,22 @@ void sessions_quiesce(struct shard *shard)
     }
 }
 
-bool sessions_quiet(const struct shard *shard)
+bool sessions_quiet(struct shard *shard)
 {
     const struct sessions *sessions = shard->sessions;
+    bool quiet = true;
     for (uint32_t i = 0; i < sessions->slots_count; i++) {
-        if (sessions->slots[i].session && sessions->slots[i].session->inflight > 0)
-            return false;
+        struct session *session = sessions->slots[i].session;
+        if (session && (session->inflight > 0 || !proof_complete(session)))
+            quiet = false;
     }
-    return true;
+    return quiet;
 }
 
 void sessions_shutdown(struct shard *shard)
 {
     struct sessions *sessions = shard->sessions;
+    sessions->stopping = true;
     for (uint32_t i = 0; i < sessions->slots_count; i++) {
         if (sessions->slots[i].session)
             session_fail(sessions->slots[i].session, XY_STREAM_SYSTEM_SHUTDOWN, "the broker is stopping");
@@ -592,6 +617,7 @@ void sessions_free(struct shard *shard)
     xy_assert(sessions->open == 0);
     xy_sm_pool_free(&sessions->chunks);
     xy_buf_free(&sessions->scratch);
+    xy_buf_free(&sessions->runs);
     free(sessions->buried);
     free(sessions->slots);
     free(sessions);

@@ -13,6 +13,6 @@ void sessions_reload(struct shard *shard); /* shard->config is new */
 
 /* Shutdown, in this order: read nothing more; wait until what was read is handled; then every session gets its last <a/> and <system-shutdown/> and is closed. */
 void sessions_quiesce(struct shard *shard);
-bool sessions_quiet(const struct shard *shard);
+bool sessions_quiet(struct shard *shard);
 void sessions_shutdown(struct shard *shard);
 void sessions_end_all(struct shard *shard); /* detached ones too: what they hold goes back to its owners */

@@ -7,7 +7,10 @@
  *   outbox.c     what waits to be sent: rendering, flushing, XEP-0198 settlement
  *   waiting.c    IQs of braked senders, and the newest presence, in front of a full outbox
  *   claims.c     at-least-once subscriptions this session holds
- *   resume.c     XEP-0198 enable, detach, resume, expiry */
+ *   resume.c     XEP-0198 enable, detach, resume, expiry
+ *   restore.c    a session that a restart interrupted, made anew
+ *   proof.c      how much of what came in a crash would remember: the h that may be told
+ *   sent.c       which claim each stanza sent settles, recorded for a restart */
 #pragma once
 
 #include "broker/delivery/delivery.h"
@@ -33,12 +36,10 @@
 #define SESSION_CLAIMS_MAX         100000u
 #define SESSION_SUBID_MAX          64u
 
-/* How a stanza's number travels in request.inbound (0 would mean: nobody counts), and how many KiB it had. The window of
- * uncovered stanzas is far smaller than the mask, so the rest of the number can be had back. */
-#define SESSION_INBOUND_MASK      0xffffu
-#define SESSION_INBOUND_UNCOUNTED 0x20000u /* came before XEP-0198 was enabled */
-#define SESSION_INBOUND_KIB_SHIFT 18
-#define SESSION_INBOUND_KIB_MAX   0x3fffu
+#define SESSION_ROWS_MAX      512u        /* stanzas with a row of their own before one record covers them */
+#define SESSION_ANSWER_MAX    (16u << 10) /* larger answers are not put on disk */
+#define SESSION_SENT_US       (500u * 1000u) /* what was sent is recorded this often, while it changes */
+#define SESSION_SENT_RUNS_MAX 1024u /* of such a record; the rest would come again after a crash, marked */
 
 enum session_state {
     SESSION_FREE,
@@ -55,6 +56,8 @@ enum entry_kind {
     ENTRY_MESSAGE, /* comes back when it was not handed over */
     ENTRY_MAILBOX, /* settles an entry of the account's mailbox: aux carries its seq */
     ENTRY_EVENT,   /* bytes are a struct event; `claim`: index in the low half, attempt above it */
+    ENTRY_ANSWER,  /* to the client, and on disk: aux carries the number of the request */
+    ENTRY_HELD,    /* the same, not on disk: its request is not told to be handled before it arrived */
 };
 #define ENTRY_KIND_SHIFT 56
 #define ENTRY_KIND_MASK  UINT64_C(0x7f)
@@ -86,11 +89,31 @@ struct claim {
     char subid[SESSION_SUBID_MAX];
 };
 
+/* What a crash would remember of the stanzas that came in (proof.c). */
+struct session_proof {
+    uint64_t proven;                  /* so many: never less than was told */
+    uint64_t recorded;                /* the newest record, committed or not, says so many */
+    uint64_t lazy_h;                  /* a record under way that nobody waits for says so many: */
+    uint64_t lazy_ticket;             /* 0: none is */
+    bool waiting;                     /* one that somebody waits for is under way */
+    uint64_t rows[XY_SM_WINDOW / 64]; /* which stanzas beyond `proven` have a row */
+    struct session_seen *seen;        /* stanzas handled before a restart, that will come again; ascending */
+    size_t seen_count, seen_next;
+    uint64_t held; /* the oldest request with an answer that is neither on disk nor acknowledged; 0: none */
+    uint64_t held_count;      /* such answers */
+    uint64_t answers_pending; /* answers in the outbox that are on disk too */
+    uint64_t answers_acked;   /* answers to requests up to this one arrived */
+};
+
 /* XEP-0198 of one session. */
 struct session_sm {
     struct xy_sm counters;
-    char secret[XY_ID_LEN + 1]; /* the part of the resumption id that grants */
+    uint8_t id[SESSION_ID_BYTES]; /* what grants its resumption */
     bool resumable;
+    bool kept;      /* its record is on disk: it outlives a restart */
+    bool restoring; /* it was made anew, and may not send yet */
+    struct session_proof proof;
+    uint64_t sent_due_us;    /* when what was sent is recorded next; 0: nothing new */
     bool request_open;       /* an <r/> of ours is unanswered */
     bool asked;              /* some <r/> of the peer came before stanzas that are not handled yet */
     bool ack_due;            /* send <a/> with the next flush */
@@ -112,8 +135,9 @@ struct session {
     struct xy_str domain;       /* one of the router's domains */
     struct xy_bytes *jid_bytes; /* bare until bound, then full */
     struct xy_jid jid;
-    struct xy_bytes *to;   /* the full JID escaped for an attribute */
-    struct session_sm *sm; /* NULL: not enabled */
+    struct xy_bytes *to;         /* the full JID escaped for an attribute */
+    struct session_sm *sm;       /* NULL: not enabled */
+    struct session_sm *sm_asked; /* <enabled/> waits until it is kept */
     struct xy_sm_queue queue;
     struct xy_sm_queue limbo; /* without XEP-0198: given to the link, not yet taken by the kernel */
     struct waiting *waiting;  /* NULL: nothing waits for room */
@@ -129,6 +153,8 @@ struct session {
     enum xy_sasl_mechanism mechanism;
     bool held; /* we do not read: the peer has too much under way */
     bool asleep;
+    bool resuming; /* unbound, and asked for an old session: the answer may make it that */
+    uint32_t resuming_h;
     bool login_local;
     bool inactive; /* the client said so (XEP-0352) */
     bool copied;   /* other sessions of the account want copies of what it sends */
@@ -149,10 +175,12 @@ struct sessions {
     struct xy_sm_pool chunks;
     struct xy_stream_options stream_options;
     struct xy_buf scratch; /* what is being written */
+    struct xy_buf runs;    /* what is being recorded */
     struct xy_stream *
         *buried; /* streams to be freed at the end of the turn: they may be in the middle of a call */
     size_t buried_count, buried_cap;
     bool quiescing; /* nothing is read any more */
+    bool stopping;  /* what ends now goes on after the restart */
 };
 
 /* session.c */
@@ -233,3 +261,32 @@ void resume_on_enable(struct session *session, const struct xy_stream_event *eve
 void resume_on_resume(struct session *session, const struct xy_stream_event *event);
 void resume_detach(struct session *session);
 void resume_handled(struct session *session); /* all that came on the old stream is handled */
+void resume_kept(struct session *session, bool kept);
+void resume_answer(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);
+void resume_asker_gone(struct session *session); /* before the answer to its <resume/> */
+
+/* restore.c */
+void restore_session(struct session *session, struct session_past *past);
+
+/* proof.c */
+uint64_t proof_h(const struct session *session); /* stanzas of the peer that it may be told are handled */
+void proof_handled(struct session *session, struct session_inbound inbound);
+void proof_go_on(struct session *session); /* tells, or records what has to be before it may be told */
+/* Records how far the session is. `awaited`: somebody waits to be told. */
+void proof_record(struct session *session, bool awaited);
+bool proof_complete(struct session *session); /* false: that of what is handled is under way now */
+/* The stanza was handled before a restart. */
+bool proof_seen(struct session *session, const struct session_inbound *inbound);
+void proof_end(struct session *session); /* the session does not outlive a restart any more */
+/* What becomes of an answer that is about to be sent, so that it comes again after a crash if it did not arrive. */
+enum entry_kind proof_answer(struct session *session, const struct session_inbound *inbound,
+                             const struct xy_bytes *answer);
+void proof_answer_pushed(struct session *session, enum entry_kind kind, uint64_t number);
+void proof_answer_acked(struct session *session, enum entry_kind kind, uint64_t number);
+void proof_free(struct session_sm *sm);
+
+/* sent.c */
+uint64_t sent_begin(struct session *session); /* a restored session sends nothing before this is on disk */
+void sent_changed(struct session *session);
+void sent_record(struct session *session, bool complete);
+void sent_pace(struct session *session, uint64_t now_us); /* records if it is time */

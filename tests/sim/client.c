@@ -183,6 +183,8 @@ static void go_offline(struct sim_client *client)
 static void on_resumed(struct sim_client *client, const struct xy_stream_event *event)
 {
     client->world->resumed++;
+    if (client->crashes != client->world->crashes)
+        sim_model_crossed(client->world->model, client->index, client->session);
     client->sm = true;
     told(client, event->h);
     xy_sm_queue_rewind(&client->queue, &client->counters);
@@ -220,6 +222,7 @@ static void on_ready(struct sim_client *client, const struct xy_stream_event *ev
         on_resumed(client, event);
     else
         on_bound(client, event);
+    client->crashes = client->world->crashes;
 }
 
 static void on_stanza(struct sim_client *client, struct xy_stream_event *event)

@@ -61,9 +61,10 @@ struct sim_model {
     size_t tokens_count, tokens_cap;
     unsigned clients_count;
     unsigned account_of[SIM_CLIENTS_MAX];
-    unsigned sessions; /* of senders, given out */
-    bool refusals;     /* stanzas may be refused for want of room */
-    bool quiet;        /* everything was acknowledged and is on disk: nothing of it may come again */
+    unsigned sessions;                                  /* of senders, given out */
+    unsigned crossings[SIM_CLIENTS_MAX], crossings_all; /* see sim_model_crossed */
+    bool refusals;                                      /* stanzas may be refused for want of room */
+    bool quiet; /* everything was acknowledged and is on disk: nothing of it may come again */
     uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;
@@ -101,6 +102,9 @@ void sim_model_retracted(struct sim_model *model, unsigned token);
 void sim_model_purged(struct sim_model *model, unsigned node);
 void sim_model_deleted(struct sim_model *model, unsigned node);
 void sim_model_unsubscribed(struct sim_model *model, unsigned node, struct xy_str subid);
+/* The client resumed a session that a crash had interrupted. It sends again what it was not told was handled: what of that
+ * is not stored, or was refused, is handled a second time and comes behind what was sent after it. */
+void sim_model_crossed(struct sim_model *model, unsigned client, unsigned session);
 void sim_model_excuse(struct sim_model *model, unsigned token);
 
 struct sim_delivery {

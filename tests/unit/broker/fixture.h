@@ -25,7 +25,7 @@
 /* What reached a session. */
 struct fixture_event {
     struct session_ref session;
-    enum { SENT = 1, MESSAGE, BOUND, REFUSED, CLOSED, HANDLED } kind;
+    enum { SENT = 1, MESSAGE, BOUND, REFUSED, CLOSED, HANDLED, KEPT, RESUMPTION } kind;
     char *text;   /* stanza, full JID, or name of the condition */
     uint64_t seq; /* MESSAGE: mailbox number; HANDLED: inbound */
 };
@@ -43,9 +43,11 @@ struct fixture {
     size_t events_count;
     size_t looked_at;                  /* by fixture_next */
     bool copied[FIXTURE_SESSIONS_MAX]; /* what session_set_copied said last */
-    uint32_t sessions;                 /* indexes given out */
-    enum session_verdict offers;       /* what sessions say to an offer */
-    bool hold_commits;                 /* fixture_run commits nothing */
+    struct session_ref live;           /* of the newest RESUMPTION: */
+    struct session_past *past;
+    uint32_t sessions;           /* indexes given out */
+    enum session_verdict offers; /* what sessions say to an offer */
+    bool hold_commits;           /* fixture_run commits nothing */
 };
 
 static struct fixture *fixture_now; /* the callbacks have no context */
@@ -146,10 +148,35 @@ static void fixture_close(struct shard *shard, struct session_ref session, enum 
     fixture_record(session, CLOSED, xy_str(xy_stream_error_name(error)), 0);
 }
 
-static void fixture_handled(struct shard *shard, struct session_ref session, uint32_t inbound)
+static void fixture_handled(struct shard *shard, struct session_ref session, struct session_inbound inbound)
 {
     (void)shard;
-    fixture_record(session, HANDLED, XY_STR(""), inbound);
+    fixture_record(session, HANDLED, XY_STR(inbound.recorded ? "recorded" : ""), inbound.number);
+}
+
+static void fixture_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                           struct session_inbound inbound)
+{
+    fixture_send(shard, session, stanza);
+    if (inbound.number != 0)
+        fixture_handled(shard, session, inbound);
+}
+
+static void fixture_kept(struct shard *shard, struct session_ref session, bool kept)
+{
+    assert_int_equal(shard->index, session.shard);
+    fixture_record(session, KEPT, XY_STR(kept ? "kept" : ""), 0);
+}
+
+static void fixture_resumption(struct shard *shard, struct session_ref session,
+                               struct session_resumption *resumption)
+{
+    assert_int_equal(shard->index, session.shard);
+    fixture_record(session, RESUMPTION, XY_STR(""), 0);
+    session_past_free(&fixture_now->past);
+    fixture_now->live = resumption->live;
+    fixture_now->past = resumption->past;
+    resumption->past = NULL;
 }
 
 static void fixture_copied(struct shard *shard, struct session_ref session, bool copied)
@@ -167,6 +194,9 @@ static const struct session_calls fixture_calls = {
     .bound = fixture_bound,
     .close = fixture_close,
     .handled = fixture_handled,
+    .answer = fixture_answer,
+    .kept = fixture_kept,
+    .resumption = fixture_resumption,
     .copied = fixture_copied,
 };
 
@@ -270,6 +300,7 @@ static inline void fixture_restart(struct fixture *f)
 static inline void fixture_free(struct fixture **f)
 {
     fixture_stop(*f);
+    session_past_free(&(*f)->past);
     store_memory_free(&(*f)->memory);
     config_free(&(*f)->config);
     for (size_t i = 0; i < (*f)->events_count; i++)
@@ -336,7 +367,7 @@ static inline void fixture_post(struct fixture *f, struct session_ref session, c
     struct xy_jid jid;
     assert_true(xy_jid_parse(event.arena, xy_str(from), &jid));
     xy_stanza_set_from(&stanza, jid);
-    struct request *request = request_new(stanza, session, inbound);
+    struct request *request = request_new(stanza, session, (struct session_inbound){ .number = inbound });
     request->copied = session.index < FIXTURE_SESSIONS_MAX && f->copied[session.index];
     xy_xml_free(&parser);
     router_route(shard, &request);

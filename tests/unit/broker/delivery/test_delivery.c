@@ -75,9 +75,26 @@ static void call_close(struct shard *shard, struct session_ref session, enum xy_
     line(shard, "close", session, (uint64_t)error, strlen(text), 0);
 }
 
-static void call_handled(struct shard *shard, struct session_ref session, uint32_t inbound)
+static void call_handled(struct shard *shard, struct session_ref session, struct session_inbound inbound)
 {
-    line(shard, "handled", session, inbound, 0, 0);
+    line(shard, "handled", session, inbound.number, inbound.bytes, inbound.recorded);
+}
+
+static void call_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                        struct session_inbound inbound)
+{
+    line(shard, "answer", session, (*stanza)->len, inbound.number, inbound.recorded);
+}
+
+static void call_kept(struct shard *shard, struct session_ref session, bool kept)
+{
+    line(shard, "kept", session, kept, 0, 0);
+}
+
+static void call_resumption(struct shard *shard, struct session_ref session,
+                            struct session_resumption *resumption)
+{
+    line(shard, "resumption", session, resumption->live.index, resumption->past != NULL, 0);
 }
 
 static void call_copied(struct shard *shard, struct session_ref session, bool copied)
@@ -116,10 +133,24 @@ static void call_detach(struct shard *shard, struct session_ref session, uint32_
     line(shard, "detach", session, claim, 0, 0);
 }
 
-static const struct session_calls calls = { call_send,    call_send_message, call_send_presence, call_offer,
-                                            call_bound,   call_close,        call_handled,       call_copied,
-                                            call_publish, call_notify,       call_attach,        call_one,
-                                            call_detach };
+static const struct session_calls calls = {
+    .send = call_send,
+    .send_message = call_send_message,
+    .send_presence = call_send_presence,
+    .offer = call_offer,
+    .bound = call_bound,
+    .close = call_close,
+    .handled = call_handled,
+    .answer = call_answer,
+    .kept = call_kept,
+    .resumption = call_resumption,
+    .copied = call_copied,
+    .publish = call_publish,
+    .notify = call_notify,
+    .attach = call_attach,
+    .one = call_one,
+    .detach = call_detach,
+};
 
 /* --- owners --------------------------------------------------------------------------------------------------------- */
 
@@ -151,8 +182,20 @@ static void owner_released(struct shard *shard, struct claim_key key, struct ses
     line(shard, "released", session, key.subscription, acked, 0);
 }
 
-static const struct delivery_owner owner = { owner_attached, owner_acked, owner_stalled, owner_ready,
-                                             owner_released };
+static void owner_received_before(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq)
+{
+    assert_true(xy_str_is(node, "news"));
+    line(shard, "before", SESSION_NONE, key.node, key.subscription, seq);
+}
+
+static const struct delivery_owner owner = {
+    .attached = owner_attached,
+    .acked = owner_acked,
+    .stalled = owner_stalled,
+    .ready = owner_ready,
+    .released = owner_released,
+    .received_before = owner_received_before,
+};
 
 /* --- the tests ------------------------------------------------------------------------------------------------------ */
 
@@ -286,16 +329,27 @@ static void test_stanzas(void **state)
     bytes = xy_bytes_new(XY_STR("<presence/>"));
     session_send_presence(at(0), session, &bytes);
     assert_null(bytes);
-    session_handled(at(0), session, 5);
-    session_handled(at(0), session, 0);      /* nobody counts */
-    session_handled(at(0), SESSION_NONE, 5); /* the broker itself */
+    struct session_inbound inbound = { .number = 5, .bytes = 70 };
+    session_handled(at(0), session, inbound);
+    session_handled(at(0), session, (struct session_inbound){ 0 }); /* nobody counts */
+    session_handled(at(0), SESSION_NONE, inbound);                  /* the broker itself */
+    bytes = xy_bytes_new(XY_STR("<iq/>"));
+    inbound.recorded = true;
+    session_answer(at(0), session, &bytes, inbound);
+    assert_null(bytes);
+    session_kept(at(0), session, true);
+    struct session_resumption resumption = { .live = session,
+                                             .past = calloc(1, sizeof(struct session_past)) };
+    session_resumption(at(0), session, &resumption); /* not taken by the call: freed */
+    assert_null(resumption.past);
     session_set_copied(at(0), session, true, NULL, NULL);
     session_close(at(0), session, XY_STREAM_CONFLICT, "gone");
     run();
-    char expected[400];
+    char expected[512];
     (void)snprintf(expected, sizeof(expected),
                    "2:send 4.9 10 0 0\n2:message 4.9 10 18 44\n2:offer 4.9 5 0 0\n2:offered 4.9 %d 1 0\n"
-                   "2:offer 4.9 5 1 0\n2:presence 4.9 11 0 0\n2:handled 4.9 5 0 0\n2:copied 4.9 1 0 "
+                   "2:offer 4.9 5 1 0\n2:presence 4.9 11 0 0\n2:handled 4.9 5 70 0\n"
+                   "2:answer 4.9 5 5 1\n2:kept 4.9 1 0 0\n2:resumption 4.9 4 1 0\n2:copied 4.9 1 0 "
                    "0\n2:close 4.9 %d 4 0\n",
                    SESSION_FULL, XY_STREAM_CONFLICT);
     assert_lines(expected);

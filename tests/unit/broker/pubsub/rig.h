@@ -150,11 +150,18 @@ static void rig_on_close(struct shard *shard, struct session_ref session, enum x
     (void)text;
 }
 
-static void rig_on_handled(struct shard *shard, struct session_ref session, uint32_t inbound)
+static void rig_on_handled(struct shard *shard, struct session_ref session, struct session_inbound inbound)
 {
     (void)shard;
     (void)session;
     (void)inbound;
+}
+
+static void rig_on_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
+                          struct session_inbound inbound)
+{
+    (void)inbound;
+    rig_on_send(shard, session, stanza);
 }
 
 static void rig_on_publish(struct shard *shard, struct event *event, struct routes *routes)
@@ -222,6 +229,7 @@ static const struct session_calls rig_calls = {
     .bound = rig_on_bound,
     .close = rig_on_close,
     .handled = rig_on_handled,
+    .answer = rig_on_answer,
     .copied = rig_on_copied,
     .publish = rig_on_publish,
     .notify = rig_on_notify,
@@ -378,7 +386,8 @@ static inline void rig_stanza(struct rig *rig, uint32_t session, const char *fro
     stanza.bytes = strlen(xml);
     assert_true(xy_jid_parse(event.arena, xy_str(from), &jid));
     xy_stanza_set_from(&stanza, jid);
-    struct request *request = request_new(stanza, rig_session(session), 0);
+    struct request *request =
+        request_new(stanza, rig_session(session), (struct session_inbound){ .bytes = 1 });
     assert_non_null(request);
     router_route(shard, &request);
     xy_buf_free(&text);

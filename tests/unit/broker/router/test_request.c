@@ -21,7 +21,7 @@ static struct request *request_make(struct fixture *f, struct session_ref origin
     xy_stanza_set_from(&stanza, xy_jid_canonical(XY_STR(JULIET "/a")));
     xy_xml_free(&parser);
     (void)shard;
-    return request_new(stanza, origin, 7);
+    return request_new(stanza, origin, (struct session_inbound){ .number = 7, .bytes = 100 });
 }
 
 static uint64_t append(struct shard *shard)

@@ -38,7 +38,7 @@ struct wire {
 
 /* What owners of nodes were told about a claim. */
 struct told {
-    enum { ATTACHED = 1, ACKED, STALLED, READY, RELEASED } what;
+    enum { ATTACHED = 1, ACKED, STALLED, READY, RELEASED, RECEIVED_BEFORE } what;
     struct claim_key key;
     struct session_ref session;
     uint64_t number;
@@ -138,8 +138,14 @@ static void rig_released(struct shard *shard, struct claim_key key, struct sessi
     rig_tell(shard, RELEASED, key, session, acked, 0);
 }
 
-static const struct delivery_owner rig_owner = { rig_attached, rig_acked, rig_stalled, rig_ready,
-                                                 rig_released };
+static void rig_received_before(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq)
+{
+    assert_int_equal(shard->index, shard_owner(shard, node));
+    rig_tell(shard, RECEIVED_BEFORE, key, SESSION_NONE, seq, 0);
+}
+
+static const struct delivery_owner rig_owner = { rig_attached, rig_acked,    rig_stalled,
+                                                 rig_ready,    rig_released, rig_received_before };
 
 /* The next thing told; fails if there is none. */
 static inline struct told *rig_next_told(struct rig *rig, int what)

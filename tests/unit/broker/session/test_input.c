@@ -198,9 +198,9 @@ static void test_acknowledged_when_handled(void **state)
 static void test_acknowledged_after_a_second(void **state)
 {
     (void)state;
-    char id[80];
     struct rig *rig = verona(2, "");
-    struct wire *juliet = rig_managed(rig, 0, JULIET, "a", id);
+    struct wire *juliet = rig_bound(rig, 0, JULIET, "a");
+    wire_say(juliet, "<enable xmlns='urn:xmpp:sm:3'/>");
     rig->hold_commits = true;
     wire_say(juliet, PING ASSURED PING R);
     rig_sleep(rig, SESSION_ACK_DELAY_US - 1);

@@ -152,13 +152,16 @@ static void test_refused(void **state)
     struct wire *thief = rig_authenticated(rig, 1, ROMEO);
     wire_resume(thief, id, 0);
     assert_heard(thief, "<item-not-found");
-    const char *others[] = { "", "x", "0-0-", "ffffffff-0-", "-1-0-", "0-ffffffff-", "zz" };
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+    static const struct {
+        int kept; /* digits of the right one */
+        const char *end;
+    } others[] = { { 0, "" }, { 0, "x" }, { 31, "" }, { 32, "0" }, { 31, "g" }, { 0, "0-0-" } };
+    for (size_t i = 0; i <= sizeof(others) / sizeof(others[0]); i++) {
         struct wire *guess = rig_authenticated(rig, 0, JULIET);
-        const char *secret = strrchr(id, '-') + 1;
-        (void)snprintf(wrong, sizeof(wrong), "%s%s", others[i], i < 2 ? "" : secret);
-        if (i == 2) /* the right place, a wrong secret of the right length */
-            wrong[strlen(wrong) - 1] = wrong[strlen(wrong) - 1] == 'a' ? 'b' : 'a';
+        if (i < sizeof(others) / sizeof(others[0]))
+            (void)snprintf(wrong, sizeof(wrong), "%.*s%s", others[i].kept, id, others[i].end);
+        else /* the right length, one bit off */
+            (void)snprintf(wrong, sizeof(wrong), "%.31s%c", id, id[31] == '0' ? '1' : '0');
         wire_resume(guess, wrong, 0);
         assert_heard(guess, i == 0 ? "<bad-request" : "<item-not-found");
     }

@@ -107,7 +107,7 @@ static void test_stale_references(void **state)
     session_send(shard, SESSION_NONE, &bytes);
     assert_null(bytes);
     session_close(shard, ref, XY_STREAM_CONFLICT, NULL);
-    session_handled(shard, ref, 1);
+    session_handled(shard, ref, (struct session_inbound){ .bytes = 1 });
     delivery_detach(shard, ref, 0);
     rig_run(rig);
     rig_free(&rig);

@@ -1,0 +1,108 @@
+/* What was sent and is not acknowledged, recorded for a restart: with it the h of a client that resumes says what it had
+ * received, and that does not come again (broker/delivery/outmap.h).
+ *
+ * Recorded while it changes, every now and then, and completely when the broker stops. What is missing comes again after
+ * a crash, marked: a record is an improvement, never a promise. Called by outbox.c, resume.c and session.c. */
+#include "broker/delivery/outmap.h"
+#include "broker/session/session_internal.h"
+#include "broker/store/store.h"
+#include "core/base/assert.h"
+#include "xylem/store/v1/records.pb-c.h"
+
+struct gathering {
+    const struct session *session;
+    struct xy_buf *runs;
+    struct out_run last;
+    uint64_t left; /* runs that may still be added */
+    bool claims;   /* something would be settled */
+};
+
+static struct out_run run_of(const struct session *session, const struct xy_sm_entry *entry)
+{
+    uint32_t index = (uint32_t)entry->claim;
+    switch (entry_kind(entry)) {
+    case ENTRY_MAILBOX:
+        return (struct out_run){ .kind = OUT_MAILBOX, .first = entry_seq(entry) };
+    case ENTRY_ANSWER:
+        return (struct out_run){ .kind = OUT_ANSWER, .first = entry_seq(entry) };
+    case ENTRY_EVENT:
+        if (index == ENTRY_NO_CLAIM)
+            break;
+        xy_assert(index < session->claims_count);
+        return (struct out_run){ .kind = OUT_EVENT,
+                                 .node = session->claims[index].key.node,
+                                 .number = session->claims[index].key.subscription,
+                                 .first = entry_seq(entry) };
+    default:
+        break;
+    }
+    return (struct out_run){ .kind = OUT_NOTHING };
+}
+
+static void gather(struct xy_sm_entry *entry, bool sent, void *ctx)
+{
+    struct gathering *gathering = ctx;
+    (void)sent;
+    if ((entry->aux & XY_SM_UNCOUNTED) || gathering->left == 0)
+        return;
+    struct out_run run = run_of(gathering->session, entry);
+    size_t before = gathering->runs->len;
+    outmap_add(gathering->runs, &gathering->last, &run);
+    gathering->left -= gathering->runs->len != before;
+    gathering->claims = gathering->claims || run.kind != OUT_NOTHING;
+}
+
+static void fill(Xylem__Store__V1__SessionOut *out, struct session_sm *sm)
+{
+    xylem__store__v1__session_out__init(out);
+    out->id = (ProtobufCBinaryData){ SESSION_ID_BYTES, sm->id };
+    out->acked = sm->counters.out_acked;
+}
+
+/* The numbers that the record of the session's former life says something about mean other stanzas from here on. */
+uint64_t sent_begin(struct session *session)
+{
+    Xylem__Store__V1__SessionOut out;
+    fill(&out, session->sm);
+    return store_append(session->shard->store, RECORD_SESSION_OUT, &out.base);
+}
+
+void sent_record(struct session *session, bool complete)
+{
+    struct session_sm *sm = session->sm;
+    struct xy_buf *runs = &session->shard->sessions->runs;
+    struct gathering gathering = { .session = session, .runs = runs };
+    gathering.left = complete ? UINT64_MAX : SESSION_SENT_RUNS_MAX;
+    sm->sent_due_us = 0;
+    xy_buf_reset(runs);
+    xy_sm_queue_each(&session->queue, gather, &gathering);
+    outmap_end(runs, &gathering.last);
+    if ((!gathering.claims && !complete) || xy_buf_failed(runs))
+        return; /* what was recorded before stays true */
+    Xylem__Store__V1__SessionOut out;
+    fill(&out, sm);
+    out.runs = (uint64_t *)(void *)runs->data;
+    out.n_runs = runs->len / sizeof(uint64_t);
+    out.complete = complete;
+    store_append_lazy(session->shard->store, RECORD_SESSION_OUT, &out.base);
+}
+
+void sent_changed(struct session *session)
+{
+    struct session_sm *sm = session->sm;
+    if (!sm->kept || sm->sent_due_us != 0)
+        return;
+    sm->sent_due_us = xy_now_us(session->shard->env) + SESSION_SENT_US;
+    outbox_pace_by(session, sm->sent_due_us);
+}
+
+void sent_pace(struct session *session, uint64_t now_us)
+{
+    struct session_sm *sm = session->sm;
+    if (sm->sent_due_us == 0)
+        return;
+    if (now_us >= sm->sent_due_us)
+        sent_record(session, false);
+    else
+        outbox_pace_by(session, sm->sent_due_us);
+}
