@@ -489,6 +489,11 @@ static void acked_rewind(struct subscription *subscription, uint64_t seq)
     settled_some(subscription);
 }
 
+static bool acked_owes(const struct subscription *subscription, uint64_t seq)
+{
+    return window_find(window_of(subscription), seq) != NULL;
+}
+
 static uint64_t acked_floor(const struct subscription *subscription)
 {
     const struct window *window = window_of(subscription);
@@ -598,6 +603,7 @@ const struct claim_ops acked_ops = {
     .skip = settle_up_to,
     .forget = acked_forget,
     .rewind = acked_rewind,
+    .owes = acked_owes,
     .floor = acked_floor,
     .record = acked_record,
     .figures = acked_figures,

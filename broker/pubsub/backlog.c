@@ -61,8 +61,9 @@ static void place(struct subscription *subscription)
     struct node *node = node_of(subscription);
     struct backlog_place *at = &subscription->backlog;
     const struct item *item = index_after(&node->items, subscription->claim.cursor);
+    const struct item *oldest = index_after(&node->items, subscription->claim.ops->floor(subscription));
     uint64_t bytes = item != NULL ? item->before_bytes : node->items.added_bytes;
-    uint64_t time_us = item != NULL ? item->time_us : xy_wall_us(node->pubsub->shard->env);
+    uint64_t time_us = oldest != NULL ? oldest->time_us : xy_wall_us(node->pubsub->shard->env);
     at->bytes = plus(bytes, bytes_max(subscription));
     at->time_us = plus(time_us, age_us_max(subscription));
     place_in(&node->backlog.by_bytes, subscription, at->in_bytes != 0);
@@ -86,11 +87,19 @@ static struct subscription *due(const struct node *node, uint64_t bytes, uint64_
 
 /* --- skipping ------------------------------------------------------------------------------------------------------ */
 
-/* Is this, the oldest item owed, one too many? */
+static bool owed(const struct subscription *subscription, const struct item *item)
+{
+    const struct claim *claim = &subscription->claim;
+    return item->seq > claim->cursor ||
+           (claim->ops->owes != NULL && claim->ops->owes(subscription, item->seq));
+}
+
+/* Is this, the oldest item owed, one too many? What a cursor has passed is few, and counts by its age alone. */
 static bool beyond(const struct node *node, const struct subscription *subscription, const struct item *item,
                    uint64_t now_us)
 {
-    return plus(item->before_bytes, bytes_max(subscription)) < node->items.added_bytes ||
+    bool passed = item->seq <= subscription->claim.cursor;
+    return (!passed && plus(item->before_bytes, bytes_max(subscription)) < node->items.added_bytes) ||
            plus(item->time_us, age_us_max(subscription)) < now_us;
 }
 
@@ -98,13 +107,18 @@ static bool beyond(const struct node *node, const struct subscription *subscript
 static void skip(struct node *node, struct subscription *subscription, uint64_t now_us)
 {
     uint64_t first = 0, last = 0, count = 0;
+    unsigned looks = 0;
     enum gap_reason reason = subscription->backlog.bytes < node->items.added_bytes ? GAP_BYTES : GAP_AGE;
-    const struct item *item = index_after(&node->items, subscription->claim.cursor);
-    while (item != NULL && item->seq <= node->delivered_seq && count < SKIP_ITEMS_MAX &&
+    uint64_t from =
+        reason == GAP_BYTES ? subscription->claim.cursor : subscription->claim.ops->floor(subscription);
+    const struct item *item = index_after(&node->items, from);
+    while (item != NULL && item->seq <= node->delivered_seq && looks++ < SKIP_ITEMS_MAX &&
            beyond(node, subscription, item, now_us)) {
-        first = first != 0 ? first : item->seq;
-        last = item->seq;
-        count++;
+        if (owed(subscription, item)) {
+            first = first != 0 ? first : item->seq;
+            last = item->seq;
+            count++;
+        }
         item = index_after(&node->items, item->seq);
     }
     if (count == 0)

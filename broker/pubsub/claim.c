@@ -43,14 +43,6 @@ void claim_set_state(struct subscription *subscription, enum claim_state state)
         xy_list_remove(&claim->open);
 }
 
-void claim_published(struct node *node)
-{
-    xy_list_each (link, &node->open) {
-        struct claim *claim = xy_container_of(link, struct claim, open);
-        claim->ops->send(xy_container_of(claim, struct subscription, claim));
-    }
-}
-
 static void new_run(struct claim *claim)
 {
     claim->run++;
@@ -64,6 +56,14 @@ static void send(struct subscription *subscription)
         subscription->claim.ops->send(subscription);
     else
         claim_block(subscription);
+}
+
+void claim_published(struct node *node)
+{
+    xy_list_each (link, &node->open) {
+        struct claim *claim = xy_container_of(link, struct claim, open);
+        send(xy_container_of(claim, struct subscription, claim));
+    }
 }
 
 /* --- waiting a while ----------------------------------------------------------------------------------------------- */
@@ -170,8 +170,12 @@ static void move(struct subscription *subscription)
 void claim_restart(struct subscription *subscription)
 {
     const struct claim *claim = &subscription->claim;
-    if (claim->state != CLAIM_DETACHED && claim->state != CLAIM_ATTACHING)
+    if (claim->state == CLAIM_DETACHED || claim->state == CLAIM_ATTACHING)
+        return;
+    if (claim->ops->sm_only)
         move(subscription);
+    else if (claim->state == CLAIM_OPEN)
+        send(subscription); /* else with what is sent next: single items need no order */
 }
 
 static void on_left(struct shard *shard, struct shard_timer *timer)
@@ -217,7 +221,7 @@ void claim_settled(struct subscription *subscription)
     if (claim->state == CLAIM_LEAVING && !claim->ops->in_flight(subscription))
         move(subscription);
     else if (claim->state == CLAIM_OPEN)
-        claim->ops->send(subscription);
+        send(subscription);
 }
 
 void claim_sessions_changed(struct subscription *subscription)

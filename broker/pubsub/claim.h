@@ -86,6 +86,8 @@ struct claim_ops {
     bool (*in_flight)(const struct subscription *subscription); /* sent to this session and not settled */
     /* What is owed up to seq is given up (backlog.c). */
     void (*skip)(struct subscription *subscription, uint64_t seq);
+    /* Is this item, at or below the cursor, owed nevertheless? NULL: never. */
+    bool (*owes)(const struct subscription *subscription, uint64_t seq);
     /* No session holds it: is everything about it on disk, or on its way there? Then the node may leave memory.
      * NULL: never. */
     bool (*idle)(const struct subscription *subscription);
@@ -127,7 +129,8 @@ void claim_end(struct subscription *subscription);              /* no longer, or
 void claim_sessions_changed(struct subscription *subscription); /* also when it became active */
 void claim_free(struct subscription *subscription);             /* memory only */
 void claim_skip(struct subscription *subscription, uint64_t seq);
-/* The session that holds it, if any, gets everything anew that it has not acknowledged. */
+/* There is a gap to tell. The session that holds it, if any, gets that and, where order matters, everything anew that it
+ * has not acknowledged. */
 void claim_restart(struct subscription *subscription);
 /* Owes everything above seq again, as far as the node has it; no session holds it then. false: it does already. */
 bool claim_rewind(struct subscription *subscription, uint64_t seq);

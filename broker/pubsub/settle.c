@@ -5,11 +5,13 @@
  * changed there is on disk; so when it ends, all of it is. */
 #include "broker/pubsub/acked.h"
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/resident.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
 
 #define VERDICTS_MAX 4096u /* in one stanza */
 #define ANY_SHARD    UINT32_MAX
+#define LOADING_US   2000u /* a node that is being loaded is looked at again after this */
 
 enum verdict_kind { VERDICT_ACK, VERDICT_NACK, VERDICT_TERM, VERDICT_WORKING, VERDICT_RECEIVED };
 
@@ -33,6 +35,7 @@ struct settling {
     const struct verdict *unknown; /* the first that found nothing */
     bool no_room, asked;           /* asked: an IQ, somebody waits */
     uint32_t shard;                /* the next to visit */
+    struct shard_timer timer;      /* a node is being loaded */
 };
 
 /* --- reading --------------------------------------------------------------------------------------------------------- */
@@ -322,11 +325,38 @@ static void travel(struct shard *shard, void *payload)
     shard_mail(shard, next, on_visit, &settling, sizeof(settling));
 }
 
+/* Large nodes take several turns to load: until then nobody knows what is out. */
+static bool all_here(struct shard *shard, struct settling *settling)
+{
+    for (size_t i = 0; i < settling->count; i++) {
+        const struct verdict *verdict = &settling->verdicts[i];
+        struct node *node;
+        if (verdict->done || verdict->owner != shard->index)
+            continue;
+        enum resident resident = resident_find(shard->pubsub, verdict->node, &node);
+        if (resident == RESIDENT_LOADING)
+            return false;
+        settling->no_room |= resident == RESIDENT_FAILED;
+    }
+    return true;
+}
+
+static void on_loaded(struct shard *shard, struct shard_timer *timer)
+{
+    struct settling *settling = xy_container_of(timer, struct settling, timer);
+    on_visit(shard, &settling);
+}
+
 static void on_visit(struct shard *shard, void *payload)
 {
     struct settling *settling = *(struct settling **)payload;
     unsigned shards = shard_count(shard);
     xy_assert(settling->shard == shard->index);
+    if (!all_here(shard, settling)) {
+        settling->timer.fn = on_loaded;
+        shard_timer_set(shard, &settling->timer, xy_now_us(shard->env) + LOADING_US);
+        return;
+    }
     uint64_t ticket = visit(shard, settling);
     settling->shard++;
     if (settling->shard >= shards || next_shard(settling, shards) >= shards)
