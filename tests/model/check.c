@@ -370,6 +370,9 @@ static void do_lost(struct check *check, const struct op *op)
     struct model_answer answer;
     xy_assert(imagined != NULL);
     memcpy(imagined, check->model, sizeof(*imagined));
+    bool durable = imagined->nodes[op->args[OP_NODE]]
+                       .subs[model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0)]
+                       .durable;
     model_request(imagined, op, &answer);
     pass(check, LAZY_US);
     compare_sessions(check);
@@ -377,7 +380,9 @@ static void do_lost(struct check *check, const struct op *op)
     rig_turns(&check->rig);
     if (answer.records && !answer.early && peer->answer.came)
         complain(check, "answered before the commit");
-    for (unsigned slot = 0; answer.records && slot < MODEL_SESSIONS; slot++)
+    bool room = op->kind == OP_SETTLE || (op->kind == OP_SUBSCRIBE && durable);
+    bool heard_of = answer.records && !room; /* what has room now was on disk before */
+    for (unsigned slot = 0; heard_of && slot < MODEL_SESSIONS; slot++)
         for (size_t i = check->looked[slot]; i < check->peers[slot].count; i++)
             if (check->peers[slot].log[i].kind == HEARD_ITEM ||
                 check->peers[slot].log[i].kind == HEARD_NOTICE)

@@ -194,6 +194,8 @@ bool model_one_say(struct model *model, struct model_node *node, struct model_su
     if (i < 0)
         return false;
     struct model_one *one = &sub->one[i];
+    model->full |=
+        one->vague && node->items[i].gone; /* whether it is still known depends on what was stored */
     if ((verb == VERB_NACK || verb == VERB_WORKING) && one->state != ONE_FLIGHT)
         return false;
     if (verb == VERB_ACK)

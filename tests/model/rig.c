@@ -106,6 +106,8 @@ void rig_open(struct rig *rig, uint64_t seed, unsigned shards)
     xy_buf_printf(&text, "domain = \"" RIG_DOMAIN "\"; sm { max = %us; }\n", RIG_SM_SECONDS);
     bool parsed = config_parse("model", xy_buf_view(&text), &rig->config, &errors);
     xy_assert(parsed);
+    if (seed % 2 != 0) /* no node stays in memory longer than somebody needs it */
+        rig->config->limits.node_memory = 1;
     if (seed % 2 == 0) /* idle nodes leave memory all the time */
         rig->config->limits.node_memory = 1024;
     store_begin(rig);
