@@ -1,5 +1,5 @@
 /* An item that is owed and cannot be sent: memory is short, or its record is damaged. It is never passed over by the
- * acknowledgement of what comes behind it. Memory runs short by standing in for malloc; left out under sanitizers, which
+ * acknowledgement of what comes behind it. Also what a single acknowledgement costs when memory is there. Memory runs short by standing in for malloc; left out under sanitizers, which
  * stand in for it themselves. */
 #include "rig.h"
 
@@ -107,6 +107,7 @@ int main(void)
 #else
 
 static size_t refuse_above = SIZE_MAX; /* bytes of one allocation */
+static size_t allocations;
 
 void *__libc_malloc(size_t size);
 void *__libc_realloc(void *old, size_t size);
@@ -115,11 +116,13 @@ void *realloc(void *old, size_t size);
 
 void *malloc(size_t size)
 {
+    allocations++;
     return size > refuse_above ? NULL : __libc_malloc(size);
 }
 
 void *realloc(void *old, size_t size)
 {
+    allocations++;
     return size > refuse_above ? NULL : __libc_realloc(old, size);
 }
 
@@ -200,10 +203,78 @@ static void claim_without_a_route_stays_owed(void **state)
     rig_free(&rig);
 }
 
+#define EXPLICIT                                                                                             \
+    PUBSUB("<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' type='submit'>"     \
+           "<field var='{urn:xylem:delivery:0}mode'><value>at-least-once</value></field>"                    \
+           "<field var='{urn:xylem:delivery:0}ack'><value>explicit</value></field>"                          \
+           "<field var='{urn:xylem:delivery:0}max_inflight'><value>20</value></field></x></options>")
+
+static struct rig *working(unsigned items)
+{
+    struct rig *rig = rig_new(1);
+    char id[32];
+    (void)rig_ok(rig, ALICE, "set",
+                 PUBSUB("<create node='n'/><configure><x xmlns='jabber:x:data' type='submit'>"
+                        "<field var='pubsub#max_items'><value>max</value></field></x></configure>"));
+    (void)rig_ok(rig, BOB, "set", EXPLICIT);
+    for (unsigned i = 0; i < items; i++) {
+        (void)snprintf(id, sizeof(id), "i%u", i);
+        rig_publish(rig, "n", id);
+    }
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    return rig;
+}
+
+/* No memory for what is to be remembered about an item: it is not sent, and nothing behind it either. */
+static void window_without_memory_waits(void **state)
+{
+    (void)state;
+    struct rig *rig = working(3);
+    (void)attach(rig);
+    turns_without_memory(rig, 0);
+    assert_int_equal(rig_count(rig, "one", NULL), 0);
+    rig->now_us += BLOCKED_US;
+    rig_run(rig);
+    assert_int_equal(rig_count(rig, "one", NULL), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(nth(rig, "one", i)->attempt, 1);
+    rig_free(&rig);
+}
+
+/* Warm, an item that is sent and acknowledged out of order costs no allocation. */
+static void single_acknowledgements_allocate_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = working(600);
+    (void)attach(rig);
+    rig_turns(rig);
+    struct subscription *subscription = node_subscription(rig_node(rig, "n"), 1);
+    size_t counted = 0;
+    for (uint64_t seq = 1; seq <= 560; seq += 4) {
+        rig->seen_count = 0;
+        size_t before = allocations;
+        for (uint64_t i = 4; i-- > 0;) {
+            assert_int_equal(subscription->claim.ops->ack(subscription, seq + i, false), CLAIM_DONE);
+            assert_true(claim_record(subscription, true));
+        }
+        claim_settled(subscription);
+        rig_turns(rig);
+        if (seq > 200)
+            counted += allocations - before;
+        assert_int_equal(rig_count(rig, "one", NULL), 4);
+        (void)store_step_commit(rig->store);
+    }
+    print_message("%zu allocations for 360 items\n", counted);
+    assert_true(counted <= 36);
+    rig_free(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_item_is_told_as_a_gap),
+        cmocka_unit_test(window_without_memory_waits),
+        cmocka_unit_test(single_acknowledgements_allocate_nothing),
         cmocka_unit_test(item_that_does_not_fit_into_memory_stays_owed),
         cmocka_unit_test(blocked_run_takes_other_news),
         cmocka_unit_test(claim_without_a_route_stays_owed),
