@@ -70,21 +70,6 @@ static void async_answers_at_once(void **state)
     assert_has(items(rig), "id='2'");
 }
 
-static void async_may_lose_what_was_not_flushed(void **state)
-{
-    struct rig *rig = *state;
-    setup(rig, CREATE(NODE_FIELD("durability", "async")));
-    (void)rig_ok(rig, ALICE, "set", PUBLISH(ITEM("1")));
-    uint64_t epoch = rig_node(rig, "n")->epoch;
-    assert_int_equal(answers_without_commit(rig, PUBLISH(ITEM("2"))), 1);
-    rig_restart(rig, true);
-    const char *answer = items(rig);
-    assert_has(answer, "id='1'");
-    assert_null(strstr(answer, "id='2'"));
-    assert_int_equal(rig_node(rig, "n")->next_seq, 2);
-    assert_true(rig_node(rig, "n")->epoch == epoch);
-}
-
 /* A node made by the very publish is there before anybody is told so. */
 static void async_waits_for_what_it_depends_on(void **state)
 {
@@ -306,7 +291,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(sync_answers_after_the_commit),
         BOTH(async_answers_at_once),
-        BOTH(async_may_lose_what_was_not_flushed),
         BOTH(async_waits_for_what_it_depends_on),
         BOTH(memory_is_memory),
         BOTH(memory_promises_nothing_it_cannot_keep),
