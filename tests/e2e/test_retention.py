@@ -1,5 +1,6 @@
 """What nodes keep and what they refuse, as clients see it: bytes, age, overflow; restarts and SIGKILL in between."""
 
+import json
 import signal
 import time
 
@@ -259,3 +260,37 @@ def test_a_skip_is_told(broker, connect, alice, option, reason):
     publish(alice, "n", "after")
     message = client.read_until(lambda e: e.find(f"{{{GAP_NS}}}delivery") is not None)
     assert message.find(f"{{{GAP_NS}}}gap") is None
+
+
+# --- nodes in memory ------------------------------------------------------------------------------------------------------
+
+
+def figures(broker):
+    run = broker.xylem("admin", "stats", "--json")
+    assert run.returncode == 0, run.stderr
+    return {name: value for name, value in json.loads(run.stdout).items() if name != "version"}
+
+
+def test_nodes_need_memory_only_while_they_are_used(make_broker, connect):
+    """Many nodes in little memory: all of them keep what they have, and what is owed; a restart loads none of them."""
+    broker = make_broker({"limits": {"node_memory": "1mb"}}).start()
+    alice = connect(broker, "alice", "desk", presence=0)
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    publish(alice, "n0", "first")
+    subscribe(client, "n0", BOB, **AT_LEAST_ONCE)
+    client.drop()
+    publish(alice, "n0", "owed")
+    for n in range(1, 2000):
+        publish(alice, f"n{n}", "first")
+    seen = figures(broker)
+    assert seen["pubsub_nodes"] < 1500 and seen["nodes_unloaded"] > 500 and seen["pubsub_node_bytes"] < 2 << 20
+    for n in range(0, 2000, 97):
+        assert ids(alice, f"n{n}")[0] == "first"
+    broker.restart(signal.SIGKILL)
+    assert figures(broker)["nodes_loaded"] == 0
+    client = connect(broker, "bob", "reader")
+    client.enable_sm()
+    client.available(0)
+    assert [name for name, _ in next_items(client, 1)] == ["owed"]
+    assert figures(broker)["nodes_loaded"] == 1
