@@ -8,6 +8,7 @@
 #define DISCO_ITEMS_MAX 1000u
 
 static const char *const service_features[] = {
+    NS_COMMANDS,
     NS_DISCO_INFO,
     NS_DISCO_ITEMS,
     NS_PUBSUB,

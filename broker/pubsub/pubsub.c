@@ -7,6 +7,7 @@
 
 #include "broker/config.h"
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/command.h"
 #include "broker/pubsub/expiry.h"
 #include "broker/pubsub/resident.h"
 #include "broker/pubsub/sent.h"
@@ -22,6 +23,7 @@ enum {
     NODE_OPTIONAL = 1, /* the request may name no node: `without` answers it */
     NODE_MADE = 2,     /* the node need not exist */
     OWNER_ONLY = 4,
+    ADMIN_TOO = 8, /* administrators of the broker as well */
 };
 
 static const struct action {
@@ -51,15 +53,15 @@ static const struct action {
     { NS_PUBSUB_OWNER, XY_SET, "configure", configure_set, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_GET, "default", default_get, NULL, NODE_OPTIONAL, default_get },
     { NS_PUBSUB_OWNER, XY_SET, "delete", delete_node, NULL, OWNER_ONLY, NULL },
-    { NS_PUBSUB_OWNER, XY_SET, "purge", purge_node, NULL, OWNER_ONLY, NULL },
+    { NS_PUBSUB_OWNER, XY_SET, "purge", purge_node, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_PUBSUB_OWNER, XY_GET, "subscriptions", owner_subscriptions_get, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_SET, "subscriptions", owner_subscriptions_set, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_GET, "affiliations", owner_affiliations_get, NULL, OWNER_ONLY, NULL },
     { NS_PUBSUB_OWNER, XY_SET, "affiliations", owner_affiliations_set, NULL, OWNER_ONLY, NULL },
     { NS_XYLEM_DELIVERY, XY_GET, "subscription-state", subscription_state_get, NULL, 0, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "replay", replay, NULL, 0, NULL },
-    { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY, NULL },
-    { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY, NULL },
+    { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
+    { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_DISCO_INFO, XY_GET, "query", disco_info_node, NULL, NODE_OPTIONAL, disco_info_service },
     { NS_DISCO_ITEMS, XY_GET, "query", disco_items_node, NULL, NODE_OPTIONAL, tour_nodes },
 };
@@ -135,7 +137,8 @@ void call_dispatch(struct shard *shard, struct request **request, bool granted)
         call_fail(&call, XY_ITEM_NOT_FOUND, NULL, "there is no such node; create it first");
         return;
     }
-    if ((action->flags & OWNER_ONLY) && !call_is_owner(&call)) {
+    bool admin = (action->flags & ADMIN_TOO) && router_is_admin(shard, (*request)->stanza.from);
+    if ((action->flags & OWNER_ONLY) && !admin && !call_is_owner(&call)) {
         call_fail(&call, XY_FORBIDDEN, NULL, "only an owner of the node may do that");
         return;
     }
@@ -186,6 +189,11 @@ static void route_action(struct call *call)
 
 static void route_iq(struct shard *shard, struct request **request)
 {
+    if (xy_elem_is(xy_elem_first((*request)->stanza.elem), "command", NS_COMMANDS) &&
+        !command_translate(shard, request))
+        return;
+    if (command_disco(shard, request))
+        return;
     struct call call = call_make(shard, request);
     const struct xy_str ns = call.container->ns;
     bool pubsub = xy_elem_is(call.container, "pubsub", NS_PUBSUB) ||

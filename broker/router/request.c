@@ -141,6 +141,8 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
     bool answered = stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET);
     if (answered && result == NULL)
         result = xy_stanza_result(stanza->arena, stanza);
+    if (answered && result != NULL && (*request)->wrap != NULL)
+        result = (*request)->wrap(*request, result);
     bool changed = stanza->kind != XY_IQ || stanza->type == XY_SET;
     request_finish(shard, request, answered ? result : NULL, ticket, changed);
 }

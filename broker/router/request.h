@@ -27,6 +27,10 @@ struct request {
     uint8_t session[SESSION_ID_BYTES];
     bool copied;  /* other sessions of its account want copies (XEP-0280) */
     bool assured; /* origin has XEP-0198: commit before delivery (section 6 of the design) */
+    /* What a result becomes before it is sent, for requests that stand for another one; NULL: as it is. `wrapped` is what
+     * was asked for, in the arena. */
+    struct xy_elem *(*wrap)(struct request *request, struct xy_elem *result);
+    const struct xy_elem *wrapped;
 };
 
 struct request *request_new(struct xy_stanza stanza, struct session_ref origin,

@@ -1,0 +1,274 @@
+/* A command is another way to say a request of urn:xylem:delivery:0 or XEP-0060: its form becomes that request, and the answer
+ * to it becomes a form. So who may do it, on which shard and in which steps, is decided in one place for both. Nothing is
+ * remembered between the steps of a command: each carries all it needs and is authorised by itself. See command.h. */
+#include "broker/pubsub/command.h"
+
+#include "core/base/assert.h"
+#include "core/dataform.h"
+#include "core/namespaces.h"
+
+#define FORM_TYPE "urn:xylem:queue:0"
+
+struct field {
+    const char *var, *label;
+    bool optional;
+};
+
+static const struct command {
+    const char *node, *name;
+    enum xy_stanza_type type;
+    const char *request, *ns; /* an element of this name, its attributes being the fields … */
+    bool inside_pubsub;       /* … inside <pubsub/> of the same namespace */
+    struct field fields[3];   /* ended by var NULL */
+} commands[] = {
+    { "urn:xylem:queue:info",
+      "How a queue and its consumers stand",
+      XY_GET,
+      "queue-state",
+      NS_XYLEM_DELIVERY,
+      false,
+      { { "node", "Queue", false } } },
+    { "urn:xylem:subscription:info",
+      "How the subscriptions of a node stand",
+      XY_GET,
+      "subscription-state",
+      NS_XYLEM_DELIVERY,
+      false,
+      { { "node", "Node", false } } },
+    { "urn:xylem:queue:redrive",
+      "Make parked items ready again",
+      XY_SET,
+      "redrive",
+      NS_XYLEM_DELIVERY,
+      false,
+      { { "node", "Queue", false } } },
+    { "urn:xylem:queue:purge",
+      "Delete all items of a node",
+      XY_SET,
+      "purge",
+      NS_PUBSUB_OWNER,
+      true,
+      { { "node", "Node", false } } },
+};
+#define COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static const struct command *find(struct xy_str node)
+{
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (xy_str_is(node, commands[i].node))
+            return &commands[i];
+    return NULL;
+}
+
+/* --- answers ------------------------------------------------------------------------------------------------------ */
+
+static struct xy_elem *answer_new(struct request *request, struct xy_str node, struct xy_str session,
+                                  const char *status, struct xy_elem **command)
+{
+    struct xy_arena *arena = request->stanza.arena;
+    struct xy_elem *result = xy_stanza_result(arena, &request->stanza);
+    *command = xy_elem_add(arena, result, "command", NS_COMMANDS);
+    xy_elem_set(arena, *command, "node", node);
+    xy_elem_set(arena, *command, "sessionid", session);
+    xy_elem_set(arena, *command, "status", xy_str(status));
+    return result;
+}
+
+static void add_fields(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *e)
+{
+    for (const struct xy_attr *a = e->attrs; a != NULL; a = a->next)
+        (void)xy_form_add(arena, x, a->name, "text-single", NULL, a->value);
+}
+
+/* One <item/> per consumer or subscription (XEP-0004 3.4); <reported/> names what the first of them has. */
+static void add_rows(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *state)
+{
+    bool reported = false;
+    for (const struct xy_elem *e = xy_elem_first(state); e != NULL; e = xy_elem_next(e)) {
+        if (!xy_str_is(e->ns, NS_XYLEM_DELIVERY))
+            continue;
+        struct xy_elem *names = reported ? NULL : xy_elem_add(arena, x, "reported", NS_DATA_FORM);
+        struct xy_elem *item = xy_elem_add(arena, x, "item", NS_DATA_FORM);
+        for (const struct xy_attr *a = e->attrs; a != NULL; a = a->next) {
+            if (names != NULL)
+                xy_elem_set(arena, xy_elem_add(arena, names, "field", NS_DATA_FORM), "var", a->name);
+            struct xy_elem *field = xy_elem_add(arena, item, "field", NS_DATA_FORM);
+            xy_elem_set(arena, field, "var", a->name);
+            xy_elem_add_text(arena, xy_elem_add(arena, field, "value", NS_DATA_FORM), a->value);
+        }
+        reported = true;
+    }
+}
+
+/* What the request answered becomes what the command answers. */
+static struct xy_elem *wrap(struct request *request, struct xy_elem *result)
+{
+    struct xy_arena *arena = request->stanza.arena;
+    const struct xy_elem *state = xy_elem_first(result);
+    struct xy_str session = xy_elem_attr(request->wrapped, "sessionid");
+    struct xy_elem *command;
+    struct xy_elem *answer =
+        answer_new(request, xy_elem_attr(request->wrapped, "node"), session, "completed", &command);
+    if (state != NULL && xy_str_is(state->ns, NS_XYLEM_DELIVERY)) {
+        struct xy_elem *x = xy_form_new(arena, "result", FORM_TYPE);
+        add_fields(arena, x, state);
+        add_rows(arena, x, state);
+        xy_elem_append(command, x);
+    } else {
+        struct xy_elem *note = xy_elem_add(arena, command, "note", NS_COMMANDS);
+        xy_elem_set(arena, note, "type", XY_STR("info"));
+        xy_elem_add_text(arena, note, XY_STR("done"));
+    }
+    return answer;
+}
+
+/* --- steps -------------------------------------------------------------------------------------------------------- */
+
+static bool refuse(struct shard *shard, struct request **request, enum xy_condition condition,
+                   const char *app, const char *text)
+{
+    struct xy_error error = xy_error_make(condition, text);
+    error.app = app;
+    error.app_ns = app != NULL ? NS_COMMANDS : NULL;
+    request_fail(shard, request, &error);
+    return false;
+}
+
+static bool ask(struct shard *shard, struct request **request, const struct command *which)
+{
+    struct xy_arena *arena = (*request)->stanza.arena;
+    char id[XY_ID_LEN + 1];
+    xy_random_id(shard->env, id);
+    struct xy_elem *command;
+    struct xy_elem *result =
+        answer_new(*request, xy_str(which->node), xy_arena_str(arena, xy_str(id)), "executing", &command);
+    struct xy_elem *actions = xy_elem_add(arena, command, "actions", NS_COMMANDS);
+    xy_elem_set(arena, actions, "execute", XY_STR("complete"));
+    xy_elem_add(arena, actions, "complete", NS_COMMANDS);
+    struct xy_elem *x = xy_form_new(arena, "form", FORM_TYPE);
+    xy_elem_add_text(arena, xy_elem_add(arena, x, "title", NS_DATA_FORM), xy_str(which->name));
+    for (const struct field *f = which->fields; f->var != NULL; f++) {
+        struct xy_elem *field = xy_form_add(arena, x, xy_str(f->var), "text-single", f->label, XY_STR_NONE);
+        if (!f->optional)
+            xy_elem_add(arena, field, "required", NS_DATA_FORM);
+    }
+    xy_elem_append(command, x);
+    request_reply(shard, request, result, 0);
+    return false;
+}
+
+static bool cancel(struct shard *shard, struct request **request, const struct xy_elem *asked)
+{
+    struct xy_elem *command;
+    struct xy_elem *result = answer_new(*request, xy_elem_attr(asked, "node"),
+                                        xy_elem_attr(asked, "sessionid"), "canceled", &command);
+    request_reply(shard, request, result, 0);
+    return false;
+}
+
+/* The form's fields as the attributes of the request, which takes the command's place in the stanza. */
+static bool translate(struct shard *shard, struct request **request, const struct command *which,
+                      struct xy_elem *asked, const struct xy_form *form)
+{
+    struct xy_stanza *stanza = &(*request)->stanza;
+    struct xy_arena *arena = stanza->arena;
+    xy_elem_remove(asked);
+    struct xy_elem *parent = stanza->elem;
+    if (which->inside_pubsub)
+        parent = xy_elem_add(arena, parent, "pubsub", which->ns);
+    struct xy_elem *e = parent != NULL ? xy_elem_add(arena, parent, which->request, which->ns) : NULL;
+    for (const struct field *f = which->fields; e != NULL && f->var != NULL; f++) {
+        struct xy_str value = xy_form_value(form, f->var);
+        if (value.len > 0)
+            xy_elem_set(arena, e, f->var, value);
+    }
+    if (xy_arena_failed(arena))
+        return refuse(shard, request, XY_RESOURCE_CONSTRAINT, NULL, "memory is short");
+    stanza->type = which->type;
+    (*request)->wrap = wrap;
+    (*request)->wrapped = asked;
+    return true;
+}
+
+static bool submitted(struct shard *shard, struct request **request, const struct command *which,
+                      struct xy_elem *asked, const struct xy_elem *x)
+{
+    struct xy_form form;
+    if (!xy_form_read((*request)->stanza.arena, x, &form) || !xy_str_is(form.type, "submit"))
+        return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "a submitted data form is expected");
+    if (xy_str_present(form.form_type) && !xy_str_is(form.form_type, FORM_TYPE))
+        return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "the form is of another FORM_TYPE");
+    for (const struct field *f = which->fields; f->var != NULL; f++)
+        if (!f->optional && xy_form_value(&form, f->var).len == 0)
+            return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "a required field is missing");
+    return translate(shard, request, which, asked, &form);
+}
+
+bool command_translate(struct shard *shard, struct request **request)
+{
+    struct xy_elem *asked = xy_elem_first((*request)->stanza.elem);
+    const struct command *which = find(xy_elem_attr(asked, "node"));
+    const struct xy_elem *x = xy_elem_child(asked, "x", NS_DATA_FORM);
+    struct xy_str action = xy_elem_attr(asked, "action");
+    bool complete = xy_str_is(action, "complete");
+    if ((*request)->stanza.type != XY_SET)
+        return refuse(shard, request, XY_BAD_REQUEST, NULL, "commands are IQs of type set");
+    if (which == NULL)
+        return refuse(shard, request, XY_ITEM_NOT_FOUND, NULL, "there is no such command");
+    if (xy_str_is(action, "cancel"))
+        return cancel(shard, request, asked);
+    if (xy_str_is(action, "prev") || xy_str_is(action, "next"))
+        return refuse(shard, request, XY_BAD_REQUEST, "bad-action",
+                      "the command has one step: execute or complete it");
+    if (action.len > 0 && !complete && !xy_str_is(action, "execute"))
+        return refuse(shard, request, XY_BAD_REQUEST, "malformed-action", "no such action");
+    if (x != NULL)
+        return submitted(shard, request, which, asked, x);
+    if (complete)
+        return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "a submitted data form is expected");
+    return ask(shard, request, which);
+}
+
+/* --- disco -------------------------------------------------------------------------------------------------------- */
+
+static void describe(struct xy_arena *arena, struct xy_elem *query, const struct command *which)
+{
+    struct xy_elem *identity = xy_elem_add(arena, query, "identity", NS_DISCO_INFO);
+    xy_elem_set(arena, identity, "category", XY_STR("automation"));
+    xy_elem_set(arena, identity, "type", which != NULL ? XY_STR("command-node") : XY_STR("command-list"));
+    xy_elem_set(arena, identity, "name", which != NULL ? xy_str(which->name) : XY_STR("Commands"));
+    xy_elem_set(arena, xy_elem_add(arena, query, "feature", NS_DISCO_INFO), "var", XY_STR(NS_COMMANDS));
+    if (which != NULL)
+        xy_elem_set(arena, xy_elem_add(arena, query, "feature", NS_DISCO_INFO), "var", XY_STR(NS_DATA_FORM));
+}
+
+static void list(struct xy_arena *arena, struct xy_elem *query, struct xy_str service)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        struct xy_elem *item = xy_elem_add(arena, query, "item", NS_DISCO_ITEMS);
+        xy_elem_set(arena, item, "jid", service);
+        xy_elem_set(arena, item, "node", xy_str(commands[i].node));
+        xy_elem_set(arena, item, "name", xy_str(commands[i].name));
+    }
+}
+
+bool command_disco(struct shard *shard, struct request **request)
+{
+    struct xy_arena *arena = (*request)->stanza.arena;
+    const struct xy_elem *asked = xy_elem_first((*request)->stanza.elem);
+    struct xy_str node = xy_elem_attr(asked, "node");
+    const struct command *which = find(node);
+    bool all = xy_str_is(node, NS_COMMANDS);
+    if (!xy_str_is(asked->name, "query") || (which == NULL && !all) || (*request)->stanza.type != XY_GET)
+        return false;
+    struct xy_elem *result = xy_stanza_result(arena, &(*request)->stanza);
+    bool info = xy_str_is(asked->ns, NS_DISCO_INFO);
+    struct xy_elem *query = xy_elem_add(arena, result, "query", info ? NS_DISCO_INFO : NS_DISCO_ITEMS);
+    xy_elem_set(arena, query, "node", node);
+    if (info)
+        describe(arena, query, which);
+    else if (all)
+        list(arena, query, xy_jid_full((*request)->stanza.to));
+    request_reply(shard, request, result, 0);
+    return true;
+}

@@ -1,0 +1,130 @@
+"""Ad-hoc commands (XEP-0050) of the pubsub service: what owners and administrators do about queues and subscriptions."""
+
+import pytest
+
+from harness import DOMAIN, PUBSUB
+from queues import create_queue, put
+
+COMMANDS = "http://jabber.org/protocol/commands"
+DATA = "jabber:x:data"
+ITEMS, INFO = "http://jabber.org/protocol/disco#items", "http://jabber.org/protocol/disco#info"
+NODES = {"urn:xylem:queue:info", "urn:xylem:subscription:info", "urn:xylem:queue:redrive", "urn:xylem:queue:purge"}
+
+
+@pytest.fixture
+def bob(broker, connect):
+    client = connect(broker, "bob", "desk")
+    create_queue(client)
+    for name in ("a", "b"):
+        put(client, name)
+    return client
+
+
+def command(node, action="", inside="", session=""):
+    return (f"<command xmlns='{COMMANDS}' node='{node}'" + (f" action='{action}'" if action else "")
+            + (f" sessionid='{session}'" if session else "") + f">{inside}</command>")
+
+
+def form(kind="submit", **fields):
+    inside = "".join(f"<field var='{name}'><value>{value}</value></field>" for name, value in fields.items())
+    return f"<x xmlns='{DATA}' type='{kind}'>{inside}</x>"
+
+
+def run(client, name, **fields):
+    """A command to its end: (status, {field: value}, [rows])."""
+    answer = client.ok("set", command(name, "complete", form(**fields), "s1"), PUBSUB).find(f"{{{COMMANDS}}}command")
+    assert answer.get("node") == name and answer.get("sessionid") == "s1"
+    x = answer.find(f"{{{DATA}}}x")
+    values, rows = {}, []
+    if x is not None:
+        assert x.get("type") == "result"
+        values = {f.get("var"): f.findtext(f"{{{DATA}}}value") for f in x.findall(f"{{{DATA}}}field")}
+        names = [f.get("var") for f in x.findall(f"{{{DATA}}}reported/{{{DATA}}}field")]
+        for item in x.findall(f"{{{DATA}}}item"):
+            rows.append({f.get("var"): f.findtext(f"{{{DATA}}}value") for f in item})
+        assert not rows or set(names) == set(rows[0])
+    return answer.get("status"), values, rows
+
+
+def test_listed_and_described(bob):
+    query = bob.ok("get", f"<query xmlns='{ITEMS}' node='{COMMANDS}'/>", PUBSUB)[0]
+    assert {item.get("node") for item in query} == NODES
+    assert all(item.get("jid") == PUBSUB and item.get("name") for item in query)
+    for node in NODES | {COMMANDS}:
+        query = bob.ok("get", f"<query xmlns='{INFO}' node='{node}'/>", PUBSUB)[0]
+        assert query.find(f"{{{INFO}}}identity").get("category") == "automation"
+    features = bob.ok("get", f"<query xmlns='{INFO}'/>", PUBSUB)[0]
+    assert COMMANDS in {f.get("var") for f in features.findall(f"{{{INFO}}}feature")}
+
+
+def test_two_steps(bob):
+    answer = bob.ok("set", command("urn:xylem:queue:info", "execute"), PUBSUB)[0]
+    assert answer.get("status") == "executing" and len(answer.get("sessionid")) >= 32
+    fields = answer.findall(f"{{{DATA}}}x/{{{DATA}}}field")
+    assert [f.get("var") for f in fields if f.find(f"{{{DATA}}}required") is not None] == ["node"]
+    answer = bob.ok("set", command("urn:xylem:queue:info", "cancel", session="x"), PUBSUB)[0]
+    assert answer.get("status") == "canceled"
+
+
+def test_owner_sees_and_acts(bob, broker, connect):
+    status, values, rows = run(bob, "urn:xylem:queue:info", node="jobs")
+    assert status == "completed" and values["depth"] == "2" and rows == []
+    assert run(bob, "urn:xylem:queue:redrive", node="jobs")[1]["count"] == "0"
+    assert run(bob, "urn:xylem:queue:purge", node="jobs")[0] == "completed"
+    assert run(bob, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "0"
+
+
+def test_subscriptions_are_rows(bob, broker):
+    assert broker.xylem("--as", "bob@" + DOMAIN, "node", "create", "events").returncode == 0
+    for name in ("one", "two"):
+        run_ = broker.xylem("--as", "carol@" + DOMAIN, "sub", "events", "--durable=" + name, "--timeout", "1")
+        assert run_.returncode == 0
+    status, values, rows = run(bob, "urn:xylem:subscription:info", node="events")
+    assert status == "completed" and values["newest"] == "0"
+    assert {row["jid"] for row in rows} == {f"carol@{DOMAIN}/one", f"carol@{DOMAIN}/two"}
+    assert all(row["state"] == "absent" and row["depth"] == "0" for row in rows)
+
+
+def test_administrators_too_and_nobody_else(bob, broker, connect):
+    alice, carol = connect(broker, "alice", "desk"), connect(broker, "carol", "desk")
+    assert run(alice, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "2"
+    for node in ("urn:xylem:queue:info", "urn:xylem:queue:redrive", "urn:xylem:queue:purge"):
+        kind, condition, _ = carol.refused("set", command(node, "complete", form(node="jobs")), PUBSUB)
+        assert (kind, condition) == ("auth", "forbidden")
+    kind, condition, _ = carol.refused("set", command("urn:xylem:subscription:info", "complete", form(node="jobs")), PUBSUB)
+    assert condition == "item-not-found"
+    run(alice, "urn:xylem:queue:purge", node="jobs")
+    assert run(bob, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "0"
+    # What is asked without a command follows the same rule, and the command line of the machine is an administrator.
+    assert broker.xylem("queue", "info", "jobs").returncode == 0
+
+
+@pytest.mark.parametrize("payload, condition, app", [
+    (command("urn:xylem:queue:burn"), "item-not-found", []),
+    (command("urn:xylem:queue:info", "complete"), "bad-request", ["bad-payload"]),
+    (command("urn:xylem:queue:info", "complete", form()), "bad-request", ["bad-payload"]),
+    (command("urn:xylem:queue:info", "complete", form("form", node="jobs")), "bad-request", ["bad-payload"]),
+    (command("urn:xylem:queue:info", "complete", form(FORM_TYPE="urn:other", node="jobs")), "bad-request", ["bad-payload"]),
+    (command("urn:xylem:queue:info", "next", form(node="jobs")), "bad-request", ["bad-action"]),
+    (command("urn:xylem:queue:info", "jump", form(node="jobs")), "bad-request", ["malformed-action"]),
+    (command("urn:xylem:queue:info", "complete", form(node="nowhere")), "item-not-found", []),
+])
+def test_refusals(bob, payload, condition, app):
+    _, got, apps = bob.refused("set", payload, PUBSUB)
+    assert got == condition and apps == app
+
+
+def test_type_get_is_refused(bob):
+    assert bob.refused("get", command("urn:xylem:queue:info"), PUBSUB)[1] == "bad-request"
+
+
+def test_as_a_foreign_client_does(broker, connect):
+    """A queue of another account, through the form of a client that shows whatever fields it gets."""
+    alice = connect(broker, "alice", "desk")
+    create_queue(alice)
+    answer = alice.ok("set", command("urn:xylem:queue:info"), PUBSUB)[0]
+    var = answer.find(f"{{{DATA}}}x/{{{DATA}}}field[@type='text-single']").get("var")
+    session = answer.get("sessionid")
+    filled = form(FORM_TYPE="urn:xylem:queue:0", **{var: "jobs"})
+    answer = alice.ok("set", command("urn:xylem:queue:info", "execute", filled, session), PUBSUB)[0]
+    assert answer.get("status") == "completed" and answer.get("sessionid") == session
