@@ -118,12 +118,15 @@ void proof_record(struct session *session, bool awaited)
     struct shard *shard = session->shard;
     Xylem__Store__V1__SessionIn in = XYLEM__STORE__V1__SESSION_IN__INIT;
     uint64_t h = limit(session);
-    if (awaited ? proof->waiting || h <= proof->proven : h <= proof->recorded)
+    uint64_t arrived = answered(sm);
+    bool news = h > proof->recorded || arrived > proof->recorded_answered;
+    if (awaited ? proof->waiting || h <= proof->proven : !news)
         return;
     in.id = (ProtobufCBinaryData){ SESSION_ID_BYTES, sm->id };
     in.handled = h;
-    in.answered = answered(sm);
+    in.answered = arrived;
     proof->recorded = in.handled;
+    proof->recorded_answered = arrived;
     if (!awaited) {
         uint64_t ticket = store_append_lazy(shard->store, RECORD_SESSION_IN, &in.base);
         if (proof->lazy_ticket == 0) {

@@ -100,9 +100,10 @@ struct session_proof {
     struct session_seen *seen;        /* stanzas handled before a restart, that will come again; ascending */
     size_t seen_count, seen_next;
     uint64_t held; /* the oldest request with an answer that is neither on disk nor acknowledged; 0: none */
-    uint64_t held_count;      /* such answers */
-    uint64_t answers_pending; /* answers in the outbox that are on disk too */
-    uint64_t answers_acked;   /* answers to requests up to this one arrived */
+    uint64_t held_count;        /* such answers */
+    uint64_t answers_pending;   /* answers in the outbox that are on disk too */
+    uint64_t recorded_answered; /* the newest record says so */
+    uint64_t answers_acked;     /* answers to requests up to this one arrived */
 };
 
 /* XEP-0198 of one session. */

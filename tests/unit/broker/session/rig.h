@@ -160,6 +160,32 @@ static inline struct told *rig_next_told(struct rig *rig, int what)
 
 /* --- beginning and end ---------------------------------------------------------------------------------------------- */
 
+static inline void rig_start(struct rig *rig)
+{
+    struct xy_buf errors = { 0 };
+    rig->store = store_open(&(struct store_options){ .backend = store_memory_backend(rig->memory),
+                                                     .shards = rig->count,
+                                                     .env = &rig->env,
+                                                     .committed = rig_wake,
+                                                     .failed = rig_failed },
+                            &errors);
+    assert_non_null(rig->store);
+    rig->group = shard_group_new(&(struct shard_group_options){ .count = rig->count,
+                                                                .env = &rig->env,
+                                                                .config = rig->config,
+                                                                .store = rig->store,
+                                                                .hash_seed = 7,
+                                                                .wake = rig_wake });
+    rig->workers = workers_new(rig->group, 0);
+    for (unsigned i = 0; i < rig->count; i++) {
+        struct shard *shard = rig_shard(rig, i);
+        shard->workers = rig->workers;
+        assert_true(sessions_init(shard));
+        assert_true(router_init(shard));
+        delivery_set_owner(shard, &rig_owner);
+    }
+}
+
 static inline struct rig *rig_new(unsigned count, const char *config)
 {
     struct rig *rig = calloc(1, sizeof(*rig));
@@ -174,27 +200,7 @@ static inline struct rig *rig_new(unsigned count, const char *config)
     if (!config_parse("test", xy_str(text), &rig->config, &errors))
         fail_msg("%.*s", XY_ARG(xy_buf_view(&errors)));
     rig->memory = store_memory_new();
-    rig->store = store_open(&(struct store_options){ .backend = store_memory_backend(rig->memory),
-                                                     .shards = count,
-                                                     .env = &rig->env,
-                                                     .committed = rig_wake,
-                                                     .failed = rig_failed },
-                            &errors);
-    assert_non_null(rig->store);
-    rig->group = shard_group_new(&(struct shard_group_options){ .count = count,
-                                                                .env = &rig->env,
-                                                                .config = rig->config,
-                                                                .store = rig->store,
-                                                                .hash_seed = 7,
-                                                                .wake = rig_wake });
-    rig->workers = workers_new(rig->group, 0);
-    for (unsigned i = 0; i < count; i++) {
-        struct shard *shard = rig_shard(rig, i);
-        shard->workers = rig->workers;
-        assert_true(sessions_init(shard));
-        assert_true(router_init(shard));
-        delivery_set_owner(shard, &rig_owner);
-    }
+    rig_start(rig);
     return rig;
 }
 
@@ -233,6 +239,16 @@ static inline uint64_t rig_sum(struct rig *rig, size_t offset)
 
 #define rig_stat(rig, name) rig_sum((rig), offsetof(struct shard_stats, name))
 
+static inline void rig_take_apart(struct rig *rig)
+{
+    for (unsigned i = 0; i < rig->count; i++) {
+        router_free(rig_shard(rig, i));
+        sessions_free(rig_shard(rig, i));
+    }
+    workers_free(&rig->workers);
+    shard_group_free(&rig->group);
+}
+
 static inline void rig_free(struct rig **pointer)
 {
     struct rig *rig = *pointer;
@@ -244,12 +260,7 @@ static inline void rig_free(struct rig **pointer)
     rig_run(rig);
     assert_int_equal(rig_stat(rig, sessions), 0);
     assert_int_equal(rig_stat(rig, sessions_detached), 0);
-    for (unsigned i = 0; i < rig->count; i++) {
-        router_free(rig_shard(rig, i));
-        sessions_free(rig_shard(rig, i));
-    }
-    workers_free(&rig->workers);
-    shard_group_free(&rig->group);
+    rig_take_apart(rig);
     store_close(&rig->store);
     store_memory_free(&rig->memory);
     config_free(&rig->config);
@@ -260,6 +271,31 @@ static inline void rig_free(struct rig **pointer)
         free(rig->wires[i]);
     }
     free(rig);
+}
+
+/* The broker stops, or crashes with everything committed so far, and starts again with so many shards. */
+static inline void rig_restart(struct rig *rig, unsigned count, bool crash)
+{
+    rig_run(rig);
+    rig->hold_commits = crash;
+    for (unsigned i = 0; !crash && i < rig->count; i++)
+        sessions_quiesce(rig_shard(rig, i));
+    rig_run(rig);
+    for (unsigned i = 0; !crash && i < rig->count; i++) {
+        assert_true(sessions_quiet(rig_shard(rig, i)));
+        sessions_shutdown(rig_shard(rig, i));
+    }
+    for (unsigned i = 0; i < rig->count; i++)
+        sessions_end_all(rig_shard(rig, i));
+    rig_run(rig);
+    rig_take_apart(rig);
+    if (crash)
+        store_crash(&rig->store);
+    else
+        store_close(&rig->store);
+    rig->hold_commits = false;
+    rig->count = count;
+    rig_start(rig);
 }
 
 /* --- wires ---------------------------------------------------------------------------------------------------------- */

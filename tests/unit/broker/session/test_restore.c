@@ -1,0 +1,444 @@
+/* Sessions resumed after the broker was started anew: what is restored, what is settled, what comes again, and who does not
+ * get them. Every test with another number of shards afterwards, so that owners change. */
+#include "tests/unit/broker/session/rig.h"
+
+#include "broker/router/request.h"
+
+#define JULIET "juliet@example.org"
+#define ROMEO  "romeo@example.org"
+#define PING   "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+#define R      "<r xmlns='urn:xmpp:sm:3'/>"
+
+static struct rig *verona(unsigned shards, const char *config)
+{
+    struct rig *rig = rig_new(shards, config);
+    rig_account(rig, JULIET);
+    rig_account(rig, ROMEO);
+    return rig;
+}
+
+static void say_number(struct wire *wire, const char *to, unsigned number)
+{
+    char text[160];
+    (void)snprintf(text, sizeof(text),
+                   "<message to='%s' type='chat' id='m%u'><body>number %u.</body></message>", to, number,
+                   number);
+    wire_say(wire, text);
+}
+
+static unsigned heard_number(const char *heard, unsigned number)
+{
+    char text[32];
+    (void)snprintf(text, sizeof(text), "number %u.", number);
+    return text_count(heard, text);
+}
+
+/* What was sent is recorded, and that is on disk. */
+static void let_record(struct rig *rig)
+{
+    rig_sleep(rig, SESSION_SENT_US);
+    rig_sleep(rig, 100000);
+}
+
+static struct wire *resumed(struct rig *rig, unsigned shard, const char *bare, const char *id, unsigned h)
+{
+    struct wire *wire = rig_authenticated(rig, shard, bare);
+    wire_resume(wire, id, h);
+    return wire;
+}
+
+/* --- both directions ------------------------------------------------------------------------------------------------ */
+
+static void goes_on(unsigned before, unsigned after, bool crash)
+{
+    struct rig *rig = verona(before, "");
+    char juliet_id[80], romeo_id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", juliet_id);
+    struct wire *romeo = rig_managed(rig, before - 1, ROMEO, "orchard", romeo_id);
+    wire_say(romeo, "<presence/>");
+    for (unsigned n = 1; n <= 5; n++)
+        say_number(juliet, ROMEO, n);
+    wire_heard(romeo);
+    let_record(rig);
+    rig_restart(rig, after, crash);
+    juliet = resumed(rig, after - 1, JULIET, juliet_id, 0);
+    assert_heard(juliet, "h='5'");
+    romeo = resumed(rig, 0, ROMEO, romeo_id, 1 + 3); /* its own presence and three of the messages */
+    const char *heard = wire_heard(romeo);
+    assert_contains(heard, "h='1'");
+    for (unsigned n = 1; n <= 5; n++)
+        assert_int_equal(heard_number(heard, n), n > 3);
+    assert_int_equal(text_count(heard, "<delay"), 2);
+    assert_int_equal(rig_stat(rig, sessions_restored), 2);
+    wire_ack(romeo, 6);
+    say_number(juliet, ROMEO "/orchard", 6); /* the numbers go on, and it is available as before */
+    wire_say(juliet, R);
+    assert_heard(juliet, "h='6'");
+    heard = wire_heard(romeo);
+    assert_int_equal(heard_number(heard, 6), 1);
+    assert_lacks(heard, "<delay");
+    rig_free(&rig);
+}
+
+static void test_goes_on(void **state)
+{
+    (void)state;
+    for (unsigned before = 1; before <= 3; before++)
+        for (unsigned after = 1; after <= 3; after++) {
+            goes_on(before, after, false);
+            goes_on(before, after, true);
+        }
+}
+
+/* In its second life the numbers of the first mean nothing: what was recorded then must not settle what is sent now. */
+static void test_two_lives(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char juliet_id[80], romeo_id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", juliet_id);
+    struct wire *romeo = rig_managed(rig, 1, ROMEO, "orchard", romeo_id);
+    wire_say(romeo, "<presence/>");
+    for (unsigned n = 1; n <= 3; n++)
+        say_number(juliet, ROMEO, n);
+    let_record(rig);
+    rig_restart(rig, 1, true);
+    romeo = resumed(rig, 0, ROMEO, romeo_id, 1); /* none of the messages arrived */
+    const char *heard = wire_heard(romeo);
+    for (unsigned n = 1; n <= 3; n++)
+        assert_int_equal(heard_number(heard, n), 1);
+    rig_restart(rig, 2, true);
+    /* The second life began with number 2 again; its first stanza was message 1, which is all that it counts. */
+    romeo = resumed(rig, 1, ROMEO, romeo_id, 2);
+    heard = wire_heard(romeo);
+    assert_int_equal(heard_number(heard, 2) + heard_number(heard, 3), 2); /* never lost */
+    rig_free(&rig);
+}
+
+/* --- h -------------------------------------------------------------------------------------------------------------- */
+
+/* Neither by what leaves nothing on disk, nor told before it does. */
+static void test_h_does_not_go_back(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    rig->hold_commits = true;
+    wire_say(juliet, PING PING PING R);
+    const char *heard = wire_heard(juliet);
+    assert_int_equal(text_count(heard, "type='result'"), 3);
+    assert_lacks(heard, "<a ");
+    rig->hold_commits = false;
+    rig_run(rig);
+    assert_heard(juliet, "h='3'");
+    wire_say(juliet, PING PING); /* not asked about, not told */
+    rig_restart(rig, 2, true);
+    assert_heard(resumed(rig, 1, JULIET, id, 5), "h='3'");
+    rig_free(&rig);
+}
+
+/* A sender of messages is told by their own commits. */
+static void test_messages_need_no_record_of_the_session(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    for (unsigned n = 1; n <= 10; n++)
+        say_number(juliet, ROMEO, n);
+    assert_int_equal(wire_session(juliet)->sm->proof.recorded, 0);
+    wire_say(juliet, R);
+    assert_heard(juliet, "h='10'");
+    assert_int_equal(wire_session(juliet)->sm->proof.recorded, 0);
+    rig_sleep(rig, SESSION_SLEEP_US); /* until there is nothing else to do */
+    assert_int_equal(wire_session(juliet)->sm->proof.recorded, 10);
+    rig_free(&rig);
+}
+
+static void put_row(struct rig *rig, const char *id, uint64_t number, uint32_t what)
+{
+    uint8_t bytes[SESSION_ID_BYTES];
+    Xylem__Store__V1__SessionIn in = XYLEM__STORE__V1__SESSION_IN__INIT;
+    assert_true(xy_hex_decode(bytes, xy_str(id)));
+    in.id = (ProtobufCBinaryData){ sizeof(bytes), bytes };
+    in.number = number;
+    in.what = what;
+    store_append(rig_shard(rig, 0)->store, RECORD_SESSION_IN, &in.base);
+}
+
+static uint32_t digest(const char *id, const char *to)
+{
+    struct xy_stanza stanza = { .kind = XY_MESSAGE, .type = XY_CHAT, .id = xy_str(id) };
+    stanza.to = xy_jid_canonical(xy_str(to));
+    return request_digest(&stanza);
+}
+
+/* Beyond a gap it is counted and not handled, if it is the stanza that it was. */
+static void test_handled_before(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    (void)rig_managed(rig, 0, JULIET, "balcony", id);
+    put_row(rig, id, 2, digest("m2", ROMEO));
+    put_row(rig, id, 4, digest("m4", ROMEO));
+    put_row(rig, id, 6, digest("another", ROMEO));
+    rig_restart(rig, 2, true);
+    struct wire *romeo = rig_online(rig, 0, ROMEO, "orchard");
+    struct wire *juliet = resumed(rig, 1, JULIET, id, 0);
+    assert_heard(juliet, "h='0'");
+    for (unsigned n = 1; n <= 7; n++)
+        say_number(juliet, ROMEO, n);
+    const char *heard = wire_heard(romeo);
+    for (unsigned n = 1; n <= 7; n++)
+        assert_int_equal(heard_number(heard, n), n != 2 && n != 4);
+    wire_say(juliet, R);
+    assert_heard(juliet, "h='7'");
+    rig_free(&rig);
+}
+
+/* --- answers -------------------------------------------------------------------------------------------------------- */
+
+static void answers(bool crash)
+{
+    struct rig *rig = verona(2, "");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(juliet, "<iq type='get' id='one' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+                     "<iq type='set' id='two' to='example.org'><q xmlns='urn:unknown'/></iq>"
+                     "<iq type='get' id='three' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>" R);
+    assert_heard(juliet, "h='3'");
+    let_record(rig);
+    rig_restart(rig, 2, crash);
+    juliet = resumed(rig, 1, JULIET, id, 1);
+    const char *heard = wire_heard(juliet);
+    assert_contains(heard, "h='3'");
+    assert_lacks(heard, "id='one'");
+    assert_contains(heard, "id='two'");
+    assert_contains(heard, "<service-unavailable");
+    assert_contains(heard, "id='three'");
+    wire_ack(juliet, 3);
+    wire_say(juliet, R);
+    rig_sleep(rig, SESSION_SLEEP_US);
+    let_record(rig);
+    rig_restart(rig, 1, crash);
+    assert_lacks(wire_heard(resumed(rig, 0, JULIET, id, 3)), "<iq");
+    rig_free(&rig);
+}
+
+static void test_answers_come_again_until_they_arrive(void **state)
+{
+    (void)state;
+    answers(false);
+    answers(true);
+}
+
+/* --- events --------------------------------------------------------------------------------------------------------- */
+
+/* The owner of the node, found by its name, hears how far the client got. */
+static void test_events(void **state)
+{
+    (void)state;
+    for (unsigned after = 1; after <= 3; after++) {
+        struct rig *rig = verona(2, "");
+        char id[80];
+        struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+        struct claim_key key = { .node = 77, .subscription = 5, .owner = 1 };
+        Xylem__Store__V1__SubscriptionPut put = XYLEM__STORE__V1__SUBSCRIPTION_PUT__INIT;
+        put.node = key.node;
+        put.number = key.subscription;
+        put.node_name = (char[]){ "news" };
+        put.jid = (char[]){ JULIET };
+        store_append(rig_shard(rig, 1)->store, RECORD_SUBSCRIPTION_PUT, &put.base);
+        struct session_ref ref = wire_session(juliet)->ref;
+        delivery_attach(rig_shard(rig, 1), ref, key, 0, XY_STR("0123456789abcdef"));
+        rig_run(rig);
+        uint32_t claim = (uint32_t)rig_next_told(rig, ATTACHED)->number;
+        for (uint64_t seq = 1; seq <= 4; seq++) {
+            struct event *event = event_new(XY_STR("pubsub.example.org"), XY_STR("<event/>"), seq, 1);
+            delivery_one(rig_shard(rig, 1), ref, claim, 1, event, 1, false);
+        }
+        rig_run(rig);
+        let_record(rig);
+        rig->told_looked = rig->told_count;
+        rig_restart(rig, after, true);
+        rig->told_looked = rig->told_count;
+        assert_heard(resumed(rig, 0, JULIET, id, 3), "<resumed");
+        struct told *told = rig_next_told(rig, RECEIVED_BEFORE);
+        assert_int_equal(told->number, 3);
+        assert_int_equal(told->key.node, 77);
+        assert_int_equal(told->key.subscription, 5);
+        assert_told_all(rig);
+        rig_free(&rig);
+    }
+}
+
+/* --- presence ------------------------------------------------------------------------------------------------------- */
+
+static void test_presence(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80], phone_id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(juliet,
+             "<presence><priority>-3</priority><status>sad</status></presence><presence to='" ROMEO "'/>");
+    struct wire *phone = rig_managed(rig, 1, JULIET, "phone", phone_id);
+    wire_say(phone, "<presence/>");
+    rig_sleep(rig, 100000);
+    rig_restart(rig, 1, true);
+    struct wire *romeo = rig_online(rig, 0, ROMEO, "orchard");
+    phone = resumed(rig, 0, JULIET, phone_id, 0);
+    assert_lacks(wire_heard(phone), "sad"); /* not there yet */
+    juliet = resumed(rig, 0, JULIET, id, 0);
+    assert_lacks(wire_heard(juliet), "sad"); /* it knows itself */
+    assert_heard(phone, "sad");
+    say_number(romeo, JULIET, 1); /* of negative priority: it is for the phone */
+    assert_int_equal(heard_number(wire_heard(juliet), 1), 0);
+    assert_int_equal(heard_number(wire_heard(phone), 1), 1);
+    wire_say(juliet, "</stream:stream>");
+    assert_heard(romeo, "type='unavailable'");
+    assert_heard(phone, "type='unavailable'");
+    rig_free(&rig);
+}
+
+/* --- who does not get it -------------------------------------------------------------------------------------------- */
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80], closed[80], wrong[80];
+    (void)rig_managed(rig, 0, JULIET, "balcony", id);
+    struct wire *wire = rig_managed(rig, 0, JULIET, "garden", closed);
+    wire_say(wire, "</stream:stream>");
+    rig_restart(rig, 2, true);
+    assert_heard(resumed(rig, 1, ROMEO, id, 0), "<item-not-found");
+    assert_heard(resumed(rig, 1, JULIET, closed, 0), "<item-not-found");
+    (void)snprintf(wrong, sizeof(wrong), "%.31s%c", id, id[31] == '0' ? '1' : '0');
+    assert_heard(resumed(rig, 1, JULIET, wrong, 0), "<item-not-found");
+    assert_heard(resumed(rig, 1, JULIET, id, 0), "<resumed");
+    rig_free(&rig);
+}
+
+static void test_expiry(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char early[80], id[80];
+    struct wire *lost = rig_managed(rig, 1, ROMEO, "orchard", early);
+    wire_vanish(lost);
+    (void)rig_managed(rig, 0, JULIET, "balcony", id);
+    rig_sleep(rig, 20 * 1000000);
+    rig_restart(rig, 2, true);
+    rig_sleep(rig, 10 * 1000000); /* the one without a connection had ten seconds left */
+    assert_heard(resumed(rig, 1, ROMEO, early, 0), "<item-not-found");
+    rig_sleep(rig, 20 * 1000000 - 1);
+    assert_heard(resumed(rig, 1, JULIET, id, 0), "<resumed");
+    rig_restart(rig, 2, true);
+    rig_sleep(rig, 30 * 1000000);
+    assert_heard(resumed(rig, 1, JULIET, id, 0), "<item-not-found");
+    rig_restart(rig, 1, true);
+    assert_heard(resumed(rig, 0, JULIET, id, 0), "<item-not-found");
+    rig_free(&rig);
+}
+
+static void test_its_resource_is_bound_anew(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    (void)rig_managed(rig, 0, JULIET, "balcony", id);
+    rig_restart(rig, 2, true);
+    struct wire *fresh = rig_bound(rig, 1, JULIET, "balcony");
+    assert_heard(resumed(rig, 0, JULIET, id, 0), "<item-not-found");
+    wire_say(fresh, PING);
+    assert_heard(fresh, "type='result'");
+    rig_free(&rig);
+}
+
+static void test_twice_at_once(void **state)
+{
+    (void)state;
+    for (unsigned second = 0; second < 2; second++) {
+        struct rig *rig = verona(2, "");
+        char id[80], resume[160];
+        (void)rig_managed(rig, 0, JULIET, "balcony", id);
+        rig_restart(rig, 2, true);
+        struct wire *a = rig_authenticated(rig, 1, JULIET), *b = rig_authenticated(rig, second, JULIET);
+        (void)snprintf(resume, sizeof(resume), "<resume xmlns='urn:xmpp:sm:3' previd='%s' h='0'/>", id);
+        wire_feed(a, xy_str(resume));
+        wire_feed(b, xy_str(resume));
+        rig_run(rig);
+        const char *heard_a = wire_heard(a), *heard_b = wire_heard(b);
+        assert_int_equal(rig_stat(rig, sessions_restored), 1);
+        assert_int_equal(rig_stat(rig, sessions), 1);
+        assert_true(strstr(heard_a, "<resumed") || strstr(heard_b, "<resumed"));
+        rig_free(&rig);
+    }
+}
+
+/* The newcomer leaves before it knows: what it asked for may be had by the next. */
+static void test_asker_leaves(void **state)
+{
+    (void)state;
+    for (unsigned turns = 0; turns < 6; turns++) {
+        struct rig *rig = verona(2, "");
+        char id[80], resume[160];
+        (void)rig_managed(rig, 0, JULIET, "balcony", id);
+        rig_restart(rig, 2, true);
+        struct wire *fresh = rig_authenticated(rig, 1, JULIET);
+        (void)snprintf(resume, sizeof(resume), "<resume xmlns='urn:xmpp:sm:3' previd='%s' h='0'/>", id);
+        wire_feed(fresh, xy_str(resume));
+        for (unsigned i = 0; i < turns; i++)
+            shard_turn(rig_shard(rig, 1 - i % 2));
+        wire_vanish(fresh);
+        assert_heard(resumed(rig, 0, JULIET, id, 0), "<resumed");
+        assert_int_equal(rig_stat(rig, sessions), 1);
+        rig_free(&rig);
+    }
+}
+
+/* The broker stops before the answer: the session is not lost. */
+static void test_stops_meanwhile(void **state)
+{
+    (void)state;
+    for (unsigned turns = 0; turns < 6; turns++) {
+        struct rig *rig = verona(2, "");
+        char id[80], resume[160];
+        (void)rig_managed(rig, 0, JULIET, "balcony", id);
+        rig_restart(rig, 2, true);
+        struct wire *fresh = rig_authenticated(rig, 1, JULIET);
+        (void)snprintf(resume, sizeof(resume), "<resume xmlns='urn:xmpp:sm:3' previd='%s' h='0'/>", id);
+        wire_feed(fresh, xy_str(resume));
+        for (unsigned i = 0; i < turns; i++)
+            shard_turn(rig_shard(rig, 1 - i % 2));
+        for (unsigned i = 0; i < 2; i++)
+            sessions_shutdown(rig_shard(rig, i));
+        rig_restart(rig, 1, false);
+        assert_heard(resumed(rig, 0, JULIET, id, 0), "<resumed");
+        rig_free(&rig);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_two_lives),
+        cmocka_unit_test(test_h_does_not_go_back),
+        cmocka_unit_test(test_messages_need_no_record_of_the_session),
+        cmocka_unit_test(test_handled_before),
+        cmocka_unit_test(test_answers_come_again_until_they_arrive),
+        cmocka_unit_test(test_events),
+        cmocka_unit_test(test_presence),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_its_resource_is_bound_anew),
+        cmocka_unit_test(test_twice_at_once),
+        cmocka_unit_test(test_asker_leaves),
+        cmocka_unit_test(test_stops_meanwhile),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
