@@ -74,8 +74,7 @@ static uint64_t limit(struct session *session)
 {
     struct session_sm *sm = session->sm;
     struct session_proof *proof = &sm->proof;
-    bool at_once = sm->resuming || session->shard->sessions->quiescing; /* the client is told now, or never */
-    if (proof->held_count == 0 || at_once)
+    if (proof->held_count == 0 || sm->resuming) /* a client that resumes gets them now, and must be told */
         return sm->counters.in_h;
     if (proof->held == 0)
         xy_sm_queue_each(&session->queue, find_held, proof);
@@ -147,9 +146,9 @@ bool proof_complete(struct session *session)
     if (sm == NULL || !sm->kept)
         return true;
     advance(session);
-    if (sm->proof.proven < sm->counters.in_h)
+    if (sm->proof.proven < limit(session))
         proof_record(session, true);
-    return sm->proof.proven == sm->counters.in_h;
+    return sm->proof.proven >= limit(session); /* what is not recorded is sent again and refused again */
 }
 
 /* --- telling ------------------------------------------------------------------------------------------------------- */
