@@ -256,6 +256,13 @@ static bool is_full(struct subscription *subscription)
     return true;
 }
 
+static bool wants_more(const struct subscription *subscription)
+{
+    const struct window *window = window_of(subscription);
+    return window->count[WINDOW_FLIGHT] < subscription->options.max_inflight &&
+           window->total < WINDOW_ENTRIES_MAX;
+}
+
 static void acked_send(struct subscription *subscription)
 {
     size_t bytes = 0;
@@ -280,6 +287,8 @@ static void acked_send(struct subscription *subscription)
         claim_block(subscription);
     else
         claim_set_state(subscription, state);
+    if (!wants_more(subscription) && xy_list_linked(&subscription->claim.open))
+        xy_list_remove(&subscription->claim.open); /* publishing need not ask until something is settled */
 }
 
 /* --- what the session does ------------------------------------------------------------------------------------------- */

@@ -262,10 +262,8 @@ uint64_t claim_start_seq(const struct node *node, const struct start *start)
     case START_SEQ:
         return start->value - 1 < newest ? start->value - 1 : newest;
     case START_TIME:
-        for (item = index_after(&node->items, 0); item != NULL; item = index_after(&node->items, item->seq))
-            if (item->time_us >= start->value)
-                return item->seq - 1;
-        return newest;
+        item = index_since(&node->items, start->value);
+        return item != NULL ? item->seq - 1 : newest;
     case START_NEW:
         break;
     }

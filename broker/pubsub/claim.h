@@ -34,7 +34,7 @@ struct claim {
     const struct claim_ops *ops; /* NULL: nothing is owed (at most once) */
     struct acked *acked;         /* of acked_ops; NULL: it never was item by item */
     enum claim_state state;
-    struct xy_list open;      /* of the node, while CLAIM_OPEN */
+    struct xy_list open;      /* of the node, while CLAIM_OPEN and not full */
     struct shard_timer timer; /* LEAVING: moves anyway; BLOCKED: tries again */
     struct session_ref session;
     struct session_ref refused; /* ended, but possibly still among the sessions we know */

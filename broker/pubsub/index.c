@@ -132,6 +132,8 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     index->slots[index->head + index->count++] = (struct item_slot){ seq, item };
     index->live++;
     index->added_bytes += bytes;
+    index->time_disordered |= time_us < index->newest_us;
+    index->newest_us = time_us;
     return item;
 }
 
@@ -170,6 +172,24 @@ struct item *index_after(const struct item_index *index, uint64_t seq)
     for (size_t at = above(index, seq); at < index->head + index->count; at++)
         if (index->slots[at].item != NULL)
             return index->slots[at].item;
+    return NULL;
+}
+
+struct item *index_since(const struct item_index *index, uint64_t time_us)
+{
+    size_t low = index->head, end = index->head + index->count, high = end;
+    while (low < high && !index->time_disordered) {
+        size_t middle = low + (high - low) / 2, at = middle;
+        while (at < high && index->slots[at].item == NULL)
+            at++;
+        if (at == high || index->slots[at].item->time_us >= time_us)
+            high = middle;
+        else
+            low = at + 1;
+    }
+    for (; low < end; low++)
+        if (index->slots[low].item != NULL && index->slots[low].item->time_us >= time_us)
+            return index->slots[low].item;
     return NULL;
 }
 

@@ -44,6 +44,8 @@ struct item_index {
     size_t retained_count;
     uint64_t retained_bytes;
     uint64_t added_bytes; /* ever */
+    uint64_t newest_us;   /* time of the last one added */
+    bool time_disordered; /* some were added with an earlier time than those before them */
     struct item *spare;   /* freed entries of the usual size, linked by retained_link.next */
     void (*released)(void *ctx, struct item *item); /* about to be freed: let go of its event */
     void *ctx;
@@ -60,7 +62,9 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
 struct item *index_find(const struct item_index *index, uint64_t seq);        /* NULL: none */
 struct item *index_find_id(const struct item_index *index, struct xy_str id); /* retained ones */
 struct item *index_after(const struct item_index *index, uint64_t seq);       /* the first above seq */
-struct item *index_oldest(const struct item_index *index);                    /* retained; NULL: none */
+/* The first published at that wall time or later; NULL: none. Found by halves unless the clock was ever set back. */
+struct item *index_since(const struct item_index *index, uint64_t time_us);
+struct item *index_oldest(const struct item_index *index); /* retained; NULL: none */
 struct item *index_newest(const struct item_index *index);
 
 /* No longer returned by <items/>. true: nobody is owed it either, so the entry is freed. */

@@ -142,6 +142,8 @@ static void behaves_as_the_model(void **state)
             step(&index, model, &random);
             if (i % 37 == 0)
                 compare(&index, model);
+            uint64_t time_us = 1 + unit_below(&random, ITEMS); /* in the model it is the number */
+            assert_ptr_equal(index_since(&index, time_us), index_after(&index, time_us - 1));
         }
         compare(&index, model);
         index_free(&index);
@@ -170,11 +172,33 @@ static void holes_are_closed(void **state)
     index_free(&index);
 }
 
+/* The clock was set back: nothing published at that time or later is passed over. */
+static void found_by_time(void **state)
+{
+    (void)state;
+    static const uint64_t times[] = { 10, 20, 30, 5, 15, 25 };
+    struct item_index index;
+    char id[8];
+    assert_true(index_init(&index, 1));
+    assert_null(index_since(&index, 0));
+    for (uint64_t seq = 1; seq <= 6; seq++) {
+        (void)snprintf(id, sizeof(id), "%u", (unsigned)seq);
+        assert_non_null(index_add(&index, seq, xy_str(id), XY_STR("p"), 1, times[seq - 1], true, 0));
+        if (seq == 3)
+            assert_int_equal(index_since(&index, 11)->seq, 2);
+    }
+    assert_int_equal(index_since(&index, 25)->seq, 3);
+    assert_int_equal(index_since(&index, 12)->seq, 2);
+    assert_null(index_since(&index, 31));
+    index_free(&index);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(behaves_as_the_model),
         cmocka_unit_test(holes_are_closed),
+        cmocka_unit_test(found_by_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
