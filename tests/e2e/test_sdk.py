@@ -136,7 +136,7 @@ async def test_a_bad_network_is_survived_by_resumption(broker):
         stdout=handles[0], stderr=handles[1])
     await asyncio.sleep(0.7)
     publisher = subprocess.Popen(
-        [harness.program("crash-publisher"), port, f"alice@{DOMAIN}/n", harness.USERS["alice"], "crash", "1"],
+        [harness.program("crash-publisher"), port, f"alice@{DOMAIN}/n", harness.USERS["alice"], "crash", "1", "20"],
         stdout=handles[2], stderr=handles[3])
     for _ in range(12):
         await asyncio.sleep(0.25)
