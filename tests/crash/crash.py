@@ -26,6 +26,7 @@ import disk as power  # noqa: E402
 import workload  # noqa: E402
 from crashes import make_crash  # noqa: E402
 from workload_acked import Acked  # noqa: E402
+from workload_async import Async  # noqa: E402
 from workload_backup import Backup  # noqa: E402
 from workload_changes import Changes  # noqa: E402
 from workload_items import Items  # noqa: E402
@@ -33,7 +34,7 @@ from workload_messages import Links, Messages  # noqa: E402
 from workload_queue import Queue  # noqa: E402
 
 SKIPPED = 77
-WORKLOADS = (Items, Messages, Links, Changes, Queue, Acked, Backup)
+WORKLOADS = (Items, Messages, Links, Changes, Queue, Acked, Async, Backup)
 WORK_S = (0.02, 0.4)  # of a round before its crash
 FILL_S = (1.5, 3.0)  # with --grow
 FILL_BYTES = 2000  # of an item then

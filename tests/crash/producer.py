@@ -34,8 +34,8 @@ class Producer(Actor):
             self.put(client, number)
         while self.waiting or not self.stopping.is_set():
             while len(self.waiting) < self.window and not self.stopping.is_set():
-                self.put(client, self.next)
                 self.next += 1
+                self.put(client, self.next - 1)
             self.answered(client.read())
             if not client.inbox:
                 time.sleep(self.pause_s)
