@@ -90,6 +90,8 @@ const struct option node_options[] = {
       "How often an item of a queue is sent at most", NULL },
     { XYLEM("backoff"), OPTION_TEXT, NODE(backoff), "",
       "Seconds before an item of a queue is sent again: after the first time, the second …", NULL },
+    { XYLEM("dead_letter"), OPTION_TEXT, NODE(dead_letter), "",
+      "The node that gets items of a queue that are given up", NULL },
     { XYLEM("priority"), OPTION_LIST, NODE(priority), "medium",
       "Priority of items of a queue without an Urgency", priorities },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL },

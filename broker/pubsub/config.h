@@ -20,7 +20,7 @@ struct node_config {
     bool queue;
     uint8_t priority; /* enum queue_priority */
     uint64_t lock_timeout_s, max_deliver;
-    struct xy_str backoff;
+    struct xy_str backoff, dead_letter;
     uint64_t max_items, item_expire_s, max_payload_bytes, max_bytes, dedup_window_s;
 };
 extern const struct option node_options[];

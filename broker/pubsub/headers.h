@@ -1,5 +1,5 @@
 /* Headers of an item (SHIM, XEP-0131): <headers/> inside <item/>, behind the payload. Nodes pass them on; queues read
- * those that say how the item is to be treated. docs/protocol.md 8.2. Private to broker/pubsub. */
+ * those that say how the item is to be treated. docs/protocol.md 9.2. Private to broker/pubsub. */
 #pragma once
 
 #include "broker/pubsub/queue_engine.h"

@@ -128,6 +128,8 @@ bool node_list(struct node *node)
     }
     pubsub->stats.nodes++;
     resident_touch(node);
+    if (node->queue != NULL)
+        queue_touch(node->queue);
     return true;
 }
 

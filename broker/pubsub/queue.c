@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/log.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/namespaces.h"
 
@@ -48,7 +49,7 @@ bool queue_make(struct node *node)
     if (queue == NULL)
         return false;
     queue->node = node;
-    queue->record_us = QUEUE_NEVER;
+    queue->record_us = queue->bury_us = QUEUE_NEVER;
     queue->timer.fn = on_timer;
     xy_list_init(&queue->dirty);
     queue->engine = queue_engine_new(node->pubsub->hash_seed, (struct queue_source){ next_plain, queue });
@@ -70,6 +71,7 @@ void queue_free(struct queue **queue_pointer)
     queue_stop(queue);
     queue_engine_free(&queue->engine);
     xy_buf_free(&queue->ended);
+    xy_buf_free(&queue->taken);
     xy_buf_free(&queue->parked);
     free(queue);
 }
@@ -85,6 +87,8 @@ void queue_configured(struct queue *queue)
     const struct node_config *config = &queue->node->config;
     (void)backoff_parse(config->backoff, &queue->backoff); /* checked when it was set */
     queue_set_plain_priority(queue->engine, (enum queue_priority)config->priority);
+    if (queue_parked(queue->engine) != NULL)
+        queue->bury_us = queue_now_us(queue); /* there may be a node for them now */
     queue_touch(queue);
 }
 
@@ -115,6 +119,10 @@ const char *queue_config_check(const struct node *node, struct node_config *conf
     *field = XY_STR(XYLEM("backoff"));
     if (!backoff_parse(config->backoff, &backoff))
         return "up to 16 numbers of seconds, 604800 at most, divided by spaces";
+    *field = XY_STR(XYLEM("dead_letter"));
+    if (config->dead_letter.len > NODE_NAME_MAX ||
+        (node != NULL && xy_str_eq(config->dead_letter, node->name)))
+        return "the name of another node";
     if (!config->queue)
         return NULL;
     *field = XY_STR("pubsub#persist_items");
@@ -206,6 +214,7 @@ static bool send(struct queue *queue, struct queue_entry *entry)
     queue->figures.redelivered += attempt > 1;
     node->pubsub->stats.redelivered += attempt > 1;
     delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, attempt, false);
+    stat_add(node->pubsub->shard, queue_sent, 1);
     queue_dirty(queue, entry);
     return true;
 }
@@ -242,6 +251,11 @@ static void expire(struct queue *queue, struct queue_entry *entry)
     struct item *item = index_find(&node->items, entry->seq);
     uint64_t seq = entry->seq;
     queue->figures.expired++;
+    stat_add(node->pubsub->shard, queue_expired, 1);
+    if (node->config.dead_letter.len > 0) {
+        queue_bury(queue, entry, DEAD_EXPIRED);
+        return;
+    }
     index_remove(&node->items, item);
     record_items_removed(node, &seq, 1);
 }
@@ -252,6 +266,7 @@ static void timed_out(struct queue *queue, struct queue_entry *entry)
     struct event *event = event_for_unlock(queue->node, item->id);
     struct subscription *holder = queue_holder(entry);
     queue->figures.timed_out++;
+    stat_add(queue->node->pubsub->shard, queue_timed_out, 1);
     queue_tell(queue, holder, &event);
     queue_give_back(queue, entry, QUEUE_BACK_TIMEOUT, QUEUE_DELAY_DEFAULT);
     claim_settled(holder);
@@ -282,6 +297,7 @@ static void set_timer(struct queue *queue, uint64_t at_us)
     uint64_t due_us = queue_next_due_us(queue->engine);
     due_us = due_us < at_us ? due_us : at_us;
     due_us = due_us < queue->record_us ? due_us : queue->record_us;
+    due_us = due_us < queue->bury_us ? due_us : queue->bury_us;
     if (due_us == QUEUE_NEVER)
         shard_timer_cancel(shard, &queue->timer);
     else
@@ -298,6 +314,8 @@ static void run(struct queue *queue)
         more = hand_out(queue, &short_of_memory);
     if (queue->record_us <= queue_now_us(queue))
         queue_record(queue, true);
+    if (queue->bury_us <= queue_now_us(queue))
+        queue_bury_parked(queue);
     if (more)
         queue_touch(queue);
     set_timer(queue, short_of_memory ? queue_now_us(queue) + QUEUE_RETRY_US : QUEUE_NEVER);
@@ -325,8 +343,8 @@ void queue_touch(struct queue *queue)
 {
     struct node *node = queue->node;
     struct shard *shard = node->pubsub->shard;
-    if (queue->run_queued || node->gone)
-        return;
+    if (queue->run_queued || node_by_number(node->pubsub, node->number) != node)
+        return; /* one that is not listed yet is touched when it is */
     queue->run_queued = true;
     shard_mail(shard, shard->index, on_run, &node->number, sizeof(node->number));
 }

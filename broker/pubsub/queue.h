@@ -1,4 +1,4 @@
-/* Queue nodes (XEP-0254, docs/protocol.md 8): what ties the dispatch of queue_engine.h to a node, its consumers and the
+/* Queue nodes (XEP-0254, docs/protocol.md 9): what ties the dispatch of queue_engine.h to a node, its consumers and the
  * store. Private to broker/pubsub.
  *
  * A node is a queue as long as node->queue is set. Its items are the node's items; the engine knows those that are not
@@ -7,23 +7,28 @@
  *
  *     queue.c          making, items coming and going, dispatch, time
  *     queue_consumer.c claims of consumers, settling what they have
+ *     queue_dead.c     items that are given up
  *     queue_record.c   states of items to the store and back
- *     queue_call.c     requests: retract, unlock */
+ *     queue_call.c     requests: retract, unlock
+ *     queue_state.c    requests of owners */
 #pragma once
 
 #include "broker/pubsub/backoff.h"
+#include "broker/pubsub/deadletter.h"
 #include "broker/pubsub/headers.h"
 #include "broker/pubsub/node.h"
 
-#define QUEUE_RUN_MAX      128u             /* items handed out in one go */
-#define QUEUE_STATES_MAX   1024u            /* in one record */
-#define QUEUE_RECORD_US    (1000ull * 1000) /* states of items are on disk after this */
-#define QUEUE_RETRY_US     (1000ull * 1000) /* when memory was short */
-#define QUEUE_REQUESTS_MAX 10000u           /* items one consumer may have */
+#define QUEUE_RUN_MAX      128u                  /* items handed out in one go */
+#define QUEUE_STATES_MAX   1024u                 /* in one record */
+#define QUEUE_RECORD_US    (1000ull * 1000)      /* states of items are on disk after this */
+#define QUEUE_RETRY_US     (1000ull * 1000)      /* when memory was short */
+#define QUEUE_REQUESTS_MAX 10000u                /* items one consumer may have */
+#define QUEUE_BURY_US      (10ull * 1000 * 1000) /* dead letters that were refused are tried again after this */
+#define QUEUE_BURY_MAX     64u                   /* of them in one turn */
 #define QUEUE_LOCK_S_MAX   604800u
 
 struct queue_figures { /* since the broker started */
-    uint64_t redelivered, acknowledged, timed_out, expired;
+    uint64_t redelivered, acknowledged, timed_out, expired, dead_lettered;
 };
 
 struct queue {
@@ -33,7 +38,9 @@ struct queue {
     struct shard_timer timer;
     uint64_t restored_seq; /* items up to here may have been sent before the broker started */
     uint64_t record_us;    /* when what is dirty goes to the store; QUEUE_NEVER: nothing is */
+    uint64_t bury_us;      /* when parked items are looked at for dead letters; QUEUE_NEVER: not */
     struct xy_list dirty;  /* entries whose state is to be recorded */
+    struct xy_buf taken;   /* seqs (uint64_t) of items that are acknowledged and not recorded yet */
     struct xy_buf ended;   /* seqs (uint64_t) whose stored state is to go */
     struct xy_buf parked;  /* seqs (uint64_t) to be parked when the node is loaded */
     bool run_queued;
@@ -78,11 +85,18 @@ void queue_take(struct queue *queue, struct item *item); /* out of the queue; th
 void queue_tell(struct queue *queue, const struct subscription *consumer, struct event **event);
 struct subscription *queue_holder(const struct queue_entry *entry); /* who has it; NULL: nobody */
 
+/* --- queue_dead.c -------------------------------------------------------------------------------------------------- */
+/* It is not sent any more: parked, and on its way to the dead letters if there is a node for them. */
+void queue_bury(struct queue *queue, struct queue_entry *entry, enum dead_reason reason);
+void queue_bury_parked(struct queue *queue); /* those that are parked, too: their time has come */
+
 /* --- queue_record.c ------------------------------------------------------------------------------------------------ */
 void queue_dirty(struct queue *queue,
                  struct queue_entry *entry); /* its state is to be recorded, within a second */
 void queue_record_soon(struct queue *queue);
 void queue_record(struct queue *queue, bool lazily); /* all that is dirty */
+/* Acknowledged items; if somebody waits for it, also all that is dirty. */
+void queue_record_taken(struct queue *queue, bool lazily);
 /* While a node is loaded: what was stored about an item that was read; all were. */
 void queue_restore_state(struct queue *queue, uint64_t seq, struct xy_str value);
 void queue_restored(struct queue *queue);

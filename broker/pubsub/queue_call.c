@@ -1,5 +1,5 @@
 /* Requests about items of a queue, XEP-0254 2.3 and 2.4: done (retract) and not done (unlock). Who may is decided for
- * every item of a request before the first is touched. docs/protocol.md 8.5 lists the errors; called through the table of
+ * every item of a request before the first is touched. docs/protocol.md 9.5 lists the errors; called through the table of
  * pubsub.c. */
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/queue.h"

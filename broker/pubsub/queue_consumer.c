@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/pubsub/call.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 
 static struct queue *queue_of(const struct subscription *subscription)
@@ -37,12 +38,13 @@ void queue_give_back(struct queue *queue, struct queue_entry *entry, enum queue_
 {
     uint64_t now_us = queue_now_us(queue);
     if (entry->attempts >= queue->node->config.max_deliver) {
-        queue_park(queue->engine, entry, now_us);
-    } else {
-        if (delay_s == QUEUE_DELAY_DEFAULT)
-            delay_s = why == QUEUE_BACK_LOST ? 0 : backoff_s(&queue->backoff, entry->attempts);
-        queue_return(queue->engine, entry, delay_s != 0 ? now_us + delay_s * 1000000u : 0, now_us);
+        queue_bury(queue, entry, DEAD_MAX_DELIVER);
+        return;
     }
+    if (delay_s == QUEUE_DELAY_DEFAULT)
+        delay_s = why == QUEUE_BACK_LOST ? 0 : backoff_s(&queue->backoff, entry->attempts);
+    stat_add(queue->node->pubsub->shard, queue_returned, 1);
+    queue_return(queue->engine, entry, delay_s != 0 ? now_us + delay_s * 1000000u : 0, now_us);
     queue_dirty(queue, entry);
     queue_touch(queue);
 }
@@ -50,7 +52,9 @@ void queue_give_back(struct queue *queue, struct queue_entry *entry, enum queue_
 void queue_take(struct queue *queue, struct item *item)
 {
     const struct queue_entry *entry = queue_find(queue->engine, item->seq);
-    queue->figures.acknowledged += entry != NULL && entry->state == QUEUE_LOCKED;
+    bool done = entry != NULL && entry->state == QUEUE_LOCKED;
+    queue->figures.acknowledged += done;
+    stat_add(queue->node->pubsub->shard, queue_acknowledged, done);
     index_remove(&queue->node->items, item); /* and with it the entry */
 }
 
@@ -99,6 +103,87 @@ static bool queue_op_in_flight(const struct subscription *subscription)
     return consumer_of(subscription)->held_count > 0;
 }
 
+/* --- one item at a time, as settle.c has it -------------------------------------------------------------------------- */
+
+/* NULL: this consumer does not have it. */
+static struct queue_entry *held(const struct subscription *subscription, uint64_t seq)
+{
+    struct queue_entry *entry = queue_find(queue_of(subscription)->engine, seq);
+    return entry != NULL && entry->consumer == consumer_of(subscription) ? entry : NULL;
+}
+
+static uint64_t queue_op_seq_of(const struct subscription *subscription, struct xy_str id)
+{
+    const struct item *item = index_find_id(&subscription->subscriber->node->items, id);
+    return item != NULL && held(subscription, item->seq) != NULL ? item->seq : 0;
+}
+
+static void acknowledge(struct queue *queue, uint64_t seq)
+{
+    xy_buf_add(&queue->taken, &seq, sizeof(seq));
+    queue_take(queue, index_find(&queue->node->items, seq));
+}
+
+static enum claim_verdict queue_op_ack(struct subscription *subscription, uint64_t seq, bool cumulative)
+{
+    struct queue *queue = queue_of(subscription);
+    struct queue_consumer *consumer = consumer_of(subscription);
+    bool any = held(subscription, seq) != NULL;
+    if (any)
+        acknowledge(queue, seq);
+    struct xy_list *end = &consumer->held;
+    for (struct xy_list *link = end->next, *next; cumulative && link != end; link = next) {
+        next = link->next;
+        uint64_t other = xy_container_of(link, struct queue_entry, held_link)->seq;
+        if (other > seq)
+            continue;
+        acknowledge(queue, other);
+        any = true;
+    }
+    if (xy_buf_failed(&queue->taken))
+        return CLAIM_NO_ROOM;
+    return any ? CLAIM_DONE : CLAIM_UNKNOWN;
+}
+
+static enum claim_verdict queue_op_nack(struct subscription *subscription, uint64_t seq,
+                                        const uint64_t *delay_us)
+{
+    struct queue_entry *entry = held(subscription, seq);
+    if (entry == NULL)
+        return CLAIM_UNKNOWN;
+    queue_give_back(queue_of(subscription), entry, QUEUE_BACK_NACK,
+                    delay_us != NULL ? *delay_us / 1000000u : QUEUE_DELAY_DEFAULT);
+    return CLAIM_DONE;
+}
+
+static enum claim_verdict queue_op_term(struct subscription *subscription, uint64_t seq)
+{
+    struct queue_entry *entry = held(subscription, seq);
+    if (entry == NULL)
+        return CLAIM_UNKNOWN;
+    queue_bury(queue_of(subscription), entry, DEAD_TERM);
+    return CLAIM_DONE;
+}
+
+static enum claim_verdict queue_op_working(struct subscription *subscription, uint64_t seq)
+{
+    struct queue *queue = queue_of(subscription);
+    struct queue_entry *entry = held(subscription, seq);
+    if (entry == NULL)
+        return CLAIM_UNKNOWN;
+    queue_extend(queue->engine, entry, queue_now_us(queue) + queue->node->config.lock_timeout_s * 1000000u);
+    queue_touch(queue);
+    return CLAIM_DONE;
+}
+
+static bool queue_op_record(struct subscription *subscription, bool lazy)
+{
+    queue_record_taken(queue_of(subscription), lazy);
+    return true;
+}
+
+/* --- consumers that go ----------------------------------------------------------------------------------------------- */
+
 struct absence {
     uint64_t node;
     uint32_t number;
@@ -141,6 +226,7 @@ static void queue_op_forget(struct subscription *subscription)
 }
 
 const struct claim_ops queue_ops = {
+    .notices = true,
     .flags = CLAIM_EXPLICIT,
     .lost = queue_op_lost,
     .attached = queue_op_attached,
@@ -150,6 +236,12 @@ const struct claim_ops queue_ops = {
     .in_flight = queue_op_in_flight,
     .skip = queue_op_skip,
     .forget = queue_op_forget,
+    .record = queue_op_record,
+    .seq_of = queue_op_seq_of,
+    .ack = queue_op_ack,
+    .nack = queue_op_nack,
+    .term = queue_op_term,
+    .working = queue_op_working,
 };
 
 /* --- beginning ----------------------------------------------------------------------------------------------------- */

@@ -418,7 +418,15 @@ void queue_park(struct queue_engine *engine, struct queue_entry *entry, uint64_t
         release(engine, entry);
     enter(engine, entry, QUEUE_PARKED);
     leave_group(engine, entry, now_us);
+    xy_list_remove(&entry->held_link);
     xy_list_append(&engine->parked, &entry->held_link);
+}
+
+void queue_hide(struct queue_engine *engine, struct queue_entry *entry)
+{
+    (void)engine;
+    xy_assert(entry->state == QUEUE_PARKED);
+    xy_list_remove(&entry->held_link);
 }
 
 void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us)
@@ -426,6 +434,7 @@ void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint6
     xy_assert(entry->state == QUEUE_PARKED);
     xy_list_remove(&entry->held_link);
     entry->attempts = 0;
+    entry->reason = 0;
     entry->holder = 0;
     entry->not_before_us = 0;
     entry->expires_us = QUEUE_NEVER;

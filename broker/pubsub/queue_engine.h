@@ -57,7 +57,8 @@ struct queue_entry {
     uint32_t ready_place, due_place;
     uint8_t state, priority;
     bool returned;
-    bool stored; /* the caller's */
+    bool stored;    /* the caller's, as this: */
+    uint8_t reason; /* why it was given up, plus one; 0: it was not, or before a restart */
 };
 
 /* What makes an item more than plain. */
@@ -104,8 +105,10 @@ void queue_return(struct queue_engine *engine, struct queue_entry *entry, uint64
                   uint64_t now_us);
 /* The same for one that the consumer never took: it was not sent. */
 void queue_unsend(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
-/* Out of the way until redriven; its group goes on. Any state but PENDING. */
+/* Out of the way until redriven; its group goes on. Any state but PENDING; behind all that are parked already. */
 void queue_park(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
+/* A parked one is on its way elsewhere: queue_parked passes over it until it is parked again. */
+void queue_hide(struct queue_engine *engine, struct queue_entry *entry);
 /* A parked one begins anew: READY, no attempts, last of its group. */
 void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
 struct queue_entry *queue_parked(const struct queue_engine *engine); /* the one parked longest; NULL: none */

@@ -93,6 +93,24 @@ void queue_record(struct queue *queue, bool lazily)
         queue_record_soon(queue);
 }
 
+void queue_record_taken(struct queue *queue, bool lazily)
+{
+    struct node *node = queue->node;
+    uint64_t *seqs = (uint64_t *)(void *)queue->taken.data;
+    size_t count = queue->taken.len / sizeof(*seqs);
+    if (!lazily) {
+        record_items_removed(node, seqs, count);
+        if (!xy_list_empty(&queue->dirty))
+            queue_record(queue, false);
+    }
+    for (size_t i = 0; lazily && i < count; i++)
+        record_item_freed(node, seqs[i]);
+    if (queue->taken.cap > QUEUE_STATES_MAX * sizeof(*seqs))
+        xy_buf_free(&queue->taken);
+    else
+        xy_buf_reset(&queue->taken);
+}
+
 /* --- back ---------------------------------------------------------------------------------------------------------- */
 
 void queue_restore_state(struct queue *queue, uint64_t seq, struct xy_str value)
@@ -137,5 +155,7 @@ void queue_restored(struct queue *queue)
         queue_park(queue->engine, queue_find(queue->engine, seq), now_us);
     }
     xy_buf_free(&queue->parked);
+    if (queue_parked(queue->engine) != NULL)
+        queue->bury_us = now_us;
     queue_touch(queue);
 }

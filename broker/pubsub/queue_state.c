@@ -1,4 +1,4 @@
-/* What an owner sees of a queue, and parked items made ready again: docs/protocol.md 8.9. Called through the table of
+/* What an owner sees of a queue, and parked items made ready again: docs/protocol.md 9.9. Called through the table of
  * pubsub.c. */
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/queue.h"
@@ -87,6 +87,7 @@ static void add_figures(struct xy_arena *arena, struct xy_elem *state, const str
     set_number(arena, state, "redeliveries", queue->figures.redelivered);
     set_number(arena, state, "acknowledged", queue->figures.acknowledged);
     set_number(arena, state, "timed-out", queue->figures.timed_out);
+    set_number(arena, state, "dead-lettered", queue->figures.dead_lettered);
     set_number(arena, state, "expired", queue->figures.expired);
     set_number(arena, state, "consumers", node->subscriptions_count);
 }

@@ -16,7 +16,10 @@
     X(publishes) X(publishes_duplicate) X(windows_full) X(dead_letters) X(dead_letters_refused) \
     X(publishes_refused_full) X(publishes_refused_backlog) X(publishes_refused_memory) \
     X(nodes_refused) X(subscriptions_refused) \
-    X(nodes_loaded) X(nodes_unloaded) X(items_expired) X(items_skipped) X(outbox_full) X(offers_waited) X(presence_dropped) X(memory_full) X(mail) X(turns)
+    X(nodes_loaded) X(nodes_unloaded) X(items_expired) X(items_skipped) X(outbox_full) X(offers_waited) \
+    X(presence_dropped) X(memory_full) \
+    X(queue_sent) X(queue_returned) X(queue_timed_out) X(queue_acknowledged) X(queue_expired) X(queue_parked) \
+    X(mail) X(turns)
 /* clang-format on */
 
 struct shard_stats {

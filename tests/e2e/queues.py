@@ -111,3 +111,23 @@ def next_notice(client, timeout=None):
 def left(client, node="jobs"):
     """Ids of what is in the queue."""
     return [name for name, _ in pubsub.items(client, node)]
+
+
+# --- urn:xylem:delivery:0 ---------------------------------------------------------------------------------------------
+
+
+def take_delivery(client, timeout=None):
+    """(id, <delivery/>) of the next item."""
+    message = client.read_until(is_item, timeout)
+    return message.find(f".//{{{pubsub.EVENT}}}item").get("id"), delivery(message)
+
+
+def settle_xml(what, node="jobs", name=None, of=None, more=""):
+    """<ack/>, <nack/>, <term/> or <working/> of an item: by its id, or `of` its <delivery/>."""
+    which = f" id={quoteattr(name)}" if name else f" epoch='{of.get('epoch')}' seq='{of.get('seq')}'"
+    return f"<{what} xmlns='urn:xylem:delivery:0' node={quoteattr(node)}{which}{more}/>"
+
+
+def say(client, *elements):
+    """In a message: nobody answers."""
+    client.send(f"<message to='{PUBSUB}'>{''.join(elements)}</message>")

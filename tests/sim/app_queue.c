@@ -1,4 +1,4 @@
-/* Queue nodes (XEP-0254, docs/protocol.md 8): publishers put jobs in, consumers do them, or not, or not in time. */
+/* Queue nodes (XEP-0254, docs/protocol.md 9): publishers put jobs in, consumers do them, or not, or not in time. */
 #include <stdio.h>
 
 #include "core/namespaces.h"

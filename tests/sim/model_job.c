@@ -1,5 +1,5 @@
 /* Items of a queue: each goes to one consumer at a time, stays until a consumer says that it is done, and never comes
- * again after that (docs/protocol.md 8). app_queue.c reports what consumers see and say. */
+ * again after that (docs/protocol.md 9). app_queue.c reports what consumers see and say. */
 #include <inttypes.h>
 
 #include "tests/sim/model.h"

@@ -300,6 +300,37 @@ static void a_turn_hands_out_so_many_at_most(void **state)
         assert_int_equal(nth(rig, "one", i)->seq, i + 1);
 }
 
+/* A queue that takes several turns to load is not asleep when it is there. */
+static void a_long_queue_goes_on_after_a_restart(void **state)
+{
+    enum { REQUESTS = 40, EACH = 100 };
+    struct rig *rig = *state;
+    static char xml[32 * 1024];
+    (void)rig_ok(rig, ALICE, "set", QUEUE(""));
+    for (int i = 0; i < REQUESTS; i++) {
+        size_t len = (size_t)snprintf(xml, sizeof(xml), "<pubsub xmlns='" NS_PUBSUB "'><publish node='n'>");
+        for (int j = 0; j < EACH; j++)
+            len += (size_t)snprintf(xml + len, sizeof(xml) - len, "<item id='i%d'><e xmlns='urn:e'/></item>",
+                                    i * EACH + j);
+        (void)snprintf(xml + len, sizeof(xml) - len, "</publish></pubsub>");
+        (void)rig_ok(rig, ALICE, "set", xml);
+    }
+    rig_restart(rig, true);
+    (void)consumer(rig, 1, BOB, CONSUME(BOB, "1000"));
+    assert_int_equal(rig_count(rig, "one", NULL), 1000);
+    for (uint64_t i = 0; i < 1000; i++)
+        assert_int_equal(nth(rig, "one", i)->seq, i + 1);
+    /* also where nobody comes: what is due is done */
+    (void)rig_ok(rig, ALICE, "set",
+                 PUBSUB("<publish node='n'><item id='short'><e xmlns='urn:e'/><headers xmlns='" NS_SHIM
+                        "'><header name='TTL'>20</header></headers></item></publish>"));
+    rig_restart(rig, true);
+    (void)rig_ok(rig, ALICE, "get", PUBSUB("<items node='n' max_items='1'/>"));
+    assert_non_null(index_find_id(&rig_node(rig, "n")->items, XY_STR("short")));
+    pass(rig, 25);
+    assert_null(index_find_id(&rig_node(rig, "n")->items, XY_STR("short")));
+}
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) || !defined(__GLIBC__)
 #define MEMORY_TESTS
 #else
@@ -402,12 +433,16 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(nothing_goes_out_before_its_commit), TEST(a_session_without_room_was_not_sent_to),
-        TEST(a_session_that_ends_gives_back),     TEST(a_better_session_takes_over_when_all_is_settled),
-        TEST(locks_end_and_pauses_pass),          TEST(states_are_stored_only_where_they_last),
-        TEST(a_state_without_its_item_goes),      TEST(a_damaged_item_is_parked),
-        TEST(a_turn_hands_out_so_many_at_most),   MEMORY_TESTS
-    };
+    const struct CMUnitTest tests[] = { TEST(nothing_goes_out_before_its_commit),
+                                        TEST(a_session_without_room_was_not_sent_to),
+                                        TEST(a_session_that_ends_gives_back),
+                                        TEST(a_better_session_takes_over_when_all_is_settled),
+                                        TEST(locks_end_and_pauses_pass),
+                                        TEST(states_are_stored_only_where_they_last),
+                                        TEST(a_state_without_its_item_goes),
+                                        TEST(a_damaged_item_is_parked),
+                                        TEST(a_long_queue_goes_on_after_a_restart),
+                                        TEST(a_turn_hands_out_so_many_at_most),
+                                        MEMORY_TESTS };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
