@@ -1,5 +1,5 @@
-/* Works through a queue: takes items, does what they say, and says what became of them. What this program does not finish,
- * because it fails, is stopped or dies, is done again, here or by another worker.
+/* Works through a queue: has a program do what each item says. What is not finished, because that fails or a
+ * worker dies, is done again, here or by another worker.
  *
  *   cc worker.c $(pkg-config --cflags --libs xylem) -o worker
  *   ./worker alice@example.org secret jobs ./do-job          (on the broker's machine: ./worker - - jobs ./do-job) */
@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <xylem/xylem.h>
-
-#define RETRY_AFTER_S 5u
 
 static volatile sig_atomic_t interrupted;
 
@@ -39,13 +37,12 @@ static int do_job(const char *program, const struct xylem_msg_view *view)
 static void on_message(struct xylem_sub *sub, struct xylem_msg *msg, void *program)
 {
     struct xylem_msg_view view;
-    (void)sub;
-    xylem_msg_view(msg, &view);
+    (void)sub, xylem_msg_view(msg, &view);
     int outcome = view.event == XYLEM_EVENT_ITEM ? do_job(program, &view) : 0;
     if (outcome == 0)
         xylem_ack(&msg);
     else if (outcome == 75)
-        xylem_nack(&msg, RETRY_AFTER_S);
+        xylem_nack(&msg, 5); /* seconds */
     else
         xylem_term(&msg); /* to the dead letters */
 }
@@ -66,7 +63,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error);
         return 2;
     }
-    sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
+    signal(SIGINT, on_signal);
     sub.queue_requests = 1; /* one at a time: a job that takes long holds up no other */
     sub.manual_ack = true;
     sub.temporary = true;
@@ -78,5 +75,5 @@ int main(int argc, char **argv)
         if (interrupted)
             xylem_client_stop(client, 1000);
     xylem_client_free(client);
-    return 0;
+    return interrupted ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-/* The options of a subscription as fields of its form (docs/protocol.md, 1.2 and 8.3), checked as far as this side can tell.
+/* The options of a subscription as fields of its form (docs/protocol.md, 1.2 and 9.3), checked as far as this side can tell.
  * subscribe.c sends them with each subscribe. */
 #include <stdlib.h>
 #include <string.h>

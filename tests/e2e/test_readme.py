@@ -1,4 +1,4 @@
-"""The README's quick start, block by block: what a newcomer copies must work as it stands.
+"""The README's commands, block by block: what a newcomer copies must work as it stands.
 
 Only the paths, the port and the build are changed: the tests run what is already built, in a folder and on a port of
 their own, so that nothing else on the machine is in the way.
@@ -14,15 +14,16 @@ import harness
 BUILD = re.compile(r"^(scripts/setup build|cmake --preset release .*|export PATH=.*)\n", re.M)
 
 
-def quick_start():
-    """[(language, code)] of the fenced blocks between "Quick start" and the next heading."""
+def blocks_of(*headings):
+    """[(language, code)] of the fenced blocks between each of these headings and the next one."""
     with open(os.path.join(harness.ROOT, "README.md"), encoding="utf-8") as file:
-        section = file.read().split("\n## Quick start\n")[1].split("\n## ")[0]
-    return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S)
+        text = file.read()
+    sections = [text.split(f"\n## {heading}\n")[1].split("\n## ")[0] for heading in headings]
+    return [block for section in sections for block in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S)]
 
 
 def test_quick_start():
-    blocks = quick_start()
+    blocks = blocks_of("Quick start", "Nothing spilled")
     assert [language for language, _ in blocks].count("python") == 1
     with tempfile.TemporaryDirectory(prefix="xylem-readme-") as folder:
         (port,) = harness.free_ports(1)
@@ -35,6 +36,7 @@ def test_quick_start():
                     file.write(code)
                 code = f"timeout 60 /usr/bin/python3 {path}\n"
             script += f"echo '== block {number}'\n" + code
+        script += f"echo '== received'\ncat {folder}/received\n"
         run = subprocess.run(
             ["bash", "-c", script],
             capture_output=True,
@@ -46,3 +48,6 @@ def test_quick_start():
         )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "rain" in run.stdout and "high" in run.stdout
+    received = run.stdout.split("== received\n")[1].splitlines()
+    assert received == ["rain", "order 1", "order 2", "job 1", "job 2", "job 3"]
+    assert "depth=2" in run.stdout and "acknowledged            3" in run.stdout

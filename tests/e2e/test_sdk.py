@@ -45,7 +45,7 @@ def test_examples(broker):
 
 
 def test_examples_are_short():
-    for name in ("publish", "subscribe", "spool"):
+    for name in ("publish", "subscribe", "spool", "worker"):
         with open(os.path.join(harness.ROOT, "examples", name + ".c"), encoding="utf-8") as file:
             assert len(file.readlines()) < 80
 
