@@ -137,3 +137,32 @@ def test_replay(broker):
     refused(run, "start")
     run = broker.xylem("--as", ALICE, "sub", "events", "--replay", "all")
     assert run.returncode == 2 and "--durable" in run.stderr
+
+
+def test_move(broker):
+    make_queue(broker)
+    ok(broker.xylem("--as", ALICE, "node", "create", "dead", "--set", "pubsub#max_items=max"))
+    put(broker, "dead", *[f"job {n}" for n in range(120)], headers=["Group=g", "Xylem-Dead-Reason=term"])
+    assert ok(broker.xylem("--as", ALICE, "queue", "move", "dead", "jobs", "--count", "3")) == "3\n"
+    assert info(broker)["depth"] == 3
+    assert ok(broker.xylem("--as", ALICE, "queue", "move", "dead", "jobs")) == "117\n"
+    rows = ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs", "--json", "--count", "1000")).splitlines()
+    assert [json.loads(row)["data"] for row in rows] == [f"job {n}" for n in range(120)]
+    assert json.loads(rows[0])["headers"] == {"Group": "g", "Xylem-Dead-Reason": "term"}
+    assert ok(broker.xylem("--as", ALICE, "queue", "peek", "dead")) == ""
+    assert ok(broker.xylem("--as", ALICE, "queue", "move", "dead", "jobs")) == "0\n"
+
+
+def test_move_refused_loses_nothing(broker):
+    make_queue(broker)
+    make_queue(broker, "other")
+    for node in ("jobs", "other"):
+        ok(broker.xylem("--as", ALICE, "pub", node, "--id", "same", stdin=node))
+    run = broker.xylem("--as", ALICE, "queue", "move", "jobs", "other")
+    refused(run, "'other' has an item 'same' already")
+    assert run.stdout == "0\n" and info(broker)["depth"] == 1 and info(broker, "other")["depth"] == 1
+    refused(broker.xylem("--as", BOB, "queue", "move", "jobs", "bobs"), "forbidden")
+    assert info(broker)["depth"] == 1
+    run = broker.xylem("--as", ALICE, "queue", "move", "jobs", "jobs")
+    assert run.returncode == 2 and "already" in run.stderr
+    refused(broker.xylem("--as", ALICE, "queue", "move", "nowhere", "jobs"), "item-not-found")
