@@ -507,6 +507,8 @@ static void finish(struct loading *loading)
         config->limits.memory =
             pages > 0 && page_bytes > 0 ? (uint64_t)pages / 2 * (uint64_t)page_bytes : UINT64_C(1) << 30;
     }
+    if (config->limits.node_memory == 0)
+        config->limits.node_memory = config->limits.memory / 4;
     if (config->domains.count == 0 && loading->faults == 0)
         fault(loading, line_of(loading, "domains") + line_of(loading, "domain"),
               "at least one domain is needed");

@@ -72,7 +72,7 @@ const struct config_key config_keys[] = {
     TIME("limits.stalled_timeout", "60s", limits.stalled_timeout_ms, 100, DAY),
     SIZE("limits.outbox", "4mb", limits.outbox, 64 * KIB, GIB),
     { "limits.memory", CONFIG_SIZE, "auto", AT(limits.memory), 16 * MIB, ANY, automatic, 0 },
-    SIZE("limits.node_memory", "256mb", limits.node_memory, MIB, TIB),
+    { "limits.node_memory", CONFIG_SIZE, "auto", AT(limits.node_memory), MIB, ANY, automatic, 0 },
     OPEN("limits.sessions", CONFIG_COUNT, "100000", limits.sessions, 1),
     OPEN("limits.sessions_per_account", CONFIG_COUNT, "100", limits.sessions_per_account, 1),
     OPEN("limits.connections_per_address", CONFIG_COUNT, "20000", limits.connections_per_address, 1),

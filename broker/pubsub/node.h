@@ -122,7 +122,8 @@ struct node {
     struct routes **routes; /* per shard; NULL: none there */
     uint64_t routes_stale;  /* bit per shard */
     struct xy_list dirty_link;
-    struct xy_list used_link;   /* of all listed nodes, the least recently used first */
+    struct xy_list used_link; /* of all listed nodes, the least recently used first */
+    uint64_t used_us;
     uint64_t counted_bytes;     /* of memory, when last looked at */
     uint32_t present_count;     /* subscribers with sessions that are there */
     struct subscription *moved; /* cursors to record */

@@ -43,17 +43,24 @@ static void count(struct node *node)
     node->counted_bytes = bytes;
 }
 
-static bool too_much(const struct pubsub *pubsub)
+/* More than there may be, even if all of it is used? */
+static bool far_too_much(const struct pubsub *pubsub, uint64_t factor)
 {
     const struct shard *shard = pubsub->shard;
-    return shard_memory_is_short(shard) ||
-           pubsub->stats.node_bytes > shard->config->limits.node_memory / shard_count(shard);
+    uint64_t share = shard->config->limits.node_memory / shard_count(shard);
+    return shard_memory_is_short(shard) || pubsub->stats.node_bytes / factor > share;
+}
+
+static bool too_much(const struct pubsub *pubsub)
+{
+    return far_too_much(pubsub, 1);
 }
 
 void resident_touch(struct node *node)
 {
     struct pubsub *pubsub = node->pubsub;
     count(node);
+    node->used_us = xy_now_us(pubsub->shard->env);
     xy_list_remove(&node->used_link);
     xy_list_append(&pubsub->used, &node->used_link);
     if (too_much(pubsub))
@@ -112,9 +119,12 @@ static void leave(struct node *node)
 /* From the top of the loop, so that nobody holds a node that leaves. */
 static void trim(struct pubsub *pubsub)
 {
+    uint64_t now_us = xy_now_us(pubsub->shard->env);
     for (unsigned looks = 0; looks < RESIDENT_LOOKS && too_much(pubsub) && !xy_list_empty(&pubsub->used);
          looks++) {
         struct node *node = xy_container_of(pubsub->used.next, struct node, used_link);
+        if (node->used_us + RESIDENT_STAY_US > now_us && !far_too_much(pubsub, RESIDENT_STAY_FACTOR))
+            return; /* a large one that is used now and then would be read again and again */
         xy_list_remove(&node->used_link);
         xy_list_append(&pubsub->used, &node->used_link);
         if (idle(node))

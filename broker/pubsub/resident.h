@@ -10,6 +10,8 @@
 #define RESIDENT_PAUSE_US    1000u /* … this long */
 #define RESIDENT_WAITING_MAX 1024u /* requests that wait for one node */
 #define RESIDENT_LOOKS       16u   /* nodes looked at in one turn for one to leave */
+#define RESIDENT_STAY_US     (10ull * 1000 * 1000) /* what was used so lately stays, up to … */
+#define RESIDENT_STAY_FACTOR 4u                    /* … so many times limits.node_memory */
 
 enum resident {
     RESIDENT_HERE,
