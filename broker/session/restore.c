@@ -16,7 +16,7 @@ static struct session_sm *sm_of(struct session_past *past)
         return NULL;
     xy_sm_init(&sm->counters);
     memcpy(sm->id, past->id, sizeof(sm->id));
-    sm->resumable = sm->kept = sm->resuming = sm->restoring = true;
+    sm->resumable = sm->kept = sm->resuming = sm->restoring = sm->restored = true;
     sm->max_us = past->max_us;
     sm->counters.in_h = sm->counters.in_tail = past->handled;
     sm->counters.out_acked = sm->counters.out_sent = past->h;

@@ -205,7 +205,8 @@ void resume_handled(struct session *session)
         return;
     sm->resuming = false;
     sm->since_request = 0;
-    xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)proof_h(session));
+    xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)proof_h(session), sm->restored);
+    sm->restored = false;
     xy_sm_queue_rewind(&session->queue, &sm->counters);
     stat_add(session->shard, sessions_resumed, 1);
     outbox_touch(session);

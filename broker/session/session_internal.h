@@ -113,6 +113,7 @@ struct session_sm {
     bool resumable;
     bool kept;      /* its record is on disk: it outlives a restart */
     bool restoring; /* it was made anew, and may not send yet */
+    bool restored;  /* the client does not know that yet */
     struct session_proof proof;
     uint64_t sent_due_us;    /* when what was sent is recorded next; 0: nothing new */
     bool request_open;       /* an <r/> of ours is unanswered */

@@ -3,6 +3,8 @@
  */
 #include "core/sm/sm.h"
 
+#include <string.h>
+
 #include "core/base/assert.h"
 
 /* An h that lags by more than this is taken for one that runs ahead: half of the number space, as in RFC
@@ -46,6 +48,12 @@ bool xy_sm_in_done(struct xy_sm *sm, uint64_t number)
         *done_word(sm, sm->in_h) &= ~bit;
     }
     return true;
+}
+
+void xy_sm_in_forget(struct xy_sm *sm)
+{
+    sm->in_tail = sm->in_h;
+    memset(sm->in_done, 0, sizeof(sm->in_done));
 }
 
 enum xy_sm_verdict xy_sm_ack(struct xy_sm *sm, uint32_t h, uint32_t *newly)

@@ -44,6 +44,9 @@ uint64_t xy_sm_in_begin(struct xy_sm *sm);
 /* The stanza is handled. true: h advanced. Each number exactly once. */
 bool xy_sm_in_done(struct xy_sm *sm, uint64_t number);
 
+/* Stanzas that were begun and are not covered by h are forgotten: their numbers are given to others. */
+void xy_sm_in_forget(struct xy_sm *sm);
+
 /* Outbound: one countable stanza was handed to the stream. xy_sm_queue_* do this for queued entries. */
 static inline void xy_sm_out(struct xy_sm *sm)
 {

@@ -404,6 +404,7 @@ static bool on_resumed(struct xy_stream *s, const struct xy_elem *elem, struct x
     s->sm = true;
     n->ready.resumed = n->ready.h_known = true;
     n->ready.resume = true;
+    xy_str_bool(xy_elem_attr_ns(elem, "restored", NS_XYLEM_DELIVERY), &n->ready.restored);
     n->ready.sm_id = n->client.previd;
     return ready(s, event);
 }

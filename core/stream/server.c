@@ -303,14 +303,17 @@ void xy_stream_sm_enabled(struct xy_stream *s, struct xy_str id, uint32_t max_se
     xy_buf_lit(&s->output, "/>");
 }
 
-void xy_stream_sm_resumed(struct xy_stream *s, struct xy_str previd, uint32_t h)
+void xy_stream_sm_resumed(struct xy_stream *s, struct xy_str previd, uint32_t h, bool restored)
 {
     if (s->state == STREAM_OVER)
         return;
     xy_assert(s->wait == WAIT_RESUME);
     xy_buf_lit(&s->output, "<resumed xmlns='" NS_SM "'");
     xy_xml_attr(&s->output, "previd", previd);
-    xy_buf_printf(&s->output, " h='%u'/>", h);
+    xy_buf_printf(&s->output, " h='%u'", h);
+    if (restored)
+        xy_buf_lit(&s->output, " xmlns:d='" NS_XYLEM_DELIVERY "' d:restored='true'");
+    xy_buf_lit(&s->output, "/>");
     s->sm = s->sm_tried = true;
     stream_bound(s);
 }

@@ -104,6 +104,8 @@ struct xy_stream_event {
     bool sm;      /* READY: stream management is on */
     bool resume;  /* SM_ENABLE: resumption wanted; READY: a new stream that may be resumed */
     bool resumed; /* READY: the old session goes on */
+    bool
+        restored; /* READY: and was made anew after a restart: what comes next is not what h left uncovered */
     bool h_known; /* READY: the server said what it handled of the session it could not resume */
     uint32_t h;
     uint32_t max_seconds; /* 0: not said */
@@ -218,7 +220,8 @@ void xy_stream_bind_failed(struct xy_stream *stream,
 /* `id` absent: not resumable; `location` absent, `max_seconds` 0: not said. */
 void xy_stream_sm_enabled(struct xy_stream *stream, struct xy_str id, uint32_t max_seconds,
                           struct xy_str location);
-void xy_stream_sm_resumed(struct xy_stream *stream, struct xy_str previd, uint32_t h);
+/* `restored`: what was sent and is not covered by the client's h does not follow as it was. */
+void xy_stream_sm_resumed(struct xy_stream *stream, struct xy_str previd, uint32_t h, bool restored);
 /* `h` NULL: not known. After a failed resumption the client may bind. */
 void xy_stream_sm_failed(struct xy_stream *stream, enum xy_condition condition, const uint32_t *h);
 

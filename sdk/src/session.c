@@ -3,7 +3,8 @@
  * Outbound, every stanza passes the SM queue and stays in it until the server acknowledged it. Inbound, every stanza has a
  * number that counts as handled when nobody needs it any more; h follows. After a resumption the server sends again what
  * h did not cover. Those are the very stanzas that came before, in the same order, so they are skipped: their numbers are
- * still the old ones, whether their messages wait for the application or were handled meanwhile. */
+ * still the old ones, whether their messages wait for the application or were handled meanwhile. A server that was
+ * started anew says so, and then nothing is skipped. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -258,9 +259,18 @@ static void begin_anew(struct xylem_client *c, const struct xy_stream_event *eve
     xy_subs_online(c);
 }
 
+/* After a restart of the server: what is still owed comes again by other numbers, like in a new session. */
+static void forget_in_hand(struct xylem_client *c)
+{
+    c->sm_generation++;
+    xy_sm_in_forget(&c->sm);
+}
+
 static void go_on(struct xylem_client *c, const struct xy_stream_event *event)
 {
     c->stats.resumes++;
+    if (event->restored)
+        forget_in_hand(c);
     c->sm_replayed = c->sm_told = c->sm.in_h;
     on_ack(c, event->h);
     xy_sm_queue_rewind(&c->sm_queue, &c->sm);

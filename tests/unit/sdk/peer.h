@@ -20,6 +20,7 @@ struct peer {
     struct xy_sm sm;
     struct xy_sm_pool pool;
     struct xy_sm_queue queue;
+    bool restores;                                     /* resumes as after a restart */
     bool sm_on, resumable, refuse_login, deaf, silent; /* deaf: takes nothing in; silent: answers no IQ */
     bool drop_answers;                                 /* takes requests, keeps the answers */
     char error[64];                                    /* answer publishes with this condition */
@@ -126,7 +127,12 @@ static inline void peer_resume(struct peer *p, const struct xy_stream_event *eve
     }
     p->resumes++;
     p->client_h = event->h;
-    xy_stream_sm_resumed(p->stream, event->sm_id, xy_sm_h(&p->sm));
+    xy_stream_sm_resumed(p->stream, event->sm_id, xy_sm_h(&p->sm), p->restores);
+    if (p->restores) { /* what it had sent is forgotten */
+        xy_sm_queue_drain(&p->queue, NULL, NULL);
+        p->sm.out_acked = p->sm.out_sent = event->h;
+        return;
+    }
     xy_sm_queue_ack(&p->queue, &p->sm, event->h, NULL, NULL);
     xy_sm_queue_rewind(&p->queue, &p->sm);
 }

@@ -170,6 +170,32 @@ static void test_resumption_shows_nothing_twice(void **state)
     end(p);
 }
 
+/* The server was started anew: what follows <resumed/> is not what followed before, and must not be skipped for it. */
+static void test_resumption_after_a_restart_skips_nothing(void **state)
+{
+    (void)state;
+    struct app a = { 0 };
+    struct peer *p = begin(&a, true, 0);
+    for (unsigned seq = 1; seq <= 3; seq++)
+        peer_item(p, "e", seq);
+    assert_true(peer_run(p));
+    xylem_ack(&a.held[0]);
+    p->restores = true;
+    peer_break(p);
+    assert_true(peer_later(p, 1000));
+    assert_int_equal(p->resumes, 1);
+    for (unsigned seq = 4; seq <= 5; seq++) /* as if the others had been retracted meanwhile */
+        peer_item(p, "e", seq);
+    assert_true(peer_run(p));
+    assert_int_equal(a.count, 5);
+    assert_int_equal(a.shown[3], 4);
+    for (unsigned i = 1; i < 5; i++)
+        xylem_ack(&a.held[i]); /* those of before count for nobody any more */
+    settle(p);
+    assert_true(xy_sm_queue_empty(&p->queue));
+    end(p);
+}
+
 static void test_redelivery_in_a_new_session_is_recognised(void **state)
 {
     (void)state;
@@ -348,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_item_is_shown_decoded_and_acknowledged),
         cmocka_unit_test(test_h_covers_only_what_was_acknowledged),
         cmocka_unit_test(test_resumption_shows_nothing_twice),
+        cmocka_unit_test(test_resumption_after_a_restart_skips_nothing),
         cmocka_unit_test(test_redelivery_in_a_new_session_is_recognised),
         cmocka_unit_test(test_new_epoch_starts_over),
         cmocka_unit_test(test_reading_stops_at_max_inflight),

@@ -117,7 +117,7 @@ static inline void kit_answer_sm(struct kit_server *k, const struct xy_stream_ev
         xy_stream_sm_enabled(k->stream, e->resume ? XY_STR("id-'1'") : XY_STR_NONE, e->resume ? 300 : 0,
                              e->resume ? XY_STR("[::1]:5222") : XY_STR_NONE);
     else if (k->resumable && xy_str_is(e->sm_id, k->resumable))
-        xy_stream_sm_resumed(k->stream, e->sm_id, 7);
+        xy_stream_sm_resumed(k->stream, e->sm_id, 7, false);
     else
         xy_stream_sm_failed(k->stream, XY_ITEM_NOT_FOUND, &h);
 }
