@@ -120,6 +120,8 @@ static void copy_log(struct copier *c)
             put_entries(c, xy_buf_view(&page.bytes));
         release_log(c);
     }
+    if (c->log_open > 0)
+        commit_log(c); /* never open while a transaction on the tables begins: one order of LMDB's locks */
     xy_buf_free(&page.bytes);
 }
 
