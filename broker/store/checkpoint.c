@@ -80,6 +80,70 @@ static void write_memtable(struct writer *w, const struct memtable *mem)
     }
 }
 
+/* Keys to delete, gathered while a reader is open and deleted when it is not: no read transaction outlasts a page. */
+struct doomed {
+    struct xy_buf keys; /* length (2) and bytes of each */
+};
+
+static void doom(void *ctx, struct xy_str key)
+{
+    struct doomed *doomed = ctx;
+    uint16_t len = (uint16_t)key.len;
+    xy_buf_add(&doomed->keys, &len, sizeof(len));
+    xy_buf_str(&doomed->keys, key);
+}
+
+/* Memory that was short leaves a key to the next sweep. */
+static void delete_doomed(struct writer *w, enum store_table table, struct doomed *doomed)
+{
+    struct xy_str rest = xy_buf_failed(&doomed->keys) ? XY_STR("") : xy_buf_view(&doomed->keys);
+    while (rest.len > 0) {
+        uint16_t len;
+        memcpy(&len, rest.data, sizeof(len));
+        xy_assert(rest.len >= sizeof(len) + len);
+        writer_del(w, table, xy_str_n(rest.data + sizeof(len), len));
+        rest = xy_str_n(rest.data + sizeof(len) + len, rest.len - sizeof(len) - len);
+    }
+    xy_buf_reset(&doomed->keys);
+}
+
+static size_t page_of(size_t budget)
+{
+    return budget < STORE_PAGE_RECORDS_MAX ? budget : STORE_PAGE_RECORDS_MAX;
+}
+
+static bool outlived(struct xy_str value, uint64_t now_us)
+{
+    uint64_t number, time_us;
+    struct xy_str seen;
+    if (!store_dedup_value(value, &number, &time_us, &seen))
+        return false;
+    uint64_t keep_us = number == STORE_DEDUP_WHOLE ? STORE_DEDUP_KEEP_US : STORE_DEDUP_STREAM_KEEP_US;
+    return time_us < now_us && now_us - time_us > keep_us;
+}
+
+/* One page of publish ids. false: that was the last. */
+static bool sweep_dedup_page(struct store *store, struct store_reader *reader, size_t count_max,
+                             struct doomed *doomed)
+{
+    uint64_t now_us = xy_wall_us(store->options.env);
+    struct xy_str key, value;
+    if (reader->ops->begin(reader) != STORE_IO_OK)
+        return false;
+    bool there = reader->ops->seek(reader, STORE_DEDUP, xy_buf_view(&store->sweep_from), &key, &value);
+    for (; there && count_max > 0; count_max--) {
+        seal_open(store, STORE_DEDUP, key, &value);
+        if (outlived(value, now_us))
+            doom(doomed, key);
+        there = reader->ops->next(reader, &key, &value);
+    }
+    xy_buf_reset(&store->sweep_from);
+    if (there)
+        xy_buf_str(&store->sweep_from, key);
+    reader->ops->end(reader);
+    return there;
+}
+
 /* Publish ids past their time leave the tables here, a few at each checkpoint and more than it brings, so their number
  * follows the rate of publishing. It runs before the puts: what it deletes by an old time and was published again comes
  * back right after. */
@@ -87,55 +151,34 @@ static void sweep_dedup(struct writer *w, size_t budget)
 {
     struct store *store = w->store;
     struct store_reader *reader = store->tables->ops->reader(store->tables);
-    uint64_t now_us = xy_wall_us(store->options.env), number, time_us;
-    struct xy_str key, value, seen;
-    if (reader == NULL)
-        return; /* memory is short: next time */
-    if (reader->ops->begin(reader) == STORE_IO_OK) {
-        bool there = reader->ops->seek(reader, STORE_DEDUP, xy_buf_view(&store->sweep_from), &key, &value);
-        for (; there && budget > 0; budget--) {
-            seal_open(store, STORE_DEDUP, key, &value);
-            if (store_dedup_value(value, &number, &time_us, &seen)) {
-                uint64_t keep_us =
-                    number == STORE_DEDUP_WHOLE ? STORE_DEDUP_KEEP_US : STORE_DEDUP_STREAM_KEEP_US;
-                if (time_us < now_us && now_us - time_us > keep_us)
-                    writer_del(w, STORE_DEDUP, key);
-            }
-            there = reader->ops->next(reader, &key, &value);
-        }
-        xy_buf_reset(&store->sweep_from);
-        if (there)
-            xy_buf_str(&store->sweep_from, key);
-        reader->ops->end(reader);
+    struct doomed doomed = { 0 };
+    bool more = reader != NULL; /* else memory is short: next time */
+    for (; more && budget > 0; budget -= page_of(budget)) {
+        more = sweep_dedup_page(store, reader, page_of(budget), &doomed);
+        delete_doomed(w, STORE_DEDUP, &doomed);
     }
-    reader->ops->close(&reader);
-}
-
-static void sweep_session(void *ctx, struct xy_str key)
-{
-    writer_del(ctx, STORE_SESSION_IN, key);
+    xy_buf_free(&doomed.keys);
+    if (reader != NULL)
+        reader->ops->close(&reader);
 }
 
 /* Looks at sessions through a reader of its own until the end of the checkpoint. */
 static void sessions_begin(struct writer *w, size_t budget)
 {
     struct store *store = w->store;
-    struct store_reader *reader = store->tables->ops->reader(store->tables);
-    if (reader == NULL)
-        return;
-    w->sessions.reader = reader;
-    if (reader->ops->begin(reader) == STORE_IO_OK)
-        session_rows_sweep(&w->sessions, &store->sweep_sessions_from, budget, sweep_session, w);
-    else
-        reader->ops->close(&w->sessions.reader);
+    struct doomed doomed = { 0 };
+    bool more = (w->sessions.reader = store->tables->ops->reader(store->tables)) != NULL;
+    for (; more && budget > 0; budget -= page_of(budget)) {
+        more = session_rows_sweep(&w->sessions, &store->sweep_sessions_from, page_of(budget), doom, &doomed);
+        delete_doomed(w, STORE_SESSION_IN, &doomed);
+    }
+    xy_buf_free(&doomed.keys);
 }
 
 static void sessions_end(struct writer *w)
 {
-    if (w->sessions.reader == NULL)
-        return;
-    w->sessions.reader->ops->end(w->sessions.reader);
-    w->sessions.reader->ops->close(&w->sessions.reader);
+    if (w->sessions.reader != NULL)
+        w->sessions.reader->ops->close(&w->sessions.reader);
 }
 
 enum store_io checkpoint_write(struct store *store, const struct memtable *const *mems, size_t count,

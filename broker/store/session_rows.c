@@ -49,34 +49,50 @@ static bool covered(const struct session_rows *rows, struct xy_str key, struct x
     return row.number <= rows->handled && (row.answer.len == 0 || row.number <= rows->answered);
 }
 
-static bool look_at(struct session_rows *rows, struct xy_str key)
+static bool is_row(struct xy_str key)
 {
-    if (key.len != STORE_SESSION_ID_BYTES + 8)
-        return false;
-    if (!rows->looked || memcmp(rows->id, key.data, sizeof(rows->id)) != 0)
-        look(rows, xy_str_n(key.data, STORE_SESSION_ID_BYTES));
-    return true;
+    return key.len == STORE_SESSION_ID_BYTES + 8;
+}
+
+static bool looked_at(const struct session_rows *rows, struct xy_str key)
+{
+    return rows->looked && memcmp(rows->id, key.data, sizeof(rows->id)) == 0;
 }
 
 bool session_rows_needed(struct session_rows *rows, struct xy_str key, struct xy_str value)
 {
-    if (rows->reader == NULL || !look_at(rows, key))
+    if (rows->reader == NULL || !is_row(key))
         return true;
+    if (!looked_at(rows, key)) {
+        if (rows->reader->ops->begin(rows->reader) != STORE_IO_OK)
+            return true;
+        look(rows, xy_str_n(key.data, STORE_SESSION_ID_BYTES));
+        rows->reader->ops->end(rows->reader);
+    }
     return !rows->ended && !covered(rows, key, value);
 }
 
-void session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t budget,
-                        void (*del)(void *ctx, struct xy_str key), void *ctx)
+bool session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t count_max,
+                        void (*useless)(void *ctx, struct xy_str key), void *ctx)
 {
+    struct store_reader *reader = rows->reader;
     struct xy_str key, value;
-    bool there = rows->reader->ops->seek(rows->reader, STORE_SESSION_IN, xy_buf_view(from), &key, &value);
-    for (; there && budget > 0; budget--) {
+    if (reader->ops->begin(reader) != STORE_IO_OK)
+        return false;
+    bool there = reader->ops->seek(reader, STORE_SESSION_IN, xy_buf_view(from), &key, &value);
+    for (; there && count_max > 0; count_max--) {
         seal_open(rows->store, STORE_SESSION_IN, key, &value);
-        if (look_at(rows, key) && (!rows->known || covered(rows, key, value)))
-            del(ctx, key);
-        there = rows->reader->ops->next(rows->reader, &key, &value);
+        if (is_row(key)) {
+            if (!looked_at(rows, key))
+                look(rows, xy_str_n(key.data, STORE_SESSION_ID_BYTES));
+            if (!rows->known || covered(rows, key, value))
+                useless(ctx, key);
+        }
+        there = reader->ops->next(reader, &key, &value);
     }
     xy_buf_reset(from);
     if (there)
         xy_buf_str(from, key);
+    reader->ops->end(reader);
+    return there;
 }

@@ -11,7 +11,7 @@ struct session_rows {
     const struct memtable *const *mems;
     size_t mems_count;
     struct store *store;         /* whose tables they are */
-    struct store_reader *reader; /* between begin and end; NULL: every row is of use */
+    struct store_reader *reader; /* not begun; NULL: every row is of use */
     bool looked;                 /* the rest is about `id` */
     char id[STORE_SESSION_ID_BYTES];
     bool ended; /* it is known to be over */
@@ -22,7 +22,7 @@ struct session_rows {
 /* A row that is about to be written. */
 bool session_rows_needed(struct session_rows *rows, struct xy_str key, struct xy_str value);
 
-/* Looks at up to `budget` rows of the tables from *from on, and calls `del` for those without use. *from: where to go on
- * next time. */
-void session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t budget,
-                        void (*del)(void *ctx, struct xy_str key), void *ctx);
+/* Looks at up to `count_max` rows of the tables from *from on, and says which are without use: the keys live for the
+ * call. *from: where to go on next time. false: that were the last, or they cannot be read now. */
+bool session_rows_sweep(struct session_rows *rows, struct xy_buf *from, size_t count_max,
+                        void (*useless)(void *ctx, struct xy_str key), void *ctx);
