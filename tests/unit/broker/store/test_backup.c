@@ -273,6 +273,42 @@ static void test_hold_breaks(void **state)
     store_memory_free(&memory);
 }
 
+/* The copy learns that it has lost, says why, and leaves nothing. */
+static void test_lost(void **state)
+{
+    (void)state;
+    char directory[64], data[PATH], copy[PATH], partial[PATH];
+    make_directory(directory);
+    (void)path_of(copy, directory, "copy");
+    (void)path_of(partial, directory, "copy.partial");
+    struct store_options options = options_for(path_of(data, directory, "data").data, NULL, 1, true);
+    struct store *store = must_open(&options);
+    for (uint64_t seq = 1; seq <= STILL_COUNT; seq++)
+        append_item(store_shard(store, 0), STILL, seq, XY_STR("<item/>"));
+    store_close(&store);
+    store = must_open(&options);
+    must_start(store, copy, 1);
+    struct store_backup backup = { .bytes = 0 };
+    for (int i = 0; i < 5000 && backup.bytes == 0; i++) {
+        usleep(1000);
+        store_backup_look(store, &backup);
+    }
+    pthread_mutex_lock(&store->lock);
+    store->hold_broken = true;
+    store->held_from = UINT64_MAX;
+    pthread_mutex_unlock(&store->lock);
+    backup = wait_backup(store);
+    assert_int_equal(backup.state, STORE_BACKUP_FAILED);
+    assert_non_null(strstr(backup.error, "too slow for what is written"));
+    assert_false(exists(copy) || exists(partial));
+    must_start(store, copy, 0);
+    assert_int_equal(wait_backup(store).state, STORE_BACKUP_DONE);
+    store_close(&store);
+    remove_tree(copy);
+    remove_tree(data);
+    remove_directory(directory);
+}
+
 /* --- what goes wrong ----------------------------------------------------------------------------------------------- */
 
 static void must_not_start(struct store *store, const char *path, const char *why)
@@ -499,9 +535,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_under_load),  cmocka_unit_test(test_source_stays_small),
-        cmocka_unit_test(test_hold_breaks), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_full),        cmocka_unit_test(test_new_epochs),
-        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_hold_breaks), cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_full),
+        cmocka_unit_test(test_new_epochs),  cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,6 +85,42 @@ static uint64_t read_page(struct store_shard *shard, uint64_t node, uint64_t aft
     return after;
 }
 
+static uint64_t slow_us;
+
+static uint64_t slow_clock(void *ctx)
+{
+    (void)ctx;
+    return slow_us += 3000;
+}
+
+/* A page is 256 rows or 1 MiB, and where rows come slowly it ends after 10 ms with what there is. */
+static void test_pages_are_bounded(void **state)
+{
+    (void)state;
+    static struct store_entry page[2 * STORE_PAGE_RECORDS_MAX];
+    static const struct xy_env slow = { slow_clock, fixture_wall_us, fixture_random, NULL };
+    for (int kind = 0; kind < 3; kind++) {
+        size_t size = kind == 1 ? 64 << 10 : 10, expected[] = { STORE_PAGE_RECORDS_MAX, 15, 64 };
+        static char large[64 << 10];
+        struct store_memory *memory = store_memory_new();
+        struct store_options options = options_for(NULL, store_memory_backend(memory), 1, false);
+        if (kind == 2)
+            options.env = &slow;
+        struct store *store = must_open(&options);
+        for (uint64_t seq = 1; seq <= 300; seq++)
+            append_item(store_shard(store, 0), 1, seq, xy_str_n(large, size));
+        struct xy_arena *arena = xy_arena_new();
+        bool more = false;
+        size_t count = store_scan(store_shard(store, 0), STORE_ITEMS, XY_STR_NONE, XY_STR_NONE, arena, page,
+                                  2 * STORE_PAGE_RECORDS_MAX, &more);
+        assert_int_equal(count, expected[kind]);
+        assert_true(more);
+        xy_arena_free(&arena);
+        store_close(&store);
+        store_memory_free(&memory);
+    }
+}
+
 /* A subscriber that takes its time over a backlog of 4,000 items, while ten times as much passes by elsewhere: the files
  * grow no further than they do without it. */
 static void test_slow_reader(void **state)
@@ -216,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_churn_is_bounded),
+        cmocka_unit_test(test_pages_are_bounded),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_levels_off),
         cmocka_unit_test(test_head_does_not_hold_the_log),
