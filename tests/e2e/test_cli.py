@@ -15,6 +15,7 @@ SUBSCRIBED_S = "4" if "san" in harness.BIN else "1"  # by then a subscriber has 
 
 COMMANDS = [
     ["pub"], ["sub"], ["node", "create"], ["node", "delete"], ["node", "list"], ["node", "info"], ["node", "config"],
+    ["queue", "list"], ["queue", "info"], ["queue", "peek"], ["queue", "purge"], ["queue", "move"], ["queue", "redrive"],
     ["user", "add"], ["user", "import"], ["user", "list"], ["user", "passwd"], ["user", "remove"], ["send"], ["recv"],
     ["ping"], ["admin", "stats"],
 ]
