@@ -10,9 +10,9 @@
 
 /* Who hears a stanza first is who comes first. */
 static const struct sim_activity *const activities[] = {
-    &sim_carbons,   &sim_queue_working, &sim_subscribing, &sim_messages,         &sim_pings,
-    &sim_presence,  &sim_creations,     &sim_publishing,  &sim_retracting,       &sim_purges,
-    &sim_deletions, &sim_unsubscribing, &sim_queue_setup, &sim_queue_publishing,
+    &sim_acknowledging, &sim_carbons,   &sim_queue_working, &sim_subscribing, &sim_messages,
+    &sim_pings,         &sim_presence,  &sim_creations,     &sim_publishing,  &sim_retracting,
+    &sim_purges,        &sim_deletions, &sim_unsubscribing, &sim_queue_setup, &sim_queue_publishing,
 };
 #define ACTIVITIES (sizeof(activities) / sizeof(*activities))
 
@@ -29,10 +29,14 @@ void sim_app_padding(struct sim_client *client, struct xy_buf *out)
 void sim_app_say(struct sim_client *client, const struct sim_pending *pending)
 {
     struct xy_buf out = { 0 };
-    xy_buf_printf(&out, "<iq type='set' to='" SIM_SERVICE "' id='q%u'><pubsub xmlns='%s'>", pending->id,
-                  pending->request->owner ? NS_PUBSUB_OWNER : NS_PUBSUB);
-    pending->request->write(client, pending, &out);
-    xy_buf_lit(&out, "</pubsub></iq>");
+    const struct sim_request *request = pending->request;
+    xy_buf_printf(&out, "<iq type='set' to='" SIM_SERVICE "' id='q%u'>", pending->id);
+    if (!request->bare)
+        xy_buf_printf(&out, "<pubsub xmlns='%s'>", request->owner ? NS_PUBSUB_OWNER : NS_PUBSUB);
+    request->write(client, pending, &out);
+    if (!request->bare)
+        xy_buf_lit(&out, "</pubsub>");
+    xy_buf_lit(&out, "</iq>");
     sim_client_push(client, xy_buf_view(&out), 0);
     xy_buf_free(&out);
 }

@@ -26,6 +26,12 @@ static void write_subscribe(struct sim_client *client, const struct sim_pending 
                   client->durable ? "at-least-once" : "at-most-once");
     if (client->durable && client->world->mood.skips && client->index % 2 == 0)
         xy_buf_lit(out, "<field var='{urn:xylem:delivery:0}max_backlog_bytes'><value>1500</value></field>");
+    if (client->one_by_one)
+        xy_buf_printf(out,
+                      "<field var='{urn:xylem:delivery:0}ack'><value>explicit</value></field>"
+                      "<field var='{urn:xylem:delivery:0}ack_wait'><value>%u</value></field>"
+                      "<field var='{urn:xylem:delivery:0}max_inflight'><value>%u</value></field>",
+                      2 + client->world->mood.sm_seconds / 4, 1 + 3 * (client->index % 3));
     xy_buf_lit(out, "</x></options>");
 }
 
@@ -54,8 +60,8 @@ static void on_subscribed(struct sim_client *client, const struct sim_pending *p
     client->subscribed[pending->node] = true;
     snprintf(client->subid[pending->node], sizeof(client->subid[0]), "%.*s", XY_ARG(subid));
     if (client->durable && subscription)
-        sim_model_subscribed(client->world->model, client->index, pending->node, client->bare, subid,
-                             pending->asked_moment);
+        sim_model_subscribed(client->world->model, client->index, pending->node,
+                             client->bare || client->one_by_one, subid, pending->asked_moment);
 }
 
 /* Asked a second time, it may be over already. */
@@ -116,12 +122,20 @@ static void on_gap(struct sim_client *client, const struct xy_elem *gap, const s
 
 static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
 {
-    struct sim_delivery delivery = { .client = client->index, .left_moment = client->left_moment };
+    struct sim_delivery delivery = { .client = client->index,
+                                     .left_moment = client->left_moment,
+                                     .bound_moment = client->bound_moment,
+                                     .one_by_one = client->one_by_one };
     const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
     const struct xy_elem *gap = xy_elem_child(stanza->elem, "gap", NS_XYLEM_DELIVERY);
     if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || (event == NULL && gap == NULL))
         return false;
     sim_app_read_marks(stanza, &delivery);
+    const struct xy_elem *d = xy_elem_child(stanza->elem, "delivery", NS_XYLEM_DELIVERY);
+    const struct xy_elem *named = gap ? gap : xy_elem_child(event, "items", NULL);
+    struct xy_str name = named ? xy_elem_attr(named, "node") : XY_STR_NONE;
+    if (client->one_by_one && d && name.len == 2 && name.data[0] == 'n')
+        sim_app_has(client, (unsigned)(name.data[1] - '0'), d);
     if (gap)
         on_gap(client, gap, &delivery);
     else

@@ -257,6 +257,7 @@ static void take_apart(struct sim_world *world, bool crash)
     } else { /* nothing is said to anybody any more: the power may fail in the last checkpoint */
         world->disk->die_in = sim_below(&world->random, 4);
         store_close(&broker->store);
+        world->crashes += world->disk->dead; /* then it was no orderly end after all */
     }
     sim_disk_revive(world->disk);
     shard_group_free(&broker->group);

@@ -26,6 +26,8 @@ struct sim_client *sim_client_new(struct sim_world *world, unsigned index, unsig
     client->subscriber = index != 0;
     client->durable = client->wants_sm && index != 2;
     client->bare = index == 5 || index == 7;
+    client->one_by_one =
+        client->durable && world->mood.acks && !client->bare && (index == 3 || index == 6 || index == 8);
     client->stream_options = (struct xy_stream_options){ .env = &world->env };
     client->chunks.spare_max = 4;
     xy_sm_queue_init(&client->queue, &client->chunks);
@@ -40,6 +42,7 @@ void sim_client_free(struct sim_client **client)
     xy_sm_pool_free(&(*client)->chunks);
     xy_buf_free(&(*client)->again);
     xy_buf_free(&(*client)->jobs);
+    xy_buf_free(&(*client)->outs);
     xy_buf_free(&(*client)->answered);
     free(*client);
     *client = NULL;

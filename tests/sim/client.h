@@ -22,6 +22,8 @@ struct sim_pending {
     unsigned token, number; /* PUBLISH: which item, and the number in its publish-id */
     unsigned node;
     uint64_t asked_moment; /* the first time */
+    uint64_t seq;          /* ACK: which item of which subscription */
+    char epoch[20], subid[20];
 };
 
 struct sim_client {
@@ -57,6 +59,8 @@ struct sim_client {
     unsigned publish_number;
     struct xy_buf again; /* unsigned each: tokens of messages to send once more */
     bool queue_created[SIM_QUEUES], queue_joined[SIM_QUEUES];
+    bool one_by_one;    /* acknowledges items itself */
+    struct xy_buf outs; /* of app_ack.c: items it has */
     struct xy_buf jobs; /* unsigned each: tokens of those it has */
     bool created[SIM_NODES_MAX], subscribed[SIM_NODES_MAX];
     char subid[SIM_NODES_MAX][64];

@@ -26,6 +26,7 @@ void sim_model_free(struct sim_model **model)
     for (size_t i = 0; i < (*model)->subscriptions_count; i++) {
         xy_buf_free(&(*model)->subscriptions[i].fresh);
         xy_buf_free(&(*model)->subscriptions[i].skipped);
+        xy_buf_free(&(*model)->subscriptions[i].settled);
     }
     free((*model)->last_serial);
     free((*model)->tokens);
@@ -246,6 +247,26 @@ static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
     return (unsigned)(unsigned char)++s->fresh.data[seq];
 }
 
+void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
+                       uint64_t left_moment)
+{
+    struct sim_subscription *s = subscription_find(model, node, subid);
+    const uint64_t never = 0;
+    if (s == NULL || s->ended)
+        return;
+    while (s->settled.len <= seq * sizeof(never))
+        xy_buf_add(&s->settled, &never, sizeof(never));
+    memcpy(s->settled.data + seq * sizeof(left_moment), &left_moment, sizeof(left_moment));
+}
+
+static uint64_t settled_moment(const struct sim_subscription *s, uint64_t seq)
+{
+    uint64_t moment = 0;
+    if ((seq + 1) * sizeof(moment) <= s->settled.len)
+        memcpy(&moment, s->settled.data + seq * sizeof(moment), sizeof(moment));
+    return moment;
+}
+
 static bool is_skipped(const struct sim_subscription *s, uint64_t seq)
 {
     for (size_t at = 0; at < s->skipped.len; at += sizeof(struct sim_gap)) {
@@ -282,6 +303,13 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (s->epoch != 0 && s->epoch != d->epoch)
         sim_violation(model, "node %u changed its epoch", token->to);
     s->epoch = d->epoch;
+    uint64_t done_moment = settled_moment(s, d->seq);
+    if (done_moment != 0 && done_moment < d->bound_moment)
+        sim_violation(model,
+                      "item %u (number %" PRIu64
+                      " of node %u) came to client %u in a session that began after it "
+                      "was told to be done",
+                      d->token, d->seq, token->to, d->client);
     if (!d->marked && count_fresh(s, d->seq) > 1)
         sim_violation(model, "item %u (number %" PRIu64 " of node %u) came to client %u again, unmarked",
                       d->token, d->seq, token->to, d->client);
@@ -309,7 +337,7 @@ void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_
     if (!s->bare && !model->gaps[node] && is_missing(s, gap.first))
         sim_violation(model, "client %u was told of a gap from %" PRIu64 " of node %u after number %" PRIu64,
                       d->client, gap.first, node, s->last_seq);
-    if (model->quiet)
+    if (model->quiet && !d->one_by_one)
         sim_violation(model, "client %u was told of a gap after everything had been acknowledged", d->client);
     xy_buf_add(&s->skipped, &gap, sizeof(gap));
     if (gap.last > s->last_seq)
@@ -328,7 +356,7 @@ void sim_model_delivered(struct sim_model *model, const struct sim_delivery *d)
         token->fresh[d->client]++;
     if (token->assured)
         sim_model_must_be_durable(model, d->token, d->left_moment, "delivered");
-    if (model->quiet && (d->claimed || token->kind == SIM_MESSAGE))
+    if (model->quiet && ((d->claimed && !d->one_by_one) || token->kind == SIM_MESSAGE))
         sim_violation(model, "%s %u came to client %u after everything had been acknowledged",
                       kind_name(token), d->token, d->client);
     if (token->kind == SIM_MESSAGE)

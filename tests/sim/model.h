@@ -52,6 +52,7 @@ struct sim_subscription {
     uint64_t epoch, last_seq; /* newest that came */
     bool ended;               /* somebody asked for its end */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
+    struct xy_buf settled;    /* uint64_t each: by number, when the answer left that it is; 0: not yet */
     struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
 };
 
@@ -113,11 +114,15 @@ struct sim_delivery {
     bool marked;              /* <delay/>, or attempt above 1 */
     uint64_t left_moment;
     uint64_t bound_moment; /* when the recipient's session began: older than that is nothing in its outbox */
+    bool one_by_one;       /* of a subscription whose items its client acknowledges, if it does */
     bool claimed;          /* with <delivery/>: */
     uint64_t epoch, seq;
     struct xy_str subid;
 };
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+/* The recipient was answered, by bytes that left then, that this one is done with. */
+void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
+                       uint64_t left_moment);
 /* Instead of an item: the subscription was told that it will not get these. */
 void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *delivery,
                        struct sim_gap gap);

@@ -361,6 +361,7 @@ static void mood_choose(struct sim_world *world)
         .deletes = sim_once_in(random, 6),
         .queues = !sim_once_in(random, 3),
         .skips = sim_once_in(random, 3),
+        .acks = sim_once_in(random, 2),
     };
     world->model->refusals = world->mood.disk_fills || world->mood.disk_breaks;
 }

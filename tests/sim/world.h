@@ -81,6 +81,7 @@ struct sim_mood {
     bool retracts;
     bool deletes; /* nodes */
     bool queues;
+    bool acks;  /* some subscriptions acknowledge one by one */
     bool skips; /* some subscriptions may be owed little only */
 };
 

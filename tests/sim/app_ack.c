@@ -1,0 +1,143 @@
+/* Acknowledging items one by one (docs/protocol.md 1.5): done, not done, not yet, or nothing at all until the time is
+ * over; asked and answered, or said in a message. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/namespaces.h"
+#include "tests/sim/app.h"
+
+struct out { /* an item that this client has */
+    unsigned node;
+    uint64_t seq;
+    char epoch[20], subid[20];
+};
+
+static size_t outs_count(const struct sim_client *client)
+{
+    return client->outs.len / sizeof(struct out);
+}
+
+static struct out out_at(const struct sim_client *client, size_t which)
+{
+    struct out out;
+    memcpy(&out, client->outs.data + which * sizeof(out), sizeof(out));
+    return out;
+}
+
+static void out_remove(struct sim_client *client, size_t which)
+{
+    struct out last = out_at(client, outs_count(client) - 1);
+    memcpy(client->outs.data + which * sizeof(last), &last, sizeof(last));
+    client->outs.len -= sizeof(last);
+}
+
+/* --- saying ------------------------------------------------------------------------------------------------------- */
+
+static void write_verdict(struct xy_buf *out, const char *verb, unsigned node, const char *epoch,
+                          uint64_t seq, const char *subid, const char *more)
+{
+    xy_buf_printf(out,
+                  "<%s xmlns='" NS_XYLEM_DELIVERY "' node='n%u' epoch='%s' seq='%" PRIu64 "' subid='%s'%s/>",
+                  verb, node, epoch, seq, subid, more);
+}
+
+static void write_ack(struct sim_client *client, const struct sim_pending *p, struct xy_buf *out)
+{
+    (void)client;
+    write_verdict(out, "ack", p->node, p->epoch, p->seq, p->subid, "");
+}
+
+static void on_acked(struct sim_client *client, const struct sim_pending *p, const struct xy_stanza *iq)
+{
+    struct sim_model *model = client->world->model;
+    enum xy_condition condition = iq->type == XY_ERROR ? xy_error_read(iq).condition : XY_NO_ERROR;
+    if (condition == XY_NO_ERROR)
+        sim_model_settled(model, p->node, xy_str(p->subid), p->seq, client->left_moment);
+    else if (condition != XY_ITEM_NOT_FOUND && !sim_app_no_room(client, iq))
+        sim_violation(model, "client %u could not acknowledge number %" PRIu64 " of node %u", client->index,
+                      p->seq, p->node);
+}
+
+static const struct sim_request ack = { .bare = true, .write = write_ack, .answered = on_acked };
+
+static bool ask(struct sim_client *client, const struct out *out)
+{
+    struct sim_pending *p = sim_app_pending(client, &ack, out->node);
+    if (p == NULL)
+        return false;
+    p->seq = out->seq;
+    snprintf(p->epoch, sizeof(p->epoch), "%s", out->epoch);
+    snprintf(p->subid, sizeof(p->subid), "%s", out->subid);
+    sim_app_say(client, p);
+    return true;
+}
+
+static void say(struct sim_client *client, const struct out *out, const char *verb, const char *more)
+{
+    struct xy_buf text = { 0 };
+    xy_buf_lit(&text, "<message to='" SIM_SERVICE "'>");
+    write_verdict(&text, verb, out->node, out->epoch, out->seq, out->subid, more);
+    xy_buf_lit(&text, "</message>");
+    sim_client_push(client, xy_buf_view(&text), 0);
+    xy_buf_free(&text);
+}
+
+/* --- of its own will ---------------------------------------------------------------------------------------------- */
+
+static void act(struct sim_client *client)
+{
+    struct sim_random *random = &client->world->random;
+    if (outs_count(client) == 0)
+        return;
+    size_t which = sim_below(random, (uint32_t)outs_count(client));
+    struct out out = out_at(client, which);
+    uint32_t how = sim_below(random, 12);
+    if (how < 6) {
+        if (!ask(client, &out))
+            return;
+    } else if (how < 8) {
+        say(client, &out, "ack", "");
+    } else if (how == 8) {
+        say(client, &out, "ack", " cumulative='true'");
+    } else if (how == 9) {
+        say(client, &out, "nack", sim_once_in(random, 2) ? " delay='1'" : "");
+    } else if (how == 10) {
+        say(client, &out, "working", "");
+        return;
+    }
+    out_remove(client, which); /* at 11 it is forgotten, and comes again */
+}
+
+static void drain(struct sim_client *client)
+{
+    struct out out;
+    if (outs_count(client) == 0)
+        return;
+    out = out_at(client, 0);
+    if (ask(client, &out))
+        out_remove(client, 0);
+}
+
+static bool satisfied(const struct sim_client *client)
+{
+    return client->outs.len == 0;
+}
+
+static void session_new(struct sim_client *client)
+{
+    xy_buf_reset(&client->outs);
+}
+
+void sim_app_has(struct sim_client *client, unsigned node, const struct xy_elem *delivery)
+{
+    struct out out = { .node = node };
+    xy_str_u64(xy_elem_attr(delivery, "seq"), &out.seq);
+    snprintf(out.epoch, sizeof(out.epoch), "%.*s", XY_ARG(xy_elem_attr(delivery, "epoch")));
+    snprintf(out.subid, sizeof(out.subid), "%.*s", XY_ARG(xy_elem_attr(delivery, "subid")));
+    xy_buf_add(&client->outs, &out, sizeof(out));
+}
+
+const struct sim_activity sim_acknowledging = {
+    .weight = 6, .act = act, .session_new = session_new, .drain = drain, .satisfied = satisfied
+};
