@@ -306,14 +306,13 @@ static void acked_lost(struct subscription *subscription)
     changed(subscription);
 }
 
-/* The gap goes in front of everything. An item that was acknowledged late is known no more, though the session means it:
- * then what was sent behind it comes again when its time is over. */
+/* From a gap on, what was sent behind it: the session may have had other items already. An item that was acknowledged
+ * late is known no more, though the session means it: then what was sent behind it comes again when its time is over. */
 static void acked_stalled(struct subscription *subscription, uint64_t unsent)
 {
     struct window *window = window_of(subscription);
-    const struct xy_list *first = window->flight.next;
-    if (!window_untake(window, unsent) && unsent == subscription->claim.gap.last && first != &window->flight)
-        (void)window_untake(window, xy_container_of(first, const struct window_entry, flight)->seq);
+    if (!window_untake(window, unsent) && unsent == subscription->claim.gap.last)
+        window_untake_since(window, subscription->claim.gap.behind);
     settled_some(subscription);
 }
 

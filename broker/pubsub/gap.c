@@ -3,6 +3,7 @@
  * A gap is sent under the number of the last item that is missing, before any item behind it, by a claim that is new to
  * its session; so an acknowledgement of that number or a later one covers it. What is given up while one is under way is
  * told when that one is acknowledged. */
+#include "broker/pubsub/acked.h"
 #include "broker/pubsub/node.h"
 
 #include "core/base/assert.h"
@@ -36,6 +37,7 @@ bool gap_send(struct subscription *subscription)
     if (event == NULL)
         return false;
     gap->told = gap->last;
+    gap->behind = claim->acked != NULL ? claim->acked->window.sendings : 0;
     gap->attempts += gap->attempts < UINT32_MAX;
     delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, gap->attempts, false);
     return true;

@@ -15,6 +15,7 @@ struct gap {
     uint64_t told;        /* up to here the session that holds the claim was told; 0: it was told nothing */
     uint8_t reason;       /* enum gap_reason */
     uint32_t attempts;    /* how often it may have been told */
+    uint64_t behind;      /* one by one: sendings of items before it was told (window.h) */
 };
 
 /* As the store has it. */

@@ -110,8 +110,10 @@ static void enter(struct window *window, struct window_entry *entry, enum window
         push(&window->due, entry);
     if (state == WINDOW_READY)
         push(&window->ready, entry);
-    if (state == WINDOW_FLIGHT)
-        xy_list_append(&window->flight, &entry->flight);
+    if (state != WINDOW_FLIGHT)
+        return;
+    entry->sending = ++window->sendings;
+    xy_list_append(&window->flight, &entry->flight);
 }
 
 static void mark(struct window *window, struct window_entry *entry)
@@ -257,14 +259,12 @@ void window_put(struct window *window, struct window_entry *entry, enum window_s
         cover(window, entry->seq);
 }
 
-bool window_untake(struct window *window, uint64_t seq)
+void window_untake_since(struct window *window, uint64_t sendings)
 {
-    const struct window_entry *first = window_find(window, seq);
-    if (first == NULL || first->state != WINDOW_FLIGHT)
-        return false;
-    for (bool last = false; !last;) {
+    while (!xy_list_empty(&window->flight)) {
         struct window_entry *entry = xy_container_of(window->flight.prev, struct window_entry, flight);
-        last = entry == first;
+        if (entry->sending <= sendings)
+            return;
         leave(window, entry);
         xy_assert(entry->attempts > 0);
         entry->attempts--;
@@ -272,6 +272,14 @@ bool window_untake(struct window *window, uint64_t seq)
             mark(window, entry);
         enter(window, entry, WINDOW_READY, WINDOW_NEVER);
     }
+}
+
+bool window_untake(struct window *window, uint64_t seq)
+{
+    const struct window_entry *first = window_find(window, seq);
+    if (first == NULL || first->state != WINDOW_FLIGHT)
+        return false;
+    window_untake_since(window, first->sending - 1);
     return true;
 }
 

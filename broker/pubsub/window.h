@@ -34,6 +34,7 @@ enum window_state {
 struct window_entry {
     uint64_t seq;
     uint64_t due_us;       /* WINDOW_NEVER: none */
+    uint64_t sending;      /* WINDOW_FLIGHT: which of all sendings it was */
     struct xy_list flight; /* WINDOW_FLIGHT: in the order of sending */
     struct xy_list fresh;  /* in the order of seq */
     struct xy_list dirty;  /* its row is to be written or deleted */
@@ -55,6 +56,7 @@ struct window {
     uint32_t count[WINDOW_STATES];
     uint32_t total; /* entries that are not settled */
     uint64_t sent;
+    uint64_t sendings; /* since the window was made */
 };
 
 bool window_init(struct window *window, uint64_t hash_seed, uint64_t cursor); /* false: memory is short */
@@ -86,6 +88,8 @@ void window_extend(struct window *window, struct window_entry *entry, uint64_t d
 void window_put(struct window *window, struct window_entry *entry, enum window_state state, uint64_t due_us);
 /* The session took nothing from `seq` on: what was sent since then is READY and was not sent. false: not known here. */
 bool window_untake(struct window *window, uint64_t seq);
+/* The same for what was sent behind the first `sendings`. */
+void window_untake_since(struct window *window, uint64_t sendings);
 void window_settle(struct window *window, struct window_entry *entry); /* it may be freed */
 /* What lies above `sent` and up to seq is settled without having been sent. */
 void window_pass(struct window *window, uint64_t seq);

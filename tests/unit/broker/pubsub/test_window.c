@@ -277,6 +277,28 @@ static void out_of_order_writes_few_rows(void **state)
     window_free(&window);
 }
 
+/* What was sent before the gap was sent, and stays so. */
+static void untake_since_a_gap(void **state)
+{
+    (void)state;
+    struct window window;
+    assert_true(window_init(&window, 7, 0));
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        assert_non_null(window_add(&window, seq, WINDOW_FLIGHT, WINDOW_NEVER));
+    window_put(&window, window_find(&window, 1), WINDOW_READY, WINDOW_NEVER);
+    uint64_t sendings = window.sendings;
+    assert_non_null(window_add(&window, 5, WINDOW_FLIGHT, WINDOW_NEVER));
+    window_resend(&window, window_find(&window, 1), WINDOW_NEVER);
+    window_untake_since(&window, sendings);
+    assert_int_equal(window.count[WINDOW_FLIGHT], 3);
+    assert_int_equal(window_find(&window, 1)->attempts, 1);
+    assert_int_equal(window_find(&window, 2)->attempts, 1);
+    assert_int_equal(window_find(&window, 5)->attempts, 0);
+    window_untake_since(&window, window.sendings);
+    assert_int_equal(window.count[WINDOW_FLIGHT], 3);
+    window_free(&window);
+}
+
 static void full_at_its_limit(void **state)
 {
     (void)state;
@@ -297,6 +319,7 @@ int main(void)
         cmocka_unit_test(random_runs),
         cmocka_unit_test(acknowledged_in_order_writes_no_rows),
         cmocka_unit_test(out_of_order_writes_few_rows),
+        cmocka_unit_test(untake_since_a_gap),
         cmocka_unit_test(full_at_its_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
