@@ -447,3 +447,27 @@ def test_figures(broker, connect):
     out = broker.xylem("admin", "stats").stdout
     figures = dict(line.split() for line in out.splitlines() if len(line.split()) == 2)
     assert figures["sessions_restored"] == "1" and figures["sessions"] >= "1"
+
+
+@RESTARTS
+def test_a_stopped_reader(make_broker, connect, how):
+    """Far more than an outbox holds: it waits on the disk, the stream is not closed for it, and a restart changes nothing."""
+    broker = make_broker({"limits": {"outbox": "64kb"}}).start()
+    bob, alice = Session(broker, connect, "bob", "desk"), Session(broker, connect, "alice", "desk")
+    for n in range(400):
+        alice.message(BOB, f"{n} " + "x" * 2000)
+    alice.settle()  # nobody has read any of it
+    seen = [text.split()[0] for text, _ in bob.bodies(5)]
+    bob.client.ack()
+    broker.restart(how)
+    bob.resume()
+    alice.resume()
+    while len(set(seen)) < 400:
+        ((text, marked),) = bob.bodies(1)
+        number = text.split()[0]
+        assert marked or number not in seen
+        seen.append(number)
+        if len(seen) % 20 == 0:
+            bob.client.ack()
+    assert sorted(set(seen), key=int) == numbered(0, 400)
+    assert bob.client.ping().get("type") == "result"
