@@ -14,7 +14,7 @@ from producer import Producer
 from workload import QUIET_S, Actor, Verdict, Workload, wait_for
 
 NODE = "crash-async"
-RESOURCE = "async"
+USER, RESOURCE = "alice", "async"  # an account that is sent no messages
 POLL_S = 0.2
 
 
@@ -40,7 +40,7 @@ class Reader(Actor):
         self.wrong = []
 
     def session(self, client):
-        client.login("dave", RESOURCE)
+        client.login(USER, RESOURCE)
         client.enable_sm(resume=False)
         client.available()
         while not self.stopping.is_set():
@@ -79,7 +79,7 @@ class Async(Workload):
             client.login("romeo", "maker")
             pubsub.create(client, NODE, access_model="open", **{pubsub.NODE + "durability": "async"})
         with raw.Client(self.broker) as client:
-            client.login("dave", RESOURCE)
+            client.login(USER, RESOURCE)
             pubsub.subscribe(client, NODE, client.jid, **{pubsub.DELIVERY + "mode": "at-least-once"})
 
     def start(self):
