@@ -57,6 +57,7 @@ call_fn subscriptions_get, affiliations_get; /* of the entity */
 call_fn owner_subscriptions_get, owner_subscriptions_set, owner_affiliations_get, owner_affiliations_set;
 call_fn subscription_state_get, replay;
 call_fn queue_retract, queue_retract_get, queue_unlock; /* queue_call */
+call_fn queue_move_items;                               /* queue_move */
 call_fn queue_state_get, queue_redrive_items;           /* queue_state */
 call_fn disco_info_service, disco_info_node, disco_items_node;
 /* No node given: asks every shard in turn. */

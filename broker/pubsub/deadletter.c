@@ -11,6 +11,7 @@
 
 #include "broker/log.h"
 #include "broker/pubsub/call.h"
+#include "broker/pubsub/resident.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/dataform.h"
@@ -21,11 +22,14 @@
 /* A letter on its way; also what a request of ours carries to whoever is told of its end. */
 struct way {
     uint64_t node, seq;
-    void (*done)(struct node *node, uint32_t subscription, uint64_t seq, bool moved);
+    union {
+        void (*done)(struct node *node, uint32_t subscription, uint64_t seq, bool moved);
+        void (*moving)(struct shard *shard, uint64_t node, uint64_t seq, bool moved); /* alive */
+    };
     struct request *publish; /* until it is dispatched */
     uint32_t subscription;
     uint32_t home; /* shard */
-    bool moved;
+    bool moved, alive;
 };
 _Static_assert(sizeof(struct way) <= sizeof(((struct request_told *)NULL)->ctx), "it fits what is carried");
 
@@ -114,11 +118,13 @@ static struct request *publish_request(struct node *node, const struct item *ite
     if (element == NULL)
         return NULL;
     struct xy_str epoch = xy_arena_printf(arena, "%016llx", (unsigned long long)node->epoch);
-    struct xy_str id = xy_arena_printf(arena, "dead-%.*s-%llu-%.*s", XY_ARG(epoch),
-                                       (unsigned long long)item->seq, XY_ARG(letter->subid));
+    struct xy_str id = xy_arena_printf(arena, "%s-%.*s-%llu-%.*s", letter->moved != NULL ? "move" : "dead",
+                                       XY_ARG(epoch), (unsigned long long)item->seq, XY_ARG(letter->subid));
     xy_elem_set(arena, element, "publisher", XY_STR_NONE);
-    xy_elem_set(arena, element, "id", id);
-    describe(arena, element, node, item, letter, epoch);
+    if (letter->moved == NULL) {
+        xy_elem_set(arena, element, "id", id);
+        describe(arena, element, node, item, letter, epoch);
+    }
     struct xy_elem *container = xy_elem_new(arena, XY_STR("pubsub"), XY_STR(NS_PUBSUB));
     struct xy_elem *publish = xy_elem_add(arena, container, "publish", NS_PUBSUB);
     xy_elem_set(arena, publish, "node", xy_arena_str(arena, letter->to));
@@ -157,6 +163,10 @@ static void on_home(struct shard *shard, void *payload)
         return;
     xy_assert(pubsub->dead_flight > 0);
     pubsub->dead_flight--;
+    if (way->alive) {
+        way->moving(shard, way->node, way->seq, way->moved);
+        return;
+    }
     if (way->moved)
         stat_add(shard, dead_letters, 1);
     else
@@ -218,8 +228,16 @@ static void on_arrived(struct shard *shard, void *payload)
 {
     struct way way = *(const struct way *)payload;
     const struct xy_elem *action = xy_elem_first(xy_elem_first(way.publish->stanza.elem));
-    if (node_get(shard->pubsub, xy_elem_attr(action, "node")) != NULL) {
+    struct node *node;
+    enum resident there = resident_find(shard->pubsub, xy_elem_attr(action, "node"), &node);
+    if (there == RESIDENT_HERE || (way.alive && there == RESIDENT_LOADING)) {
         publish(shard, way);
+        return;
+    }
+    if (way.alive) {
+        struct xy_arena *given = way.publish->stanza.arena;
+        xy_arena_pool_give(shard->arenas, &given);
+        go_home(shard, way, false);
         return;
     }
     struct xy_arena *arena = xy_arena_pool_take(shard->arenas);
@@ -245,7 +263,6 @@ bool deadletter_send(struct node *node, struct item *item, const struct dead_let
         return false;
     struct way way = { .node = node->number,
                        .seq = item->seq,
-                       .done = letter->done,
                        .publish = publish_request(node, item, letter, arena),
                        .subscription = letter->subscription,
                        .home = shard->index };
@@ -253,6 +270,11 @@ bool deadletter_send(struct node *node, struct item *item, const struct dead_let
         xy_arena_pool_give(shard->arenas, &arena);
         return false;
     }
+    way.alive = letter->moved != NULL;
+    if (way.alive)
+        way.moving = letter->moved;
+    else
+        way.done = letter->done;
     pubsub->dead_flight++;
     shard_mail(shard, shard_owner(shard, letter->to), on_arrived, &way, sizeof(way));
     return true;

@@ -10,6 +10,7 @@ struct item;
 struct node;
 
 enum dead_reason { DEAD_MAX_DELIVER, DEAD_TERM, DEAD_EXPIRED, DEAD_OVERFLOW };
+struct shard;
 
 #define DEAD_FLIGHT_MAX 256u /* on their way from one shard; the others wait */
 
@@ -22,6 +23,9 @@ struct dead_letter {
     enum dead_reason reason;
     /* On the node's shard, unless the node is gone by then. `moved`: it is on disk there. */
     void (*done)(struct node *node, uint32_t subscription, uint64_t seq, bool moved);
+    /* Instead of `done`: the owner moves a living item (queue_move.c). It keeps its id and its headers, the other node must
+     * be there, and this is called in any case, with the number of the node. */
+    void (*moved)(struct shard *shard, uint64_t node, uint64_t seq, bool moved);
 };
 
 /* false: not now (memory is short, too many are on their way, or the item cannot be read); `done` is not called. */

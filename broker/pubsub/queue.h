@@ -10,6 +10,7 @@
  *     queue_dead.c     items that are given up
  *     queue_record.c   states of items to the store and back
  *     queue_call.c     requests: retract, unlock
+ *     queue_move.c     moving items to another node
  *     queue_state.c    requests of owners */
 #pragma once
 
@@ -89,6 +90,10 @@ struct subscription *queue_holder(const struct queue_entry *entry); /* who has i
 /* It is not sent any more: parked, and on its way to the dead letters if there is a node for them. */
 void queue_bury(struct queue *queue, struct queue_entry *entry, enum dead_reason reason);
 void queue_bury_parked(struct queue *queue); /* those that are parked, too: their time has come */
+
+/* --- queue_move.c -------------------------------------------------------------------------------------------------- */
+bool queue_is_moving(const struct node *node); /* its owner moves items of it, of a queue or not */
+void queue_moves_free(struct pubsub *pubsub);
 
 /* --- queue_record.c ------------------------------------------------------------------------------------------------ */
 void queue_dirty(struct queue *queue,

@@ -429,19 +429,24 @@ void queue_hide(struct queue_engine *engine, struct queue_entry *entry)
     xy_list_remove(&entry->held_link);
 }
 
-void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us)
+void queue_revive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us)
 {
     xy_assert(entry->state == QUEUE_PARKED);
     xy_list_remove(&entry->held_link);
+    if (entry->group != NULL)
+        xy_list_append(&entry->group->entries, &entry->group_link);
+    settle(engine, entry, now_us);
+}
+
+void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us)
+{
     entry->attempts = 0;
     entry->reason = 0;
     entry->holder = 0;
     entry->not_before_us = 0;
     entry->expires_us = QUEUE_NEVER;
     entry->returned = true;
-    if (entry->group != NULL)
-        xy_list_append(&entry->group->entries, &entry->group_link);
-    settle(engine, entry, now_us);
+    queue_revive(engine, entry, now_us);
 }
 
 struct queue_entry *queue_parked(const struct queue_engine *engine)

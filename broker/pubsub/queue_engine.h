@@ -58,6 +58,7 @@ struct queue_entry {
     uint8_t state, priority;
     bool returned;
     bool stored;    /* the caller's, as this: */
+    bool reviving;  /* it is moved to another node, and goes on if it is refused there */
     uint8_t reason; /* why it was given up, plus one; 0: it was not, or before a restart */
 };
 
@@ -109,6 +110,8 @@ void queue_unsend(struct queue_engine *engine, struct queue_entry *entry, uint64
 void queue_park(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
 /* A parked one is on its way elsewhere: queue_parked passes over it until it is parked again. */
 void queue_hide(struct queue_engine *engine, struct queue_entry *entry);
+/* A parked one goes on as it was, last of its group. */
+void queue_revive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
 /* A parked one begins anew: READY, no attempts, last of its group. */
 void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint64_t now_us);
 struct queue_entry *queue_parked(const struct queue_engine *engine); /* the one parked longest; NULL: none */

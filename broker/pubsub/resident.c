@@ -101,7 +101,8 @@ static bool idle(const struct node *node)
     return node->waiting == 0 && node->present_count == 0 && !xy_list_linked(&node->dirty_link) &&
            store_committed(node->pubsub->shard->store) >= node->ticket &&
            !(node_is_memory(node) && node->items.live > 0) &&
-           node->ids_until_us <= xy_now_us(node->pubsub->shard->env) && queue_idle(node) && claims_idle(node);
+           node->ids_until_us <= xy_now_us(node->pubsub->shard->env) && !queue_is_moving(node) &&
+           queue_idle(node) && claims_idle(node);
 }
 
 static void leave(struct node *node)
