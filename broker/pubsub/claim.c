@@ -5,6 +5,7 @@
  * A subscription that has not acknowledged an item still has it (DESIGN: claims): nothing here ends what is owed, and
  * sending always starts anew when the session changes. */
 #include "broker/pubsub/node.h"
+#include "broker/pubsub/resident.h"
 #include "broker/pubsub/sent.h"
 
 #include "broker/log.h"
@@ -528,8 +529,13 @@ static void on_released(struct shard *shard, struct claim_key key, struct sessio
 
 static void on_received_before(struct shard *shard, struct xy_str name, struct claim_key key, uint64_t seq)
 {
-    if (shard->pubsub != NULL && node_get(shard->pubsub, name) != NULL) /* loaded from here on */
+    struct node *node;
+    enum resident resident =
+        shard->pubsub != NULL ? resident_find(shard->pubsub, name, &node) : RESIDENT_ABSENT;
+    if (resident == RESIDENT_HERE)
         on_acked(shard, key, SESSION_NONE, seq);
+    else if (resident == RESIDENT_LOADING)
+        resident_note(shard->pubsub, name, key, seq);
 }
 
 const struct delivery_owner claim_owner = {

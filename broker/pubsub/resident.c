@@ -18,8 +18,14 @@ struct loading {
     struct load *load;
     struct request **waiting;
     size_t count, cap;
+    struct xy_buf noted; /* of struct note */
     struct xy_str name;
     char text[];
+};
+
+struct note {
+    struct claim_key key;
+    uint64_t seq;
 };
 
 /* --- what a node takes ---------------------------------------------------------------------------------------------- */
@@ -251,8 +257,28 @@ static void loading_end(struct pubsub *pubsub, struct loading *loading)
     xy_list_remove(&loading->link);
 }
 
+void resident_note(struct pubsub *pubsub, struct xy_str name, struct claim_key key, uint64_t seq)
+{
+    struct loading *loading = xy_table_get(pubsub->loading, name);
+    struct note note = { key, seq };
+    if (loading != NULL && loading->noted.len < RESIDENT_WAITING_MAX * sizeof(note))
+        xy_buf_add(&loading->noted, &note, sizeof(note));
+}
+
+/* Before anybody is sent anything. */
+static void tell_noted(struct shard *shard, const struct loading *loading)
+{
+    for (size_t at = 0; at < loading->noted.len && !xy_buf_failed(&loading->noted);
+         at += sizeof(struct note)) {
+        struct note note;
+        memcpy(&note, loading->noted.data + at, sizeof(note));
+        claim_owner.acked(shard, note.key, SESSION_NONE, note.seq);
+    }
+}
+
 static void loading_free(struct loading *loading)
 {
+    xy_buf_free(&loading->noted);
     free(loading->waiting);
     free(loading);
 }
@@ -285,6 +311,8 @@ static void on_load(struct shard *shard, struct shard_timer *timer)
         bool loaded = status == LOAD_DONE && join(pubsub, &loading->load) != NULL;
         if (loading->load != NULL)
             load_abandon(&loading->load);
+        if (loaded)
+            tell_noted(shard, loading);
         answer(shard, loading, loaded);
     }
     if (!xy_list_empty(&pubsub->loads))

@@ -23,6 +23,8 @@ enum resident {
 enum resident resident_find(struct pubsub *pubsub, struct xy_str name, struct node **node);
 /* The request comes back through call_dispatch when the node is there, or is refused. */
 void resident_wait(struct call *call);
+/* Something was received of a node that is being loaded: its owner is told when it is there. Memory short: it comes again. */
+void resident_note(struct pubsub *pubsub, struct xy_str name, struct claim_key key, uint64_t seq);
 void resident_touch(struct node *node);  /* it is used */
 void resident_forget(struct node *node); /* it is no longer listed */
 /* Someone became short of memory, or a node grew: nodes may have to leave, soon. */

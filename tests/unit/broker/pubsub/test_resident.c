@@ -288,6 +288,23 @@ static void subscribers_come_while_loading(void **state)
     assert_int_equal(seen->seq, LARGE + 1);
 }
 
+/* A resumed session says what it had received before the restart while the node is being read. */
+static void received_while_loading(void **state)
+{
+    struct rig *rig = *state;
+    struct node *node;
+    fill(rig);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("n"));
+    rig_publish(rig, "n", "owed");
+    rig_publish(rig, "n", "more");
+    struct claim_key key = { rig_node(rig, "n")->number, 1, shard_owner(rig_shard(rig, 0), XY_STR("n")) };
+    rig_restart(rig, true);
+    assert_int_equal(resident_find(owner(rig, "n"), XY_STR("n"), &node), RESIDENT_LOADING);
+    claim_owner.received_before(rig_shard(rig, key.owner), XY_STR("n"), key, LARGE + 1);
+    rig_run(rig);
+    assert_int_equal(node_subscription(rig_node(rig, "n"), 1)->claim.cursor, LARGE + 1);
+}
+
 /* Lists of all nodes need none of them. */
 static void lists_load_nothing(void **state)
 {
@@ -338,7 +355,7 @@ int main(void)
         BOTH(idle_nodes_leave),        BOTH(what_was_used_lately_stays), BOTH(nodes_in_use_stay),
         BOTH(what_is_owed_stays_owed), BOTH(publish_ids_are_remembered), BOTH(items_in_memory_only_stay),
         BOTH(requests_wait_in_order),  BOTH(stopped_while_loading),      BOTH(subscribers_come_while_loading),
-        BOTH(lists_load_nothing),
+        BOTH(received_while_loading),  BOTH(lists_load_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
