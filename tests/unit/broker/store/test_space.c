@@ -167,7 +167,7 @@ static void test_levels_off(void **state)
 {
     (void)state;
     enum { NODES = 100, STEPS = 10 };
-    uint64_t per_step = is_long() ? 400000 : 10000, last[NODES] = { 0 }, seed = 7, fifth = 0;
+    uint64_t per_step = is_long() ? 400000 : 20000, last[NODES] = { 0 }, seed = 7, fifth = 0;
     char directory[64];
     make_directory(directory);
     struct store_options options = options_for(directory, NULL, 1, true);
