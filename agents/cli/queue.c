@@ -298,24 +298,40 @@ int cli_queue_purge(struct cli *cli)
     return status;
 }
 
-/* How many items it were. */
-int cli_queue_redrive(struct cli *cli)
+/* <move/> or <redrive/>, and how many items it were. */
+static int drive(struct cli *cli, const char *name, const char *to)
 {
     struct xy_buf payload = { 0 };
     struct xy_arena *arena = NULL;
     struct xy_elem *answer = NULL;
-    xy_buf_lit(&payload, "<redrive xmlns='" NS_XYLEM_DELIVERY "'");
+    uint64_t max = 0;
+    if (!cli_number(cli, OPT_COUNT, UINT64_MAX, &max))
+        return CLI_USAGE;
+    xy_buf_printf(&payload, "<%s xmlns='" NS_XYLEM_DELIVERY "'", name);
     xy_xml_attr(&payload, "node", xy_str(cli->argument[0]));
+    xy_xml_attr(&payload, "to", to ? xy_str(to) : XY_STR_NONE);
+    if (max)
+        xy_buf_printf(&payload, " max='%llu'", (unsigned long long)max);
     xy_buf_lit(&payload, "/>");
     int status = cli_connect(cli, NULL);
     if (status == CLI_DONE)
         status = cli_exit_of(
             cli_ask(cli, xylem_client_service(cli->client), true, &payload, &arena, &answer, false));
-    const struct xy_elem *e = answer ? xy_elem_child(answer, "redrive", NS_XYLEM_DELIVERY) : NULL;
+    const struct xy_elem *e = answer ? xy_elem_child(answer, name, NS_XYLEM_DELIVERY) : NULL;
     struct xy_str count = e ? xy_elem_attr(e, "count") : XY_STR_NONE;
     if (status == CLI_DONE)
         printf("%.*s\n", XY_ARG(count.len ? count : XY_STR("0")));
     xy_arena_free(&arena);
     xy_buf_free(&payload);
     return status;
+}
+
+int cli_queue_move(struct cli *cli)
+{
+    return drive(cli, "move", cli->argument[1]);
+}
+
+int cli_queue_redrive(struct cli *cli)
+{
+    return drive(cli, "redrive", NULL);
 }
