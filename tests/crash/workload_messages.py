@@ -158,6 +158,8 @@ class Recipient(Resumer):
         client.available()
 
     def on_resumed(self, client, h):
+        if h == 0:  # what the broker did not handle is sent again, and that is the presence
+            client.send("<presence/>")
         if self.life != self.broker.lives:
             self.before, self.life = -1, self.broker.lives
 
