@@ -3,7 +3,7 @@
 #include "broker/pubsub/call.h"
 
 #include "broker/config.h"
-#include "broker/pubsub/queue.h"
+#include "broker/pubsub/queue/queue.h"
 #include "core/base/assert.h"
 
 static uint64_t ticket_of(const struct call *call)

@@ -1,7 +1,7 @@
 /* One request at the pubsub service, as its handlers see it, and the ways to answer it. Private to broker/pubsub. */
 #pragma once
 
-#include "broker/pubsub/node.h"
+#include "broker/pubsub/node/node.h"
 #include "broker/router/router.h"
 #include "core/namespaces.h"
 

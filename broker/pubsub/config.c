@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "broker/pubsub/backoff.h"
+#include "broker/pubsub/claim/backoff.h"
 
 #include "core/namespaces.h"
 #include "core/time.h"

@@ -1,7 +1,7 @@
 /* What the service and its nodes say of themselves (XEP-0030), with a node's meta-data. XEP-0060 5.1 - 5.5; called
  * through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
-#include "broker/pubsub/expiry.h"
+#include "broker/pubsub/node/expiry.h"
 
 #include "core/time.h"
 

@@ -1,7 +1,7 @@
 /* Retrieving items: all, the newest, by id, or by pages (XEP-0059). XEP-0060 6.5; called through the table of pubsub.c.
  * Items come oldest first. An answer is bounded; what did not fit is said by result set management. */
 #include "broker/pubsub/call.h"
-#include "broker/pubsub/expiry.h"
+#include "broker/pubsub/node/expiry.h"
 
 #include "core/base/assert.h"
 #include "core/xml/parser.h"

@@ -1,8 +1,8 @@
 /* Nodes for their owners: create, configure, delete, purge. XEP-0060 8.1 - 8.5; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
-#include "broker/pubsub/expiry.h"
-#include "broker/pubsub/queue.h"
-#include "broker/pubsub/retention.h"
+#include "broker/pubsub/node/expiry.h"
+#include "broker/pubsub/queue/queue.h"
+#include "broker/pubsub/node/retention.h"
 #include "core/base/assert.h"
 
 #define NODE_CONFIG_FORM NS_PUBSUB_NODE_CONFIG

@@ -6,10 +6,10 @@
  * once, unless earlier events of the node still wait. */
 #include "broker/pubsub/publish.h"
 
-#include "broker/pubsub/expiry.h"
-#include "broker/pubsub/headers.h"
-#include "broker/pubsub/queue.h"
-#include "broker/pubsub/retention.h"
+#include "broker/pubsub/node/expiry.h"
+#include "broker/pubsub/node/headers.h"
+#include "broker/pubsub/queue/queue.h"
+#include "broker/pubsub/node/retention.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "broker/pubsub/call.h"
-#include "broker/pubsub/headers.h"
+#include "broker/pubsub/node/headers.h"
 
 /* One publish request on its way through the checks. */
 struct publication {

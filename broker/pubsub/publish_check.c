@@ -3,9 +3,9 @@
 #include "broker/pubsub/publish.h"
 
 #include "broker/config.h"
-#include "broker/pubsub/headers.h"
-#include "broker/pubsub/queue.h"
-#include "broker/pubsub/retention.h"
+#include "broker/pubsub/node/headers.h"
+#include "broker/pubsub/queue/queue.h"
+#include "broker/pubsub/node/retention.h"
 #include "broker/shard/stats.h"
 #include "core/xml/writer.h"
 

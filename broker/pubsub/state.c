@@ -1,6 +1,6 @@
 /* How at-least-once subscriptions of a node stand: what is owed, what is out, and why nothing flows (docs/protocol.md 1.9).
  * Subscribers see their own, owners all, in pages. Called through the table of pubsub.c. */
-#include "broker/pubsub/acked.h"
+#include "broker/pubsub/claim/acked.h"
 #include "broker/pubsub/call.h"
 #include "core/time.h"
 

@@ -4,7 +4,7 @@
 #include "broker/pubsub/call.h"
 
 #include "broker/config.h"
-#include "broker/pubsub/queue.h"
+#include "broker/pubsub/queue/queue.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"

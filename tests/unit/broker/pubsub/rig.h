@@ -9,7 +9,7 @@
 #include "broker/config.h"
 #include "broker/delivery/delivery.h"
 #include "broker/delivery/sessions.h"
-#include "broker/pubsub/node.h"
+#include "broker/pubsub/node/node.h"
 #include "broker/router/address.h"
 #include "broker/router/router.h"
 #include "broker/store/backend.h"

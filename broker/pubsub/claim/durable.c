@@ -1,0 +1,162 @@
+/* At-least-once subscriptions acknowledged by XEP-0198 (ack=stream): a cursor, pages from the store until caught up, then
+ * live, all in the order of publishing. One implementer of struct claim_ops; which session holds is claim.c's affair.
+ *
+ * The cursor moves only by acknowledgement. */
+#include "broker/pubsub/node/node.h"
+
+#include "core/base/assert.h"
+
+static struct node *node_of(const struct subscription *subscription)
+{
+    return subscription->subscriber->node;
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------------- */
+
+static struct item *owed(const struct node *node, uint64_t after)
+{
+    struct item *item = index_after(&node->items, after);
+    return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
+}
+
+/* false: not now, it stays owed. */
+static bool send_one(struct subscription *subscription, struct item *item, bool page_end)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    uint32_t attempt = item->seq <= claim->sent_max ? claim->attempts : 1;
+    struct event *event = claim_event(subscription, item, attempt > 1);
+    if (event == NULL)
+        return false;
+    claim->sent = item->seq;
+    node->pubsub->stats.redelivered += attempt > 1;
+    claim->redelivered += attempt > 1;
+    delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, attempt, page_end);
+    if (item->seq > claim->sent_max)
+        claim->sent_max = item->seq;
+    return true;
+}
+
+/* Sends the next page. Having sent all there is, the subscription is live: mail keeps its order, so what is published
+ * next arrives behind this page. */
+static void durable_send(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    size_t bytes = 0;
+    struct item *item = owed(node, claim->sent);
+    for (size_t count = 1; item != NULL; count++) {
+        struct item *next = owed(node, item->seq);
+        bytes += item->bytes;
+        bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
+        if (!send_one(subscription, item, page_end)) {
+            claim_block(subscription);
+            return;
+        }
+        if (page_end) {
+            claim_set_state(subscription, CLAIM_WAITING);
+            return;
+        }
+        item = next;
+    }
+    claim->sent = node->delivered_seq > claim->sent ? node->delivered_seq : claim->sent;
+    claim_set_state(subscription, CLAIM_LIVE);
+}
+
+static void durable_attached(struct subscription *subscription)
+{
+    subscription->claim.sent = subscription->claim.cursor;
+}
+
+/* --- what comes back ----------------------------------------------------------------------------------------------- */
+
+/* Sent in this session and not acknowledged. */
+static bool durable_in_flight(const struct subscription *subscription)
+{
+    const struct claim *claim = &subscription->claim;
+    const struct item *item = index_after(&node_of(subscription)->items, claim->cursor);
+    return item != NULL && item->seq <= claim->sent;
+}
+
+static void durable_lost(struct subscription *subscription)
+{
+    struct claim *claim = &subscription->claim;
+    if (claim->sent > claim->sent_max)
+        claim->sent_max = claim->sent;
+    if (durable_in_flight(subscription) && claim->attempts < UINT32_MAX)
+        claim->attempts++;
+    claim->sent = claim->cursor;
+}
+
+static void durable_stalled(struct subscription *subscription, uint64_t unsent)
+{
+    struct claim *claim = &subscription->claim;
+    uint64_t taken = unsent > 0 ? unsent - 1 : claim->cursor;
+    claim->sent = taken > claim->cursor ? taken : claim->cursor;
+    if (claim->attempts == 1 || claim->sent_max < claim->sent)
+        claim->sent_max = claim->sent; /* at the first attempt nothing behind it was ever taken */
+}
+
+static void durable_received(struct subscription *subscription, uint64_t seq)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    if (seq <= claim->cursor || seq > node->delivered_seq)
+        return; /* old news; the sessions are ours, but a wrong number must not end what is owed */
+    index_pass(&node->items, claim->cursor, seq, record_item_freed, node);
+    claim->cursor = seq;
+    if (claim->sent < seq)
+        claim->sent = seq;
+    record_cursor_moved(node, subscription);
+    claim_settled(subscription);
+}
+
+static void durable_forget(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    index_pass(&node->items, subscription->claim.cursor, UINT64_MAX, record_item_freed, node);
+}
+
+static void durable_rewind(struct subscription *subscription, uint64_t seq)
+{
+    struct node *node = node_of(subscription);
+    struct claim *claim = &subscription->claim;
+    if (seq >= claim->cursor)
+        return;
+    index_owe(&node->items, seq, claim->cursor);
+    claim->cursor = claim->sent = seq;
+}
+
+static uint64_t durable_floor(const struct subscription *subscription)
+{
+    return subscription->claim.cursor;
+}
+
+static void durable_figures(const struct subscription *subscription, struct claim_figures *out)
+{
+    const struct claim *claim = &subscription->claim;
+    uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
+    out->above = claim->cursor;
+    out->in_flight = index_count(&node_of(subscription)->items, claim->cursor, sent);
+}
+
+static bool durable_idle(const struct subscription *subscription)
+{
+    return !subscription->claim.moved;
+}
+
+const struct claim_ops durable_ops = {
+    .sm_only = true,
+    .lost = durable_lost,
+    .attached = durable_attached,
+    .send = durable_send,
+    .stalled = durable_stalled,
+    .received = durable_received,
+    .in_flight = durable_in_flight,
+    .skip = durable_received,
+    .idle = durable_idle,
+    .forget = durable_forget,
+    .rewind = durable_rewind,
+    .floor = durable_floor,
+    .figures = durable_figures,
+};
