@@ -96,7 +96,7 @@ static void release_log(struct copier *c)
     struct store *store = c->store;
     pthread_mutex_lock(&store->lock);
     if (store->hold_broken)
-        copier_fail(c, "half of the log waited for the copy, which is too slow for what is written");
+        copier_fail(c, "the log filled while the copy waited: it is too slow for what is written");
     else
         store->held_from = c->copied;
     pthread_cond_signal(&store->commit_wake); /* there may be something to cut */

@@ -42,13 +42,15 @@ static enum store_io append_batch(struct store *store, struct store_batch *batch
     return STORE_IO_OK;
 }
 
-/* Where the log may be cut: what a backup has not copied yet stays, unless it is so slow that half of the log waits for
- * it. Then it has lost, not those who publish. store->lock is held. */
+/* Where the log may be cut: what a backup has not copied yet stays, unless the log is half full and much of that waits for
+ * the copy. Then it has lost, not those who publish. store->lock is held. */
 static uint64_t cut_limit(struct store *store)
 {
     if (store->held_from >= store->cut_upto)
         return store->cut_upto;
-    if (store->log->ops->bytes(store->log) <= store->options.log_bytes_max / 2)
+    uint64_t held_bytes_max = (store->cut_upto - store->held_from) * STORE_ENTRY_BYTES;
+    if (store->log->ops->bytes(store->log) <= store->options.log_bytes_max / 2 ||
+        held_bytes_max <= store->options.log_bytes_max / 4)
         return store->held_from;
     store->hold_broken = true;
     store->held_from = UINT64_MAX;

@@ -5,6 +5,7 @@ a time; sequence, epoch and publish-id deduplication.
 """
 
 import signal
+import time
 
 import pytest
 
@@ -191,15 +192,29 @@ def test_resumption_repeats_only_what_was_not_acknowledged(broker, connect, alic
 def test_one_session_at_a_time(broker, connect, alice):
     low = reader(broker, connect, "low", 1, subscribed=False)
     high = reader(broker, connect, "high", 5)
+    until_held_by(high)
     for n in range(5):
         publish(alice, "states", str(n))
     assert ids(read_ids(high, 5)) == numbers(0, 5)
     low.nothing("message")
 
 
+def until_held_by(client):
+    """The owner of the node has heard that this session is there, and the best."""
+    question = "<subscription-state xmlns='urn:xylem:delivery:0' node='states'/>"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = client.ok("get", question, PUBSUB).find(f".//{pubsub.DELIVERY}subscription")
+        if found.get("session") == client.jid:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"held by {found.get('session')}")
+
+
 def test_what_a_session_leaves_goes_to_the_next(broker, connect, alice):
     low = reader(broker, connect, "low", 1, subscribed=False)
     high = reader(broker, connect, "high", 5)
+    until_held_by(high)
     for n in range(5):
         publish(alice, "states", str(n))
     read_ids(high, 2)

@@ -76,12 +76,20 @@ def state(client, node="jobs"):
     return answer.find(f".//{DELIVERY}subscription").attrib
 
 
+def until(client, figure, value):
+    deadline = time.monotonic() + 20
+    while state(client)[figure] != value and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert state(client)[figure] == value
+
+
 def until_depth(client, depth):
     """Acknowledgements in messages are answered by nothing: asks until as many items are owed."""
-    deadline = time.monotonic() + 20
-    while state(client)["depth"] != depth and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert state(client)["depth"] == depth
+    until(client, "depth", depth)
+
+
+def until_parked(client, count):
+    until(client, "parked", count)
 
 
 def test_window_and_order(broker, connect, alice):
@@ -275,7 +283,8 @@ def test_dead_letters(broker, connect, alice):
     broker.restart(signal.SIGKILL)
     bob = returned(broker, connect)
     assert len(pubsub.items(bob, "jobs.dead")) == 1
-    assert [i for i in state(bob).items() if i[0] == "parked"] == [("parked", "0")]
+    until_parked(bob, "0")  # the crash may have come between burying it and ending it: then that is made up for
+    assert len(pubsub.items(bob, "jobs.dead")) == 1
 
 
 def nodes(client):
