@@ -82,7 +82,8 @@ struct config {
     struct {
         uint64_t max_ms; /* longest resumption time granted */
         uint64_t queue;  /* unacknowledged stanzas kept per session */
-        struct xy_str location; /* where a client had better reconnect, told in <enabled/>; absent: anywhere */
+        struct xy_str
+            location; /* where a client had better reconnect, told in <enabled/>; absent: anywhere */
     } sm;
     struct {
         uint64_t log_max; /* bytes of write-ahead log before a checkpoint moves what lives */

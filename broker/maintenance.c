@@ -2,6 +2,7 @@
  * somebody must be left to say so. */
 #include "broker/maintenance.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -32,8 +33,12 @@ int maintenance_check_store(const struct config *config, const struct xy_env *en
     int status;
     (void)fflush(NULL);
     pid_t child = fork();
-    if (child == 0)
+    if (child == 0) {
+        /* damage that kills the child must look like that, whoever else wants to handle these signals */
+        (void)signal(SIGSEGV, SIG_DFL);
+        (void)signal(SIGBUS, SIG_DFL);
         _exit(check(config, env, out));
+    }
     if (child < 0 || waitpid(child, &status, 0) != child) {
         (void)fprintf(out, "the check cannot be started: memory or processes are short\n");
         return EXIT_FAILURE;

@@ -155,7 +155,7 @@ static int publish_spooled(struct cli *cli, const struct xy_buf *data)
         end_us = xy_now_us(xy_env_system()) + timeout_s * 1000000;
     if (in_spool(cli) > 0)
         xylem_client_start(cli->client);
-    while ((left = in_spool(cli)) > 0 && xy_now_us(xy_env_system()) < end_us)
+    while (in_spool(cli) > 0 && xy_now_us(xy_env_system()) < end_us)
         if (cli_turn(cli, timeout_s ? 200 : -1) != CLI_DONE)
             break;
     cli_close(cli);

@@ -37,7 +37,7 @@ static uint64_t put_in(struct address *address, const struct resource *resource,
     if (resource->presence) {
         put.presence.data = (uint8_t *)(uintptr_t)resource->presence->data;
         put.presence.len = resource->presence->len;
-        put.priority = resource->priority;
+        put.priority = (int32_t)resource->priority;
         bytes += resource->presence->len;
     }
     if (!jid.data || !fill_directed(&put, resource, arena, &bytes) || !store_room(store, bytes))

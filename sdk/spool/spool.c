@@ -152,6 +152,7 @@ static enum xy_spool_status write_failed(struct xy_spool *s, const struct xy_spo
 static void write_header(struct xy_buf *out, struct xy_str owner)
 {
     char head[XY_SPOOL_OWNER_HEAD];
+    xy_assert(owner.data != NULL || owner.len == 0);
     xy_put_le(head, owner.len, 2);
     xy_put_le(head + 2, xy_crc32c(0, owner.data ? owner.data : "", owner.len), 4);
     xy_buf_lit(out, XY_SPOOL_MAGIC);
@@ -211,7 +212,7 @@ bool xy_spool_has_room(const struct xy_spool *s, size_t len)
 
 enum xy_spool_status xy_spool_add(struct xy_spool *s, struct xy_str data, void *tag, uint64_t *number)
 {
-    xy_assert(data.len > 0);
+    xy_assert(data.data != NULL && data.len > 0);
     if (s->failed)
         return XY_SPOOL_FAILED;
     if (data.len > XY_SPOOL_RECORD_MAX || !xy_spool_has_room(s, data.len))

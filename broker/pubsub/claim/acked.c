@@ -523,6 +523,7 @@ static uint64_t not_before_us(const struct subscription *subscription, const str
 static void describe(const struct subscription *subscription, const struct window_entry *entry,
                      Xylem__Store__V1__ClaimState *record)
 {
+    xy_assert(record->seq != NULL && record->settled != NULL);
     if (entry->state != WINDOW_SETTLED) {
         record->seq[record->n_seq++] = entry->seq;
         record->attempts[record->n_attempts++] = entry->attempts;
