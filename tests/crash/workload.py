@@ -22,6 +22,16 @@ SETTLE_S = 90
 QUIET_S = 0.5  # what should not come has that long to come
 
 
+def ask(client, payload):
+    """A request to the service; None if there is no room for it now: the session may try again later."""
+    answer = client.iq("set", payload, harness.PUBSUB)
+    if answer.get("type") == "result":
+        return answer
+    assert raw.condition(answer)[0] == "wait", raw.show(answer)
+    time.sleep(0.2)
+    return None
+
+
 @dataclasses.dataclass
 class Verdict:
     acknowledged: int = 0

@@ -12,7 +12,7 @@ import pubsub
 import queues
 import raw
 from producer import Producer
-from workload import QUIET_S, Actor, Verdict, Workload, wait_for
+from workload import QUIET_S, Actor, Verdict, Workload, ask, wait_for
 
 NODE, DEAD = "crash-acked", "crash-dead"
 RECEIPTS = "urn:xmpp:receipts"
@@ -49,8 +49,10 @@ class Consumer(Actor):
         options = {OPTION + "mode": "at-least-once", OPTION + "ack": self.ack, OPTION + "max_inflight": INFLIGHT}
         if self.ack == "explicit":
             options[OPTION + "dead_letter"] = DEAD
-        subscription = pubsub.subscribe(client, NODE, client.jid, **options)
-        self.subid = subscription.get("subid")
+        answer = ask(client, pubsub.subscribe_xml(NODE, client.jid, options))
+        if answer is None:
+            return
+        self.subid = answer.find(f".//{{{pubsub.NS}}}subscription").get("subid")
         self.sent += 1
         client.available()
         while not self.stopping.is_set():

@@ -13,7 +13,7 @@ import pubsub
 import queues
 import raw
 from producer import Producer
-from workload import QUIET_S, Actor, Verdict, Workload, wait_for
+from workload import QUIET_S, Actor, Verdict, Workload, ask, wait_for
 
 NODE = "crash-jobs"
 REQUESTS = 8  # items a consumer has at a time
@@ -82,7 +82,8 @@ class Consumer(Actor):
         if self.sm:
             client.enable_sm(resume=False)
         client.available()
-        queues.consume(client, NODE, REQUESTS)
+        if ask(client, queues.consume_xml(NODE, client.jid, REQUESTS, {})) is None:
+            return
         finishing = {}  # id of the request: number
         try:
             self.work(client, finishing)
