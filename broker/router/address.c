@@ -242,6 +242,20 @@ static void refuse(struct shard *shard, struct session_ref session, enum xy_cond
     session_bound(shard, session, (struct xy_jid){ 0 }, &error);
 }
 
+struct bound {
+    struct session_ref session;
+    struct xy_bytes *jid;
+};
+
+static void bound_run(struct shard *shard, void *payload)
+{
+    struct bound *bound = payload;
+    session_bound(shard, bound->session, xy_jid_canonical(xy_bytes_view(bound->jid)), NULL);
+    xy_bytes_unref(&bound->jid);
+}
+
+/* Who is told that it has the resource may rely on it that nobody goes on with what had it before, not after a crash
+ * either. */
 static void bind_now(struct address *address, struct session_ref session, struct xy_str name)
 {
     struct shard *shard = address->shard;
@@ -250,10 +264,12 @@ static void bind_now(struct address *address, struct session_ref session, struct
     struct xy_str full = XY_STR_NONE;
     if (arena)
         full = xy_arena_printf(arena, "%.*s/%.*s", XY_ARG(address->bare), XY_ARG(name));
-    if (full.data && resource_list(address, resource, session)) {
-        session_bound(shard, session, xy_jid_canonical(full), NULL);
+    struct bound bound = { session, full.data ? xy_bytes_new(full) : NULL };
+    if (bound.jid && resource_list(address, resource, session)) {
+        shard_when_committed(shard, address->ended, bound_run, &bound, sizeof(bound));
         carbons_bound(address, resource);
     } else {
+        xy_bytes_unref(&bound.jid);
         resource_free(resource);
         refuse(shard, session, XY_RESOURCE_CONSTRAINT, "the broker is short of memory");
     }
@@ -360,7 +376,7 @@ static void resource_unbind(struct address *address, struct resource *resource)
     struct xy_bytes *name = xy_bytes_new(resource->name);
     bool was_available = resource->available;
     if (resource->kept.recorded)
-        kept_remove(address->shard, resource->kept.id);
+        address->ended = kept_remove(address->shard, resource->kept.id);
     presence_gone(address, resource);
     carbons_gone(address, resource);
     mailbox_session_gone(address, resource->session);

@@ -91,6 +91,7 @@ struct address {
     bool watches_loaded;
     unsigned pins;      /* mails and commits on their way back to this address */
     uint64_t ticket;    /* newest commit its output depends on */
+    uint64_t ended;     /* the commit after which what was kept of its last session to end is gone */
     uint64_t active_us; /* wall time a session was last here; 0: not since the broker started */
     struct resource **resources;
     size_t resources_count, resources_cap;

@@ -70,7 +70,9 @@ static void end(struct shard *shard, struct dormant *dormant)
         presence_gone(address, resource);
         resource_free(resource);
     }
-    kept_remove(shard, dormant->id);
+    uint64_t ended = kept_remove(shard, dormant->id);
+    if (address)
+        address->ended = ended;
     dormant_drop(shard, &dormant);
 }
 

@@ -46,11 +46,12 @@ static uint64_t put_in(struct address *address, const struct resource *resource,
                    : store_append_lazy(store, RECORD_SESSION_PUT, &put.base);
 }
 
-void kept_remove(struct shard *shard, const uint8_t id[SESSION_ID_BYTES])
+uint64_t kept_remove(struct shard *shard, const uint8_t id[SESSION_ID_BYTES])
 {
     Xylem__Store__V1__SessionRemove gone = XYLEM__STORE__V1__SESSION_REMOVE__INIT;
     gone.id = (ProtobufCBinaryData){ SESSION_ID_BYTES, (uint8_t *)(uintptr_t)id };
-    store_append(shard->store, RECORD_SESSION_REMOVE, &gone.base); /* soon: it must not be had any more */
+    return store_append(shard->store, RECORD_SESSION_REMOVE,
+                        &gone.base); /* soon: it must not be had any more */
 }
 
 static void on_unkept(struct shard *shard, void *payload)

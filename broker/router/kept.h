@@ -11,7 +11,7 @@ _Static_assert(SESSION_ID_BYTES == STORE_SESSION_ID_BYTES, "an id is a key");
 /* --- kept.c ------------------------------------------------------------------------------------------------------- */
 /* Records what a resource is now; 0: it is not kept, or from now on no longer. `awaited`: somebody waits for the ticket. */
 uint64_t kept_put(struct address *address, struct resource *resource, bool awaited);
-void kept_remove(struct shard *shard, const uint8_t id[SESSION_ID_BYTES]);
+uint64_t kept_remove(struct shard *shard, const uint8_t id[SESSION_ID_BYTES]); /* when it is gone */
 /* NULL: not a sound record. Free with xylem__store__v1__session_put__free_unpacked. */
 Xylem__Store__V1__SessionPut *kept_unpack(struct xy_str value);
 /* A resource made of its record, bound to nobody and in no list; free it with resource_free. NULL: no such record. */
