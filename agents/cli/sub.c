@@ -94,11 +94,6 @@ static void on_subscribed(struct xylem_client *client, const struct xylem_result
     w->failed = true;
 }
 
-static uint64_t seconds(void)
-{
-    return xy_now_us(xy_env_system()) / 1000000;
-}
-
 static int one_turn(struct watching *w, int wait_ms)
 {
     bool readable = false;
@@ -112,12 +107,13 @@ static int one_turn(struct watching *w, int wait_ms)
 
 static int watch(struct watching *w, uint64_t timeout_s)
 {
-    uint64_t end = timeout_s ? seconds() + timeout_s : UINT64_MAX;
+    uint64_t end_us = timeout_s ? xy_now_us(xy_env_system()) + timeout_s * 1000000 : UINT64_MAX;
     while (!w->failed && !is_enough(w)) {
-        uint64_t now = seconds();
-        if (now >= end)
+        uint64_t now_us = xy_now_us(xy_env_system());
+        if (now_us >= end_us)
             return w->wanted ? CLI_TIMED_OUT : CLI_DONE;
-        int wait_ms = end == UINT64_MAX ? -1 : 1000;
+        uint64_t left_ms = (end_us - now_us) / 1000 + 1;
+        int wait_ms = end_us == UINT64_MAX ? -1 : (int)(left_ms < 1000 ? left_ms : 1000);
         if (one_turn(w, wait_ms) != CLI_DONE)
             return w->cli->interrupted ? CLI_DONE : CLI_FAILED;
     }
