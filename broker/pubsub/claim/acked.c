@@ -366,6 +366,27 @@ static void settle_up_to(struct subscription *subscription, uint64_t seq)
     settled_some(subscription);
 }
 
+/* Entries below `first` are owed and not part of what the subscriber is told to be without. */
+static void acked_skip(struct subscription *subscription, uint64_t first, uint64_t last)
+{
+    struct node *node = node_of(subscription);
+    struct window *window = window_of(subscription);
+    uint64_t sent = window->sent;
+    const struct item *item = index_after(&node->items, first - 1);
+    while (item != NULL && item->seq <= last && item->seq <= sent) {
+        uint64_t seq = item->seq;
+        struct window_entry *entry = window_find(window, seq);
+        if (entry != NULL)
+            settle_entry(subscription, entry);
+        item = index_after(&node->items, seq);
+    }
+    if (last <= sent)
+        return;
+    index_pass(&node->items, sent, last, record_item_freed, node);
+    window_pass(window, last);
+    settled_some(subscription);
+}
+
 static enum claim_verdict acked_ack(struct subscription *subscription, uint64_t seq, bool cumulative)
 {
     struct window_entry *entry;
@@ -609,7 +630,7 @@ const struct claim_ops acked_ops = {
     .received = acked_received,
     .in_flight = acked_in_flight,
     .idle = acked_idle,
-    .skip = settle_up_to,
+    .skip = acked_skip,
     .forget = acked_forget,
     .rewind = acked_rewind,
     .owes = acked_owes,

@@ -128,7 +128,7 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
     node->pubsub->stats.skipped += count;
     subscription->claim.skipped += count;
     stat_add(node->pubsub->shard, items_skipped, count);
-    claim_skip(subscription, last);
+    claim_skip(subscription, first, last);
     gap_add(subscription, first, last, reason);
 }
 

@@ -391,9 +391,9 @@ void claim_end(struct subscription *subscription)
     node->durable_count--;
 }
 
-void claim_skip(struct subscription *subscription, uint64_t seq)
+void claim_skip(struct subscription *subscription, uint64_t first, uint64_t last)
 {
-    subscription->claim.ops->skip(subscription, seq);
+    subscription->claim.ops->skip(subscription, first, last);
 }
 
 bool claim_record(struct subscription *subscription, bool lazy)

@@ -84,8 +84,8 @@ struct claim_ops {
     /* The receiver's XEP-0198 covered everything up to seq. */
     void (*received)(struct subscription *subscription, uint64_t seq);
     bool (*in_flight)(const struct subscription *subscription); /* sent to this session and not settled */
-    /* What is owed up to seq is given up (backlog.c). */
-    void (*skip)(struct subscription *subscription, uint64_t seq);
+    /* What is owed of first to last is given up (backlog.c); what is owed below stays owed. */
+    void (*skip)(struct subscription *subscription, uint64_t first, uint64_t last);
     /* Is this item, at or below the cursor, owed nevertheless? NULL: never. */
     bool (*owes)(const struct subscription *subscription, uint64_t seq);
     /* No session holds it: is everything about it on disk, or on its way there? Then the node may leave memory.
@@ -128,7 +128,7 @@ void claim_restore(struct subscription *subscription);
 void claim_end(struct subscription *subscription);              /* no longer, or going away */
 void claim_sessions_changed(struct subscription *subscription); /* also when it became active */
 void claim_free(struct subscription *subscription);             /* memory only */
-void claim_skip(struct subscription *subscription, uint64_t seq);
+void claim_skip(struct subscription *subscription, uint64_t first, uint64_t last);
 /* There is a gap to tell. The session that holds it, if any, gets that and, where order matters, everything anew that it
  * has not acknowledged. */
 void claim_restart(struct subscription *subscription);

@@ -111,6 +111,12 @@ static void durable_received(struct subscription *subscription, uint64_t seq)
     claim_settled(subscription);
 }
 
+static void durable_skip(struct subscription *subscription, uint64_t first, uint64_t last)
+{
+    xy_assert(first > subscription->claim.cursor);
+    durable_received(subscription, last);
+}
+
 static void durable_forget(struct subscription *subscription)
 {
     struct node *node = node_of(subscription);
@@ -153,7 +159,7 @@ const struct claim_ops durable_ops = {
     .stalled = durable_stalled,
     .received = durable_received,
     .in_flight = durable_in_flight,
-    .skip = durable_received,
+    .skip = durable_skip,
     .idle = durable_idle,
     .forget = durable_forget,
     .rewind = durable_rewind,

@@ -213,9 +213,10 @@ static void queue_op_lost(struct subscription *subscription)
         shard_mail(shard, shard->index, on_absent, &absence, sizeof(absence));
 }
 
-static void queue_op_skip(struct subscription *subscription, uint64_t seq)
+static void queue_op_skip(struct subscription *subscription, uint64_t first, uint64_t last)
 {
-    queue_op_received(subscription, seq); /* a consumer has no backlog of its own */
+    (void)first;
+    queue_op_received(subscription, last); /* a consumer has no backlog of its own */
 }
 
 static void queue_op_forget(struct subscription *subscription)
