@@ -130,6 +130,8 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
     stat_add(node->pubsub->shard, items_skipped, count);
     claim_skip(subscription, first, last);
     gap_add(subscription, first, last, reason);
+    claim_settled(
+        subscription); /* what was out has made room, also while an older gap waits for its acknowledgement */
 }
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */
