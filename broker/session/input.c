@@ -76,7 +76,7 @@ static struct session_inbound count_in(struct session *session, const struct xy_
     session->inflight_bytes += inbound.bytes;
     if (session->sm != NULL)
         inbound.number = xy_sm_in_begin(&session->sm->counters) + 1;
-    if (session->sm != NULL && session->sm->kept)
+    if (session->sm != NULL && session->sm->resumable)
         inbound.what = request_digest(stanza);
     return inbound;
 }
@@ -124,7 +124,6 @@ static void on_stanza(struct session *session, const struct xy_stream_event *eve
     xy_stanza_set_from(&stanza, xy_jid_canonical(from));
     struct session_inbound inbound = count_in(session, &stanza);
     if (proof_seen(session, &inbound)) {
-        inbound.recorded = true;
         xy_arena_pool_give(shard->arenas, &stanza.arena);
         session_handled(shard, session->ref, inbound);
         return;

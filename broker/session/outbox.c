@@ -170,8 +170,10 @@ static void settle(struct xy_sm_entry *entry, bool sent, void *ctx)
             settling_flush(settling);
     } else if (is_claimed(entry)) {
         claims_acked(settling->session, (uint32_t)entry->claim, entry_seq(entry));
-    } else if (entry_kind(entry) == ENTRY_ANSWER || entry_kind(entry) == ENTRY_HELD) {
-        proof_answer_acked(settling->session, entry_kind(entry), entry_seq(entry));
+    } else if (entry_kind(entry) == ENTRY_ANSWER) {
+        proof_answer_acked(&settling->session->sm->proof, entry_seq(entry));
+    } else if (entry_kind(entry) == ENTRY_HELD) {
+        held_arrived(settling->session->sm, entry_seq(entry));
     }
 }
 
@@ -248,12 +250,19 @@ static void gather_control(struct session *session, struct xy_buf *out)
         xy_buf_str(out, output);
         xy_stream_sent(session->stream, output.len);
     }
-    if (session->sm && session->sm->ack_due && !session->sm->resuming) {
-        session->sm->ack_due = false;
-        xy_buf_lit(out, "<a xmlns='" NS_SM "' h='");
-        xy_buf_u64(out, (uint32_t)proof_h(session));
-        xy_buf_lit(out, "'/>");
-    }
+}
+
+/* After the answers to what it covers; what some of them are still to be sent for, it covers next time. */
+static void gather_ack(struct session *session, struct xy_buf *out)
+{
+    struct session_sm *sm = session->sm;
+    if (!sm || !sm->ack_due || sm->resuming)
+        return;
+    uint64_t h = held_unsent_limit(session, proof_h(session));
+    sm->ack_due = h < proof_h(session);
+    xy_buf_lit(out, "<a xmlns='" NS_SM "' h='");
+    xy_buf_u64(out, (uint32_t)h);
+    xy_buf_lit(out, "'/>");
 }
 
 static void gather_entries(struct session *session, struct xy_buf *out)
@@ -289,6 +298,7 @@ static bool flush_once(struct session *session, struct xy_buf *out)
     gather_control(session, out);
     if (xy_stream_is_bound(session->stream))
         gather_entries(session, out);
+    gather_ack(session, out);
     if (xy_buf_failed(out)) {
         log_error(session->shard->log, "no memory to write with", LOG_STR("jid", xy_jid_full(session->jid)));
         session_drop_link(session);

@@ -58,29 +58,6 @@ static void advance(struct session *session)
         proof->proven++;
 }
 
-/* --- answers that are not on disk ---------------------------------------------------------------------------------- */
-
-static void find_held(struct xy_sm_entry *entry, bool sent, void *ctx)
-{
-    struct session_proof *proof = ctx;
-    (void)sent;
-    if (!(entry->aux & XY_SM_UNCOUNTED) && entry_kind(entry) == ENTRY_HELD &&
-        (proof->held == 0 || entry_seq(entry) < proof->held))
-        proof->held = entry_seq(entry);
-}
-
-/* Stanzas that may be recorded as handled. */
-static uint64_t limit(struct session *session)
-{
-    struct session_sm *sm = session->sm;
-    struct session_proof *proof = &sm->proof;
-    if (proof->held_count == 0 || sm->resuming) /* a client that resumes gets them now, and must be told */
-        return sm->counters.in_h;
-    if (proof->held == 0)
-        xy_sm_queue_each(&session->queue, find_held, proof);
-    return proof->held != 0 && proof->held - 1 < sm->counters.in_h ? proof->held - 1 : sm->counters.in_h;
-}
-
 /* --- records ------------------------------------------------------------------------------------------------------- */
 
 /* An answer is pushed before its stanza counts as handled, so of those that are left, the oldest is not much older than
@@ -116,7 +93,7 @@ void proof_record(struct session *session, bool awaited)
     struct session_proof *proof = &sm->proof;
     struct shard *shard = session->shard;
     Xylem__Store__V1__SessionIn in = XYLEM__STORE__V1__SESSION_IN__INIT;
-    uint64_t h = limit(session);
+    uint64_t h = held_limit(session);
     uint64_t arrived = answered(sm);
     bool news = h > proof->recorded || arrived > proof->recorded_answered;
     if (awaited ? proof->waiting || h <= proof->proven : !news)
@@ -146,9 +123,9 @@ bool proof_complete(struct session *session)
     if (sm == NULL || !sm->kept)
         return true;
     advance(session);
-    if (sm->proof.proven < limit(session))
+    if (sm->proof.proven < held_limit(session))
         proof_record(session, true);
-    return sm->proof.proven >= limit(session); /* what is not recorded is sent again and refused again */
+    return sm->proof.proven >= held_limit(session); /* what is not recorded is sent again and refused again */
 }
 
 /* --- telling ------------------------------------------------------------------------------------------------------- */
@@ -177,7 +154,7 @@ void proof_go_on(struct session *session)
     if (sm->kept) {
         bool awaited = (sm->asked && sm->counters.in_h >= sm->asked_first) || sm->resuming ||
                        session->shard->sessions->quiescing;
-        if (sm->proof.proven < limit(session) && (awaited || sm->proof.lazy_ticket == 0))
+        if (sm->proof.proven < held_limit(session) && (awaited || sm->proof.lazy_ticket == 0))
             proof_record(session, awaited);
         else if (sm->counters.in_h - sm->proof.recorded >= SESSION_ROWS_MAX)
             proof_record(session, false);
@@ -197,11 +174,13 @@ void proof_handled(struct session *session, struct session_inbound inbound)
 
 /* --- what a restart interrupted ------------------------------------------------------------------------------------ */
 
-bool proof_seen(struct session *session, const struct session_inbound *inbound)
+bool proof_seen(struct session *session, struct session_inbound *inbound)
 {
     struct session_proof *proof = session->sm ? &session->sm->proof : NULL;
     if (proof == NULL || inbound->number == 0)
         return false;
+    if (held_seen(session->sm, inbound))
+        return true;
     while (proof->seen_next < proof->seen_count && proof->seen[proof->seen_next].number < inbound->number)
         proof->seen_next++;
     if (proof->seen_next == proof->seen_count) {
@@ -211,15 +190,20 @@ bool proof_seen(struct session *session, const struct session_inbound *inbound)
         return false;
     }
     const struct session_seen *seen = &proof->seen[proof->seen_next];
-    return seen->number == inbound->number && seen->what == inbound->what;
+    if (seen->number != inbound->number || seen->what != inbound->what)
+        return false;
+    inbound->recorded = true;
+    return true;
 }
 
 enum entry_kind proof_answer(struct session *session, const struct session_inbound *inbound,
                              const struct xy_bytes *answer)
 {
     struct shard *shard = session->shard;
-    if (!session->sm || !session->sm->kept || inbound->number == 0)
+    if (!session->sm || inbound->number == 0)
         return ENTRY_STANZA;
+    if (!session->sm->kept)
+        return ENTRY_HELD;
     if (inbound->recorded)
         return ENTRY_ANSWER;
     if (answer->len > SESSION_ANSWER_MAX || !store_room(shard->store, answer->len))
@@ -233,27 +217,8 @@ enum entry_kind proof_answer(struct session *session, const struct session_inbou
     return ENTRY_ANSWER;
 }
 
-void proof_answer_pushed(struct session *session, enum entry_kind kind, uint64_t number)
+void proof_answer_acked(struct session_proof *proof, uint64_t number)
 {
-    struct session_proof *proof = &session->sm->proof;
-    if (kind == ENTRY_ANSWER) {
-        proof->answers_pending++;
-        return;
-    }
-    proof->held_count++;
-    if (proof->held == 0 || number < proof->held)
-        proof->held = number;
-}
-
-void proof_answer_acked(struct session *session, enum entry_kind kind, uint64_t number)
-{
-    struct session_proof *proof = &session->sm->proof;
-    if (kind == ENTRY_HELD) {
-        xy_assert(proof->held_count > 0);
-        proof->held_count--;
-        proof->held = number == proof->held ? 0 : proof->held; /* looked up when it is asked for */
-        return;
-    }
     xy_assert(proof->answers_pending > 0);
     proof->answers_pending--;
     if (number > proof->answers_acked)
@@ -263,11 +228,14 @@ void proof_answer_acked(struct session *session, enum entry_kind kind, uint64_t 
 void proof_end(struct session *session)
 {
     session->sm->kept = false;
+    held_adopt(session);
     proof_go_on(session);
 }
 
 void proof_free(struct session_sm *sm)
 {
-    if (sm != NULL)
-        free(sm->proof.seen);
+    if (sm == NULL)
+        return;
+    free(sm->proof.seen);
+    held_free(&sm->held);
 }

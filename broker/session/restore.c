@@ -35,7 +35,7 @@ static void answer_again(struct session *session, struct session_past *past)
         struct session_late_answer *answer = &past->answers[i];
         if (answer->owed &&
             outbox_push(session, &answer->bytes, ENTRY_ANSWER, ENTRY_NO_CLAIM, answer->number))
-            proof_answer_pushed(session, ENTRY_ANSWER, answer->number);
+            session->sm->proof.answers_pending++;
     }
 }
 

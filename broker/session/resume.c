@@ -201,11 +201,12 @@ void resume_handled(struct session *session)
 {
     struct session_sm *sm = session->sm;
     char text[2 * SESSION_ID_BYTES];
-    if (sm->restoring || proof_h(session) != sm->counters.in_tail)
+    uint64_t h = held_limit(session);
+    if (sm->restoring || sm->counters.in_h != sm->counters.in_tail || proof_h(session) < h)
         return;
     sm->resuming = false;
     sm->since_request = 0;
-    xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)proof_h(session), sm->restored);
+    xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)held_resume(sm, h), sm->restored);
     sm->restored = false;
     xy_sm_queue_rewind(&session->queue, &sm->counters);
     stat_add(session->shard, sessions_resumed, 1);

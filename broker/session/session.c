@@ -353,32 +353,31 @@ static const struct link_events events_of_links = {
 
 /* --- other rooms call --------------------------------------------------------------------------------------------- */
 
-/* Answers, presence and the like. A session whose outbox is twice full does not read: it loses these, counted. One that
- * reads and never acknowledges would keep them in our memory for ever: it ends. */
-static void send_stanza(struct session *session, struct xy_bytes **stanza, enum entry_kind kind, uint64_t seq)
+/* A session whose outbox is twice full does not read: what comes is lost, and counted. One that reads and never acknowledges
+ * would keep it in our memory for ever: it ends. */
+static bool send_room(struct session *session)
 {
     if (session == NULL || session->state < SESSION_BOUND)
-        return;
-    struct shard *shard = session->shard;
+        return false;
     if (session->inactive && session->waiting)
         waiting_presence_first(session);
     if (outbox_twice_full(session))
         outbox_flush(session);
     if (session->state == SESSION_ENDED)
-        return;
-    if (outbox_twice_full(session)) {
-        stat_add(shard, outbox_full, 1);
-        if (session->link && outbox_unacked_full(session))
-            session_fail(session, XY_STREAM_POLICY_VIOLATION, "too much was sent that is not acknowledged");
-        return;
-    }
-    if (outbox_push(session, stanza, kind, ENTRY_NO_CLAIM, seq) && kind != ENTRY_STANZA)
-        proof_answer_pushed(session, kind, seq);
+        return false;
+    if (!outbox_twice_full(session))
+        return true;
+    stat_add(session->shard, outbox_full, 1);
+    if (session->link && outbox_unacked_full(session))
+        session_fail(session, XY_STREAM_POLICY_VIOLATION, "too much was sent that is not acknowledged");
+    return false;
 }
 
 static void call_send(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza)
 {
-    send_stanza(session_find(shard, ref), stanza, ENTRY_STANZA, 0);
+    struct session *session = session_find(shard, ref);
+    if (send_room(session))
+        outbox_push(session, stanza, ENTRY_STANZA, ENTRY_NO_CLAIM, 0);
 }
 
 static void call_send_message(struct shard *shard, struct session_ref ref, struct xy_str bare,
@@ -459,14 +458,27 @@ static void call_handled(struct shard *shard, struct session_ref ref, struct ses
         session_handled_one(session, inbound);
 }
 
+/* An h that covers a stanza whose answer cannot be sent would be a lie: the session ends instead. */
+static void send_answer(struct session *session, struct xy_bytes **stanza,
+                        const struct session_inbound *inbound)
+{
+    enum entry_kind kind = proof_answer(session, inbound, *stanza);
+    uint64_t number = kind == ENTRY_STANZA ? 0 : inbound->number;
+    bool pushed = send_room(session) && outbox_push(session, stanza, kind, ENTRY_NO_CLAIM, number);
+    if (pushed && kind == ENTRY_ANSWER)
+        session->sm->proof.answers_pending++;
+    else if (pushed && kind == ENTRY_HELD)
+        held_pushed(session->sm, inbound);
+    else if (!pushed && kind != ENTRY_STANZA && session->state != SESSION_ENDED)
+        session_fail(session, XY_STREAM_POLICY_VIOLATION, "too many answers wait to be read");
+}
+
 static void call_answer(struct shard *shard, struct session_ref ref, struct xy_bytes **stanza,
                         struct session_inbound inbound)
 {
     struct session *session = session_find(shard, ref);
-    enum entry_kind kind = ENTRY_STANZA;
     if (session && session->state >= SESSION_BOUND)
-        kind = proof_answer(session, &inbound, *stanza);
-    send_stanza(session, stanza, kind, kind == ENTRY_STANZA ? 0 : inbound.number);
+        send_answer(session, stanza, &inbound);
     if (session && session->state != SESSION_ENDED)
         session_handled_one(session, inbound);
 }

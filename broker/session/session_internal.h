@@ -57,7 +57,7 @@ enum entry_kind {
     ENTRY_MAILBOX, /* settles an entry of the account's mailbox: aux carries its seq */
     ENTRY_EVENT,   /* bytes are a struct event; `claim`: index in the low half, attempt above it */
     ENTRY_ANSWER,  /* to the client, and on disk: aux carries the number of the request */
-    ENTRY_HELD,    /* the same, not on disk: its request is not told to be handled before it arrived */
+    ENTRY_HELD,    /* the same, not on disk (held.c) */
 };
 #define ENTRY_KIND_SHIFT 56
 #define ENTRY_KIND_MASK  UINT64_C(0x7f)
@@ -99,11 +99,17 @@ struct session_proof {
     uint64_t rows[XY_SM_WINDOW / 64]; /* which stanzas beyond `proven` have a row */
     struct session_seen *seen;        /* stanzas handled before a restart, that will come again; ascending */
     size_t seen_count, seen_next;
-    uint64_t held; /* the oldest request with an answer that is neither on disk nor acknowledged; 0: none */
-    uint64_t held_count;        /* such answers */
     uint64_t answers_pending;   /* answers in the outbox that are on disk too */
     uint64_t recorded_answered; /* the newest record says so */
     uint64_t answers_acked;     /* answers to requests up to this one arrived */
+};
+
+/* Answers that are neither on disk nor acknowledged (held.c). */
+struct session_held {
+    uint64_t count;
+    uint64_t first;             /* the oldest request with one; 0: has to be looked up */
+    struct session_seen *begun; /* while there are any: what came, by number modulo XY_SM_WINDOW */
+    uint64_t again;             /* stanzas up to this one come a second time */
 };
 
 /* XEP-0198 of one session. */
@@ -115,6 +121,7 @@ struct session_sm {
     bool restoring; /* it was made anew, and may not send yet */
     bool restored;  /* the client does not know that yet */
     struct session_proof proof;
+    struct session_held held;
     uint64_t sent_due_us;    /* when what was sent is recorded next; 0: nothing new */
     bool request_open;       /* an <r/> of ours is unanswered */
     bool asked;              /* some <r/> of the peer came before stanzas that are not handled yet */
@@ -277,15 +284,25 @@ void proof_go_on(struct session *session); /* tells, or records what has to be b
 /* Records how far the session is. `awaited`: somebody waits to be told. */
 void proof_record(struct session *session, bool awaited);
 bool proof_complete(struct session *session); /* false: that of what is handled is under way now */
-/* The stanza was handled before a restart. */
-bool proof_seen(struct session *session, const struct session_inbound *inbound);
+/* The stanza was handled before, and is only counted; `inbound` says from now on whether it has a row. */
+bool proof_seen(struct session *session, struct session_inbound *inbound);
 void proof_end(struct session *session); /* the session does not outlive a restart any more */
 /* What becomes of an answer that is about to be sent, so that it comes again after a crash if it did not arrive. */
 enum entry_kind proof_answer(struct session *session, const struct session_inbound *inbound,
                              const struct xy_bytes *answer);
-void proof_answer_pushed(struct session *session, enum entry_kind kind, uint64_t number);
-void proof_answer_acked(struct session *session, enum entry_kind kind, uint64_t number);
+void proof_answer_acked(struct session_proof *proof, uint64_t number);
 void proof_free(struct session_sm *sm);
+
+/* held.c */
+uint64_t held_limit(struct session *session); /* h that leaves out what has such an answer */
+uint64_t held_unsent_limit(struct session *session, uint64_t h); /* and what has any that is not sent yet */
+void held_pushed(struct session_sm *sm, const struct session_inbound *inbound);
+void held_adopt(struct session *session); /* what was on disk is not any more */
+void held_arrived(struct session_sm *sm, uint64_t number);
+/* <resumed/> says `h`: what is beyond it comes again. All that came is handled. */
+uint64_t held_resume(struct session_sm *sm, uint64_t h);
+bool held_seen(struct session_sm *sm, const struct session_inbound *inbound);
+void held_free(struct session_held *held);
 
 /* sent.c */
 uint64_t sent_begin(struct session *session); /* a restored session sends nothing before this is on disk */

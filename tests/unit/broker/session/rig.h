@@ -59,6 +59,7 @@ struct rig {
     struct told told[RIG_TOLD];
     unsigned told_count, told_looked;
     bool hold_commits;
+    uint64_t log_max; /* of the store, from the next start on; 0: plenty */
 };
 
 static struct rig *the_rig; /* the callbacks of owners have no context */
@@ -167,6 +168,7 @@ static inline void rig_start(struct rig *rig)
                                                      .shards = rig->count,
                                                      .env = &rig->env,
                                                      .committed = rig_wake,
+                                                     .log_bytes_max = rig->log_max,
                                                      .failed = rig_failed },
                             &errors);
     assert_non_null(rig->store);

@@ -367,6 +367,65 @@ static void test_many_answers_at_once(void **state)
     rig_free(&rig);
 }
 
+/* --- answers and h -------------------------------------------------------------------------------------------------- */
+
+#define R "<r xmlns='urn:xmpp:sm:3'/>"
+
+static struct wire *managed(struct rig *rig)
+{
+    struct wire *wire = rig_bound(rig, 0, JULIET, "a");
+    wire_say(wire, "<enable xmlns='urn:xmpp:sm:3'/>"); /* not resumable: nothing of it is on disk */
+    wire_heard(wire);
+    wire->refuse = true;
+    return wire;
+}
+
+/* Who reads an h has read before it what became of the stanzas it covers. */
+static void test_h_does_not_overtake_answers(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(1, "");
+    struct wire *juliet = managed(rig);
+    char *body = long_body(1000);
+    for (unsigned i = 0; i < 200; i++)
+        publish(rig, juliet, body, true, 0);
+    wire_say(juliet, "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>" R);
+    wire_accept(juliet);
+    const char *heard = wire_heard(juliet);
+    const char *before = strstr(heard, "h='0'/>"), *answer = strstr(heard, "id='p'"),
+               *after = strstr(heard, "h='1'/>");
+    assert_true(before && answer && after && before < answer && answer < after);
+    free(body);
+    rig_free(&rig);
+}
+
+/* What cannot be answered is not covered: the session ends before. */
+static void test_an_answer_that_finds_no_room(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(1, "limits { outbox = 64kb; }");
+    struct wire *juliet = managed(rig);
+    char *body = long_body(1000), *id = long_body(200);
+    struct xy_buf pings = { 0 };
+    for (unsigned i = 0; i < 60; i++) {
+        publish(rig, juliet, body, true, 0);
+        rig_run(rig);
+    }
+    assert_true(wire_session(juliet)->queue.bytes_unsent > 60 << 10);
+    for (unsigned i = 0; i < 500; i++)
+        xy_buf_printf(&pings, "<iq type='get' id='%s' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>" R,
+                      id);
+    wire_feed(juliet, xy_buf_view(&pings));
+    rig_run(rig);
+    assert_true(juliet->closed);
+    xy_buf_char(&juliet->kept, '\0');
+    assert_lacks(juliet->kept.data, " h='");
+    xy_buf_free(&pings);
+    free(body);
+    free(id);
+    rig_free(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +437,8 @@ int main(void)
         cmocka_unit_test(test_odd_acknowledgements),
         cmocka_unit_test(test_not_taken_by_the_kernel),
         cmocka_unit_test(test_mailbox_entries_settle),
+        cmocka_unit_test(test_h_does_not_overtake_answers),
+        cmocka_unit_test(test_an_answer_that_finds_no_room),
         cmocka_unit_test(test_events_are_dropped_when_full),
         cmocka_unit_test(test_messages_wait_when_full),
         cmocka_unit_test(test_stalled_sessions_go),

@@ -422,6 +422,119 @@ static void test_stops_meanwhile(void **state)
     }
 }
 
+/* --- a store without room ------------------------------------------------------------------------------------------ */
+
+/* Nobody's answers are on disk then, not even that a message was refused. Says how many were not. */
+static unsigned say_until_refused(struct wire *juliet)
+{
+    for (unsigned n = 1; n < 1000; n++) {
+        say_number(juliet, ROMEO, n);
+        if (text_count(wire_heard(juliet), "<resource-constraint") == 1)
+            return n - 1;
+    }
+    fail_msg("the store is never full");
+    return 0;
+}
+
+static struct rig *crowded(unsigned shards, char id[80], struct wire **juliet, unsigned *stored)
+{
+    struct rig *rig = verona(shards, "");
+    rig->log_max = 16 << 10;
+    rig_restart(rig, shards, false);
+    *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    *stored = say_until_refused(*juliet);
+    say_number(*juliet, ROMEO, *stored + 2);
+    assert_heard(*juliet, "<resource-constraint");
+    return rig;
+}
+
+static void assert_resumed(const char *heard, unsigned h)
+{
+    char text[32];
+    (void)snprintf(text, sizeof(text), " h='%u'", h);
+    assert_contains(heard, "<resumed ");
+    assert_contains(heard, text);
+}
+
+/* The client learns with <resumed/> what is stored, and hears of the others again; whether it hears is what makes them
+ * count as handled, however often the connection and the broker go down in between. */
+static void test_refusals_are_not_covered_before_they_arrive(void **state)
+{
+    (void)state;
+    char id[80];
+    unsigned stored;
+    struct wire *juliet;
+    struct rig *rig = crowded(2, id, &juliet, &stored);
+    for (unsigned again = 0; again < 3; again++) {
+        wire_vanish(juliet);
+        juliet = resumed(rig, again % 2, JULIET, id, 0);
+        const char *heard = wire_heard(juliet);
+        assert_resumed(heard, stored);
+        assert_int_equal(text_count(heard, "<resource-constraint"), 2);
+        if (again == 1)
+            continue; /* gone before it said anything */
+        say_number(juliet, ROMEO, stored + 1);
+        say_number(juliet, ROMEO, stored + 2);
+        wire_say(juliet, R);
+        assert_lacks(wire_heard(juliet), "<message"); /* answered already */
+    }
+    wire_ack(juliet, 2);
+    wire_say(juliet, R);
+    char text[64];
+    (void)snprintf(text, sizeof(text), "<a xmlns='urn:xmpp:sm:3' h='%u'/>", stored + 2);
+    assert_heard(juliet, text);
+    rig_free(&rig);
+}
+
+static void test_refusals_that_a_crash_forgot(void **state)
+{
+    (void)state;
+    char id[80];
+    unsigned stored;
+    struct wire *juliet;
+    struct rig *rig = crowded(2, id, &juliet, &stored);
+    wire_say(juliet, R);
+    rig->log_max = 0;
+    rig_restart(rig, 1, true);
+    juliet = resumed(rig, 0, JULIET, id, 0);
+    assert_resumed(wire_heard(juliet), stored);
+    say_number(juliet, ROMEO, stored + 1); /* there is room now */
+    say_number(juliet, ROMEO, stored + 2);
+    wire_say(juliet, R);
+    assert_lacks(wire_heard(juliet), "<resource-constraint");
+    struct wire *romeo = rig_bound(rig, 0, ROMEO, "orchard");
+    wire_say(romeo, "<presence/>");
+    const char *heard = wire_heard(romeo);
+    for (unsigned n = 1; n <= stored + 2; n++)
+        assert_int_equal(heard_number(heard, n), 1);
+    rig_free(&rig);
+}
+
+/* A client may send others instead of those that it was not told about. */
+static void test_others_instead_of_what_was_refused(void **state)
+{
+    (void)state;
+    char id[80], expected[64];
+    unsigned stored;
+    struct wire *juliet;
+    struct rig *rig = crowded(1, id, &juliet, &stored);
+    struct wire *romeo = rig_online(rig, 0, ROMEO, "orchard");
+    wire_vanish(juliet);
+    juliet = resumed(rig, 0, JULIET, id, 2);
+    (void)snprintf(expected, sizeof(expected), " h='%u'", stored + 2); /* they arrived */
+    assert_heard(juliet, expected);
+    wire_say(juliet, "<message to='" ROMEO "/nowhere' type='headline'><body>none</body></message>");
+    wire_say(juliet, "<iq type='get' id='x' to='example.org'><q xmlns='urn:unknown'/></iq>");
+    assert_heard(juliet, "<service-unavailable");
+    wire_vanish(juliet);
+    juliet = resumed(rig, 0, JULIET, id, 2);
+    assert_heard(juliet, "<service-unavailable");
+    wire_say(juliet, "<iq type='get' id='y' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>");
+    assert_heard(juliet, "id='y'");
+    wire_vanish(romeo);
+    rig_free(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +552,9 @@ int main(void)
         cmocka_unit_test(test_twice_at_once),
         cmocka_unit_test(test_asker_leaves),
         cmocka_unit_test(test_stops_meanwhile),
+        cmocka_unit_test(test_refusals_are_not_covered_before_they_arrive),
+        cmocka_unit_test(test_refusals_that_a_crash_forgot),
+        cmocka_unit_test(test_others_instead_of_what_was_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,132 @@
+/* Answers that are in the outbox and nowhere else: the store had no room for them, they are large, or the session has no
+ * record at all. One that says that a message was refused must reach the client before the h that covers the message, or
+ * the client takes for stored what is not. So
+ *
+ * - an <a/> does not overtake the answers to what it covers;
+ * - what a crash would remember (proof.c) ends before the oldest answer that did not arrive;
+ * - <resumed/>, which goes ahead of everything, covers only what is before it. The client sends the rest again. As long as
+ *   the session lives we know what that was, and do not handle it twice: its answers are sent again. */
+#include <stdlib.h>
+
+#include "broker/session/session_internal.h"
+#include "core/base/assert.h"
+
+/* --- the oldest ---------------------------------------------------------------------------------------------------- */
+
+struct oldest {
+    bool unsent_only;
+    uint64_t number; /* 0: none */
+};
+
+static void find_oldest(struct xy_sm_entry *entry, bool sent, void *ctx)
+{
+    struct oldest *oldest = ctx;
+    if ((entry->aux & XY_SM_UNCOUNTED) || (oldest->unsent_only && sent) ||
+        (entry_kind(entry) != ENTRY_HELD && !(oldest->unsent_only && entry_kind(entry) == ENTRY_ANSWER)))
+        return;
+    if (oldest->number == 0 || entry_seq(entry) < oldest->number)
+        oldest->number = entry_seq(entry);
+}
+
+static uint64_t before(uint64_t number, uint64_t h)
+{
+    return number != 0 && number - 1 < h ? number - 1 : h;
+}
+
+uint64_t held_limit(struct session *session)
+{
+    struct session_sm *sm = session->sm;
+    struct session_held *held = &sm->held;
+    struct oldest oldest = { .number = held->first };
+    if (held->count > 0 && held->first == 0)
+        xy_sm_queue_each(&session->queue, find_oldest, &oldest);
+    held->first = oldest.number;
+    return before(held->first, sm->counters.in_h);
+}
+
+uint64_t held_unsent_limit(struct session *session, uint64_t h)
+{
+    struct session_sm *sm = session->sm;
+    struct oldest oldest = { .unsent_only = true };
+    if (session->queue.sent != session->queue.tail && (sm->held.count > 0 || sm->proof.answers_pending > 0))
+        xy_sm_queue_each(&session->queue, find_oldest, &oldest);
+    return before(oldest.number, h);
+}
+
+/* --- come and go --------------------------------------------------------------------------------------------------- */
+
+static void note_begun(struct session_held *held, const struct session_inbound *inbound)
+{
+    if (held->begun != NULL)
+        held->begun[inbound->number % XY_SM_WINDOW] = (struct session_seen){ inbound->number, inbound->what };
+}
+
+static void count(struct session_held *held, uint64_t number)
+{
+    held->count++;
+    if (held->count == 1 || (held->first != 0 && number < held->first))
+        held->first = number;
+}
+
+void held_pushed(struct session_sm *sm, const struct session_inbound *inbound)
+{
+    struct session_held *held = &sm->held;
+    count(held, inbound->number);
+    if (sm->resumable && held->begun == NULL)
+        held->begun = calloc(XY_SM_WINDOW, sizeof(*held->begun)); /* NULL: numbers have to do */
+    note_begun(held, inbound);
+}
+
+static void adopt(struct xy_sm_entry *entry, bool sent, void *ctx)
+{
+    (void)sent;
+    if ((entry->aux & XY_SM_UNCOUNTED) || entry_kind(entry) != ENTRY_ANSWER)
+        return;
+    entry->aux = (uint64_t)ENTRY_HELD << ENTRY_KIND_SHIFT | entry_seq(entry);
+    count(ctx, entry_seq(entry));
+}
+
+void held_adopt(struct session *session)
+{
+    xy_sm_queue_each(&session->queue, adopt, &session->sm->held);
+    session->sm->proof.answers_pending = 0;
+}
+
+void held_arrived(struct session_sm *sm, uint64_t number)
+{
+    struct session_held *held = &sm->held;
+    xy_assert(held->count > 0);
+    held->count--;
+    if (number == held->first)
+        held->first = 0; /* looked up when it is asked for */
+    if (held->count == 0)
+        held_free(held);
+}
+
+void held_free(struct session_held *held)
+{
+    free(held->begun);
+    held->begun = NULL;
+}
+
+/* --- again --------------------------------------------------------------------------------------------------------- */
+
+uint64_t held_resume(struct session_sm *sm, uint64_t h)
+{
+    if (h < sm->counters.in_tail) {
+        sm->held.again = sm->counters.in_tail;
+        sm->counters.in_h = h;
+        xy_sm_in_forget(&sm->counters);
+    }
+    return h;
+}
+
+bool held_seen(struct session_sm *sm, const struct session_inbound *inbound)
+{
+    struct session_held *held = &sm->held;
+    const struct session_seen *slot = held->begun ? &held->begun[inbound->number % XY_SM_WINDOW] : NULL;
+    bool again = inbound->number <= held->again &&
+                 (slot == NULL || slot->number != inbound->number || slot->what == inbound->what);
+    note_begun(held, inbound);
+    return again;
+}
