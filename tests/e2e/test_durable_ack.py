@@ -150,6 +150,22 @@ def test_comes_again_when_the_time_is_over(broker, connect, alice):
     assert state(bob)["depth"] == "0"
 
 
+def test_a_gap_comes_again(broker, connect, alice):
+    bob = worker(broker, connect, ack_wait="1", max_inflight="1", max_backlog_bytes="2000")
+    for n in range(10):
+        publish(alice, "jobs", str(n), "x" * 400)
+    gaps = []
+    while len(gaps) < 3:
+        message = bob.read_until(lambda e: e.find(f"{DELIVERY}gap") is not None)
+        gaps.append((message.get("id"), dict(message.find(f"{DELIVERY}gap").attrib)))
+        assert delivery(message).get("attempt") == str(len(gaps))
+        if len(gaps) == 2:  # given back once, forgotten once
+            say(bob, verdict("nack", (None, delivery(message)), "delay='0'"))
+    assert gaps[0] == gaps[1] == gaps[2] and gaps[0][1]["reason"] == "max_backlog_bytes"
+    bob.ok("set", verdict("ack", (None, delivery(message))), PUBSUB)
+    assert "gap-first" not in state(bob) or int(state(bob)["gap-first"]) > int(gaps[0][1]["last"])
+
+
 def test_only_the_account_acknowledges(broker, connect, alice):
     bob = worker(broker, connect)
     publish(alice, "jobs", "i")

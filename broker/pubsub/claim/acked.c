@@ -36,17 +36,30 @@ static uint64_t now_us(const struct subscription *subscription)
     return xy_now_us(shard_of(subscription)->env);
 }
 
-static uint64_t deadline_us(const struct subscription *subscription)
+uint64_t acked_deadline_us(const struct subscription *subscription)
 {
     uint64_t wait_s = subscription->options.ack_wait_s;
-    return wait_s > ACK_WAIT_S_MAX ? WINDOW_NEVER : now_us(subscription) + wait_s * 1000000;
+    if (subscription->claim.ops != &acked_ops || wait_s > ACK_WAIT_S_MAX)
+        return WINDOW_NEVER;
+    return now_us(subscription) + wait_s * 1000000;
+}
+
+uint64_t acked_pause_us(const struct subscription *subscription, uint32_t attempts)
+{
+    return (uint64_t)backoff_s(&subscription->claim.acked->backoff, attempts) * 1000000;
+}
+
+static uint64_t next_due_us(const struct subscription *subscription)
+{
+    uint64_t items = window_due_us(window_of(subscription)), gap = gap_due_us(subscription);
+    return items < gap ? items : gap;
 }
 
 /* After every change of the window: the cursor others see, the timer, and the record to come. */
 static void changed(struct subscription *subscription)
 {
     struct acked *acked = subscription->claim.acked;
-    uint64_t due_us = window_due_us(&acked->window);
+    uint64_t due_us = next_due_us(subscription);
     subscription->claim.cursor = window_cursor(&acked->window);
     subscription->claim.sent = acked->window.sent;
     if (due_us == WINDOW_NEVER)
@@ -157,10 +170,17 @@ static void on_moved(struct node *node, uint32_t number, uint64_t seq, bool move
     claim_settled(subscription);
 }
 
+/* It goes out as a gap: there is nothing to bury. */
+static bool is_damaged(const struct subscription *subscription, const struct window_entry *entry)
+{
+    const struct item *item = index_find(&node_of(subscription)->items, entry->seq);
+    return item != NULL && item->damaged;
+}
+
 /* It was sent and comes again, after `delay_us`, unless that was the last time. */
 static void come_again(struct subscription *subscription, struct window_entry *entry, uint64_t delay_us)
 {
-    if (entry->attempts >= subscription->options.max_deliver) {
+    if (entry->attempts >= subscription->options.max_deliver && !is_damaged(subscription, entry)) {
         bury(subscription, entry, DEAD_MAX_DELIVER);
         return;
     }
@@ -169,11 +189,6 @@ static void come_again(struct subscription *subscription, struct window_entry *e
     else
         window_put(window_of(subscription), entry, WINDOW_READY, WINDOW_NEVER);
     settled_some(subscription);
-}
-
-static uint64_t pause_us(const struct subscription *subscription, const struct window_entry *entry)
-{
-    return (uint64_t)backoff_s(&subscription->claim.acked->backoff, entry->attempts) * 1000000;
 }
 
 /* --- time ------------------------------------------------------------------------------------------------------------ */
@@ -188,12 +203,13 @@ static void on_due(struct shard *shard, struct shard_timer *timer)
     uint64_t until_us = xy_now_us(shard->env);
     for (unsigned n = 0; n < DUE_MAX && (entry = window_due(&acked->window, until_us)) != NULL; n++) {
         if (entry->state == WINDOW_FLIGHT)
-            come_again(subscription, entry, pause_us(subscription, entry));
+            come_again(subscription, entry, acked_pause_us(subscription, entry->attempts));
         else if (entry->state == WINDOW_DELAYED)
             window_put(&acked->window, entry, WINDOW_READY, WINDOW_NEVER);
         else
             bury(subscription, entry, (enum dead_reason)entry->reason);
     }
+    gap_come_due(subscription, until_us);
     settled_some(subscription);
     claim_settled(subscription);
 }
@@ -234,9 +250,9 @@ static bool send_one(struct subscription *subscription, struct item *item, struc
     if (event == NULL)
         return false;
     if (entry != NULL)
-        window_resend(window, entry, deadline_us(subscription));
+        window_resend(window, entry, acked_deadline_us(subscription));
     else
-        entry = window_add(window, item->seq, WINDOW_FLIGHT, deadline_us(subscription));
+        entry = window_add(window, item->seq, WINDOW_FLIGHT, acked_deadline_us(subscription));
     if (entry == NULL) {
         event_unref(&event);
         return false;
@@ -311,7 +327,7 @@ static void acked_lost(struct subscription *subscription)
 static void acked_stalled(struct subscription *subscription, uint64_t unsent)
 {
     struct window *window = window_of(subscription);
-    if (!window_untake(window, unsent) && unsent == subscription->claim.gap.last)
+    if (!window_untake(window, unsent) && unsent == subscription->claim.gap.told.last)
         window_untake_since(window, subscription->claim.gap.behind);
     settled_some(subscription);
 }
@@ -413,7 +429,8 @@ static enum claim_verdict acked_nack(struct subscription *subscription, uint64_t
     struct window_entry *entry = window_find(window_of(subscription), seq);
     if (entry == NULL || entry->state != WINDOW_FLIGHT)
         return CLAIM_UNKNOWN;
-    come_again(subscription, entry, delay_us != NULL ? *delay_us : pause_us(subscription, entry));
+    come_again(subscription, entry,
+               delay_us != NULL ? *delay_us : acked_pause_us(subscription, entry->attempts));
     return CLAIM_DONE;
 }
 
@@ -421,7 +438,9 @@ static enum claim_verdict acked_term(struct subscription *subscription, uint64_t
 {
     struct window_entry *entry;
     enum claim_verdict verdict = find(subscription, seq, &entry);
-    if (verdict == CLAIM_DONE && entry->state != WINDOW_ENDING)
+    if (verdict == CLAIM_DONE && is_damaged(subscription, entry))
+        settle_entry(subscription, entry);
+    else if (verdict == CLAIM_DONE && entry->state != WINDOW_ENDING)
         bury(subscription, entry, DEAD_TERM);
     return verdict;
 }
@@ -431,7 +450,7 @@ static enum claim_verdict acked_working(struct subscription *subscription, uint6
     struct window_entry *entry = window_find(window_of(subscription), seq);
     if (entry == NULL || entry->state != WINDOW_FLIGHT)
         return CLAIM_UNKNOWN;
-    window_extend(window_of(subscription), entry, deadline_us(subscription));
+    window_extend(window_of(subscription), entry, acked_deadline_us(subscription));
     changed(subscription);
     return CLAIM_DONE;
 }
@@ -465,7 +484,8 @@ static void acked_begin(struct subscription *subscription)
     struct window *window = window_of(subscription);
     xy_assert(window->total == 0);
     window->sent = subscription->claim.acked->recorded = subscription->claim.cursor;
-    subscription->claim.acked->recorded_gap = subscription->claim.gap.last;
+    subscription->claim.acked->recorded_gap =
+        (struct gap_range){ subscription->claim.gap.first, subscription->claim.gap.last };
     acked_configured(subscription);
 }
 
@@ -541,6 +561,12 @@ static uint64_t not_before_us(const struct subscription *subscription, const str
     return xy_wall_us(env) + entry->due_us - now;
 }
 
+static bool gap_is_recorded(const struct claim *claim)
+{
+    return claim->gap.first == claim->acked->recorded_gap.first &&
+           claim->gap.last == claim->acked->recorded_gap.last;
+}
+
 static void describe(const struct subscription *subscription, const struct window_entry *entry,
                      Xylem__Store__V1__ClaimState *record)
 {
@@ -567,8 +593,7 @@ static bool acked_record(struct subscription *subscription, bool lazy)
     size_t count = 0;
     xy_list_each (link, &window->dirty)
         count++;
-    if (count == 0 && window_cursor(window) == claim->acked->recorded &&
-        claim->gap.last == claim->acked->recorded_gap)
+    if (count == 0 && window_cursor(window) == claim->acked->recorded && gap_is_recorded(claim))
         return true;
     record.node = node->number;
     record.number = subscription->number;
@@ -590,7 +615,7 @@ static bool acked_record(struct subscription *subscription, bool lazy)
         describe(subscription, xy_container_of(link, struct window_entry, dirty), &record);
     record_claim_state(node, &record, lazy);
     claim->acked->recorded = record.cursor;
-    claim->acked->recorded_gap = claim->gap.last;
+    claim->acked->recorded_gap = (struct gap_range){ claim->gap.first, claim->gap.last };
     window_recorded(window);
     return true;
 }
@@ -615,7 +640,7 @@ static bool acked_idle(const struct subscription *subscription)
     return xy_list_empty(&window->dirty) && xy_list_empty(&window->fresh) &&
            window_due_us(window) == WINDOW_NEVER && window->count[WINDOW_FLIGHT] == 0 &&
            window->count[WINDOW_ENDING] == 0 && window_cursor(window) == claim->acked->recorded &&
-           claim->gap.last == claim->acked->recorded_gap;
+           gap_is_recorded(claim);
 }
 
 const struct claim_ops acked_ops = {

@@ -12,12 +12,17 @@ struct acked {
     struct subscription *subscription;
     struct shard_timer timer; /* what is due next */
     struct backoff backoff;
-    uint64_t recorded, recorded_gap; /* the cursor and the end of the gap that the store knows, or will */
+    uint64_t recorded; /* the cursor and the gap that the store knows, or will */
+    struct gap_range recorded_gap;
     uint64_t dead_lettered;
 };
 
 /* NULL: memory is short. */
 struct acked *acked_new(struct subscription *subscription, uint64_t hash_seed);
 void acked_free(struct acked **acked);
+/* When what is sent now comes again unless acknowledged; WINDOW_NEVER: not by itself, as with ack=stream. */
+uint64_t acked_deadline_us(const struct subscription *subscription);
+/* How long what was sent so often waits before it comes again. */
+uint64_t acked_pause_us(const struct subscription *subscription, uint32_t attempts);
 /* A row of STORE_CLAIMS, after claim_restore. false: memory is short. */
 bool acked_restore(struct subscription *subscription, uint64_t seq, const struct store_claim *row);

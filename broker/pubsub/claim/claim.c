@@ -495,8 +495,8 @@ static void on_stalled(struct shard *shard, struct claim_key key, struct session
         shard_timer_cancel(shard, &claim->timer);
         claim_set_state(subscription, CLAIM_STALLED);
     }
-    gap_stalled(subscription, unsent);
     claim->ops->stalled(subscription, unsent);
+    gap_stalled(subscription, unsent);
     claim_settled(subscription);
 }
 

@@ -199,25 +199,30 @@ static struct subscription *find_subscription(struct pubsub *pubsub, struct xy_j
 
 /* --- doing ------------------------------------------------------------------------------------------------------------- */
 
-static enum claim_verdict ack(struct subscription *subscription, uint64_t seq, bool cumulative)
+/* There is nothing of a gap that could go to the dead letters: who wants no more of it is done with it. */
+static bool apply_to_gap(struct subscription *subscription, const struct verdict *verdict, uint64_t seq)
 {
-    bool gap = gap_settled(subscription, seq, cumulative);
-    enum claim_verdict verdict = subscription->claim.ops->ack(subscription, seq, cumulative);
-    return gap && verdict == CLAIM_UNKNOWN ? CLAIM_DONE : verdict;
-}
-
-static enum claim_verdict apply(struct subscription *subscription, const struct verdict *verdict)
-{
-    const struct claim_ops *ops = subscription->claim.ops;
-    if (ops == NULL || ops->ack == NULL)
-        return CLAIM_UNKNOWN; /* acknowledged by XEP-0198, or not at all */
-    uint64_t seq = verdict->seq != 0 ? verdict->seq : ops->seq_of(subscription, verdict->id);
-    if (seq == 0)
-        return CLAIM_UNKNOWN;
     switch (verdict->kind) {
     case VERDICT_ACK:
     case VERDICT_RECEIVED:
-        return ack(subscription, seq, verdict->cumulative);
+    case VERDICT_TERM:
+        return gap_settled(subscription, seq, verdict->cumulative);
+    case VERDICT_NACK:
+        return gap_returned(subscription, seq, verdict->delayed ? &verdict->delay_us : NULL);
+    case VERDICT_WORKING:
+        return gap_extended(subscription, seq);
+    }
+    return false;
+}
+
+static enum claim_verdict apply_to_item(struct subscription *subscription, const struct verdict *verdict,
+                                        uint64_t seq)
+{
+    const struct claim_ops *ops = subscription->claim.ops;
+    switch (verdict->kind) {
+    case VERDICT_ACK:
+    case VERDICT_RECEIVED:
+        return ops->ack(subscription, seq, verdict->cumulative);
     case VERDICT_NACK:
         return ops->nack(subscription, seq, verdict->delayed ? &verdict->delay_us : NULL);
     case VERDICT_TERM:
@@ -226,6 +231,20 @@ static enum claim_verdict apply(struct subscription *subscription, const struct 
         return ops->working(subscription, seq);
     }
     return CLAIM_UNKNOWN;
+}
+
+/* A gap goes under the number of an item, and after a replay that item may be out as well: then both are meant. */
+static enum claim_verdict apply(struct subscription *subscription, const struct verdict *verdict)
+{
+    const struct claim_ops *ops = subscription->claim.ops;
+    if (ops == NULL || ops->ack == NULL)
+        return CLAIM_UNKNOWN; /* acknowledged by XEP-0198, or not at all */
+    uint64_t seq = verdict->seq != 0 ? verdict->seq : ops->seq_of(subscription, verdict->id);
+    if (seq == 0)
+        return CLAIM_UNKNOWN;
+    bool gap = apply_to_gap(subscription, verdict, seq);
+    enum claim_verdict item = apply_to_item(subscription, verdict, seq);
+    return gap && item == CLAIM_UNKNOWN ? CLAIM_DONE : item;
 }
 
 /* Everything said about one subscription is recorded together. Returns the ticket to wait for. */

@@ -1,0 +1,355 @@
+/* Gaps where items are acknowledged one by one: what a session was told of and does not acknowledge is told again, as items
+ * are sent again, and what was given up meanwhile is told after that. */
+#include "tests/unit/broker/pubsub/rig.h"
+
+#include "broker/pubsub/claim/acked.h"
+
+#define ALICE              "alice@example.org/a"
+#define BOB                "bob@example.org/b"
+#define FIELD(name, value) "<field var='{urn:xylem:delivery:0}" name "'><value>" value "</value></field>"
+#define SUBSCRIBE(more)                                                                                      \
+    PUBSUB(                                                                                                  \
+        "<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' type='submit'>" FIELD( \
+            "mode", "at-least-once") FIELD("ack", "explicit") FIELD("max_backlog_bytes", "300") more         \
+        "</x></options>")
+#define SLOW       FIELD("ack_wait", "3600") /* nothing comes again by itself */
+#define ITEM_BYTES strlen("<item id='i' publisher='alice@example.org'><e xmlns='urn:e'>i</e></item>")
+#define FITS       (300 / ITEM_BYTES)
+
+/* All in one request, so that they are too much together. */
+static void publish(struct rig *rig, unsigned count)
+{
+    struct xy_buf xml = { 0 };
+    xy_buf_lit(&xml, "<pubsub xmlns='" NS_PUBSUB "'><publish node='n'>");
+    for (unsigned i = 0; i < count; i++)
+        xy_buf_printf(&xml, "<item id='%c'><e xmlns='urn:e'>i</e></item>", 'a' + (int)i);
+    xy_buf_lit(&xml, "</publish></pubsub>");
+    xy_buf_char(&xml, '\0');
+    (void)rig_ok(rig, ALICE, "set", xml.data);
+    xy_buf_free(&xml);
+}
+
+static void wait_s(struct rig *rig, uint64_t seconds)
+{
+    rig->now_us += seconds * 1000000;
+    rig_run(rig);
+}
+
+static struct claim *claim(struct rig *rig)
+{
+    return &node_subscription(rig_node(rig, "n"), 1)->claim;
+}
+
+static struct claim_key online(struct rig *rig)
+{
+    const struct seen *seen;
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    assert_true(rig_count(rig, "attach", &seen) > 0);
+    struct claim_key key = seen->key;
+    delivery_attached(rig_shard(rig, rig_session(1).shard), key, rig_session(1), 3);
+    rig_run(rig);
+    return key;
+}
+
+static void offline(struct rig *rig, struct claim_key key)
+{
+    rig_offline(rig, 1, "bob@example.org");
+    delivery_released(rig_shard(rig, rig_session(1).shard), key, rig_session(1), 0);
+    rig_run(rig);
+    rig->seen_count = 0;
+}
+
+/* What bob was sent since the last time: numbers of items, [FIRST-LAST] for gaps, /ATTEMPT where it is above 1. */
+static const char *heard(struct rig *rig)
+{
+    static char text[2048];
+    size_t len = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < rig->seen_count; i++) {
+        const struct seen *seen = &rig->seen[i];
+        const char *first = strstr(seen->body, "first='");
+        char gap[32] = "", again[16] = "";
+        if (strcmp(seen->what, "one") != 0)
+            continue;
+        if (first != NULL)
+            (void)snprintf(gap, sizeof(gap), "[%lu-", strtoul(first + strlen("first='"), NULL, 10));
+        if (seen->attempt > 1)
+            (void)snprintf(again, sizeof(again), "/%u", seen->attempt);
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s%lu%s%s", len > 0 ? " " : "", gap,
+                                (unsigned long)seen->seq, first != NULL ? "]" : "", again);
+    }
+    rig->seen_count = 0;
+    return text;
+}
+#define assert_heard(rig, expected) assert_string_equal(heard(rig), expected)
+
+static const char *verdict(struct rig *rig, const char *name, uint64_t seq, const char *more)
+{
+    static char xml[512];
+    (void)snprintf(xml, sizeof(xml),
+                   "<%s xmlns='urn:xylem:delivery:0' node='n' epoch='%016lx' seq='%lu' %s/>", name,
+                   (unsigned long)rig_node(rig, "n")->epoch, (unsigned long)seq, more);
+    return xml;
+}
+
+static void say(struct rig *rig, const char *name, uint64_t seq, const char *more)
+{
+    (void)rig_ok(rig, BOB, "set", verdict(rig, name, seq, more));
+}
+
+static void subscribe(struct rig *rig, const char *xml)
+{
+    (void)rig_ok(rig, ALICE, "set", PUBSUB("<create node='n'/>"));
+    (void)rig_ok(rig, BOB, "set", xml);
+}
+
+/* Ten items while bob is away, of which four fit: the gap reaches from 1 to 6. */
+static struct claim_key told_of_six(struct rig *rig, const char *xml)
+{
+    assert_int_equal(FITS, 4);
+    subscribe(rig, xml);
+    publish(rig, 10);
+    wait_s(rig, 2);
+    struct claim_key key = online(rig);
+    assert_has(heard(rig), "[1-6] 7");
+    for (uint64_t seq = 7; seq <= 10; seq++)
+        say(rig, "ack", seq, "");
+    rig->seen_count = 0;
+    return key;
+}
+
+/* --- again --------------------------------------------------------------------------------------------------------- */
+
+static void forgotten(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(FIELD("ack_wait", "60")));
+    wait_s(rig, 40);
+    assert_heard(rig, "");
+    wait_s(rig, 20);
+    assert_heard(rig, "[1-6]/2");
+    wait_s(rig, 61);
+    assert_heard(rig, "[1-6]/3");
+    say(rig, "ack", 6, "");
+    assert_int_equal(claim(rig)->gap.last, 0);
+    wait_s(rig, 120);
+    assert_heard(rig, "");
+    assert_has(rig_iq(rig, BOB, "set", verdict(rig, "ack", 6, "")), "item-not-found");
+}
+
+static void given_back(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(SLOW));
+    say(rig, "nack", 6, "");
+    assert_heard(rig, "[1-6]/2");
+    say(rig, "nack", 6, "delay='100'");
+    publish(rig, 1); /* what is behind it goes on meanwhile */
+    assert_heard(rig, "11");
+    wait_s(rig, 90);
+    assert_heard(rig, "");
+    wait_s(rig, 10);
+    assert_heard(rig, "[1-6]/3");
+    assert_has(rig_iq(rig, BOB, "set", verdict(rig, "nack", 5, "")), "item-not-found");
+    say(rig, "nack", 6, "delay='100'");
+    say(rig, "ack", 6, ""); /* it is bob's to say, also while it waits */
+    wait_s(rig, 200);
+    assert_heard(rig, "");
+}
+
+static void pauses_of_backoff(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(FIELD("ack_wait", "60") FIELD("backoff", "30,200")));
+    say(rig, "nack", 6, "");
+    wait_s(rig, 20);
+    assert_heard(rig, "");
+    wait_s(rig, 10);
+    assert_heard(rig, "[1-6]/2");
+    say(rig, "nack", 6, "");
+    wait_s(rig, 190);
+    assert_heard(rig, "");
+    wait_s(rig, 10);
+    assert_heard(rig, "[1-6]/3");
+}
+
+static void working_and_term(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(FIELD("ack_wait", "60")));
+    wait_s(rig, 40);
+    say(rig, "working", 6, "");
+    wait_s(rig, 50);
+    assert_heard(rig, "");
+    wait_s(rig, 10);
+    assert_heard(rig, "[1-6]/2");
+    say(rig, "term", 6, "");
+    assert_int_equal(claim(rig)->gap.last, 0);
+    wait_s(rig, 120);
+    assert_heard(rig, "");
+}
+
+static void never_a_dead_letter(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(FIELD("max_deliver", "1") FIELD("dead_letter", "dead")));
+    say(rig, "nack", 6, "");
+    assert_heard(rig, "[1-6]/2");
+    say(rig, "nack", 6, "");
+    assert_heard(rig, "[1-6]/3");
+    assert_int_equal(claim(rig)->acked->dead_lettered, 0);
+    assert_null(rig_node(rig, "dead"));
+}
+
+/* Its record is gone behind the node's back, as if the disk had lost it: there is nothing to bury either. */
+static void damaged_is_never_a_dead_letter(void **state)
+{
+    struct rig *rig = *state;
+    subscribe(rig, SUBSCRIBE(FIELD("max_deliver", "1") FIELD("dead_letter", "dead")));
+    publish(rig, 2);
+    rig_restart(rig, true);
+    for (uint64_t seq = 1; seq <= 2; seq++) {
+        Xylem__Store__V1__ItemRemove remove = XYLEM__STORE__V1__ITEM_REMOVE__INIT;
+        struct node *node = rig_node(rig, "n");
+        remove.node = node->number;
+        remove.n_seq = 1;
+        remove.seq = &seq;
+        (void)store_append(node->pubsub->shard->store, RECORD_ITEM_REMOVE, &remove.base);
+    }
+    (void)online(rig);
+    assert_heard(rig, "[1-1]/2 [2-2]/2");
+    say(rig, "nack", 1, "");
+    assert_heard(rig, "[1-1]/2"); /* sent once since the restart, and again */
+    say(rig, "nack", 1, "");
+    assert_heard(rig, "[1-1]/3");
+    say(rig, "term", 2, "");
+    say(rig, "ack", 1, "");
+    assert_int_equal(claim(rig)->acked->window.total, 0);
+    assert_null(rig_node(rig, "dead"));
+}
+
+static void not_taken(void **state)
+{
+    struct rig *rig = *state;
+    struct claim_key key = told_of_six(rig, SUBSCRIBE(SLOW));
+    struct shard *shard = rig_shard(rig, rig_session(1).shard);
+    publish(rig, 2);
+    assert_heard(rig, "11 12");
+    say(rig, "nack", 6, "");
+    assert_heard(rig, "[1-6]/2");
+    publish(rig, 1);
+    assert_heard(rig, "13");
+    /* the session took neither the gap nor what followed: that was never sent, 11 and 12 were */
+    delivery_stalled(shard, key, rig_session(1), claim(rig)->run, 6);
+    rig_run(rig);
+    delivery_ready(shard, key, rig_session(1), claim(rig)->run);
+    rig_run(rig);
+    assert_heard(rig, "[1-6]/3 13");
+}
+
+/* The same when more was given up before the session says so. */
+static void grown_and_not_taken(void **state)
+{
+    struct rig *rig = *state;
+    struct claim_key key = told_of_six(rig, SUBSCRIBE(FIELD("max_inflight", "1") SLOW));
+    struct shard *shard = rig_shard(rig, rig_session(1).shard);
+    say(rig, "nack", 6, "");
+    publish(rig, 10);
+    wait_s(rig, 2);
+    assert_heard(rig, "[1-6]/2 11 17");
+    delivery_stalled(shard, key, rig_session(1), claim(rig)->run, 6);
+    rig_run(rig);
+    delivery_ready(shard, key, rig_session(1), claim(rig)->run);
+    rig_run(rig);
+    assert_heard(rig, "[1-16] 17");
+}
+
+/* --- given up meanwhile ---------------------------------------------------------------------------------------------- */
+
+/* An acknowledgement of the first telling counts, however often it was told and whatever was given up since. */
+static void grows_while_it_is_told(void **state)
+{
+    struct rig *rig = *state;
+    struct claim_key key = told_of_six(rig, SUBSCRIBE(FIELD("max_inflight", "1") FIELD("ack_wait", "600")));
+    publish(rig, 10);
+    wait_s(rig, 600);
+    assert_has(heard(rig), "[1-6]/2");
+    assert_int_equal(claim(rig)->gap.first, 1);
+    assert_int_equal(claim(rig)->gap.last, 16);
+    say(rig, "ack", 6, "");
+    assert_heard(rig, "[11-16]");
+    assert_int_equal(claim(rig)->gap.first, 11);
+    offline(rig, key);
+    publish(rig, 10);
+    wait_s(rig, 2);
+    (void)online(rig);
+    assert_has(heard(rig), "[11-26]"); /* under another number: a new one */
+    rig_restart(rig, true);
+    (void)online(rig);
+    assert_has(heard(rig), "[11-26]/2");
+}
+
+/* An old item that was delayed is given up after the newer ones: what is below what was told is told as well. */
+static void grows_downwards(void **state)
+{
+    struct rig *rig = *state;
+    subscribe(rig, SUBSCRIBE(SLOW FIELD("max_backlog_age", "5000")));
+    (void)online(rig);
+    publish(rig, 2);
+    say(rig, "nack", 1, "delay='86400'");
+    say(rig, "ack", 2, "");
+    wait_s(rig, 3000);
+    publish(rig, 10);
+    wait_s(rig, 2);
+    assert_has(heard(rig), "[3-8]");
+    for (uint64_t seq = 9; seq <= 12; seq++)
+        say(rig, "ack", seq, "");
+    wait_s(rig, 2500);
+    wait_s(rig, 2);
+    assert_int_equal(claim(rig)->gap.first, 1);
+    assert_int_equal(claim(rig)->acked->window.total, 0);
+    rig->seen_count = 0;
+    say(rig, "ack", 8, "");
+    assert_heard(rig, "[1-1]");
+    say(rig, "ack", 1, "");
+    assert_int_equal(claim(rig)->gap.last, 0);
+}
+
+static int start_one(void **state)
+{
+    *state = rig_new(1);
+    return 0;
+}
+
+static int start_three(void **state)
+{
+    *state = rig_new(3);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    rig_free((struct rig **)state);
+    return 0;
+}
+
+#define BOTH(test)                                                                                           \
+    cmocka_unit_test_setup_teardown(test, start_one, stop),                                                  \
+        cmocka_unit_test_setup_teardown(test, start_three, stop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(forgotten),
+        BOTH(given_back),
+        BOTH(pauses_of_backoff),
+        BOTH(working_and_term),
+        BOTH(never_a_dead_letter),
+        BOTH(damaged_is_never_a_dead_letter),
+        BOTH(not_taken),
+        BOTH(grown_and_not_taken),
+        BOTH(grows_while_it_is_told),
+        BOTH(grows_downwards),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
