@@ -1,5 +1,6 @@
 /* Gaps where items are acknowledged one by one: what a session was told of and does not acknowledge is told again, as items
- * are sent again, and what was given up meanwhile is told after that. */
+ * are sent again, and what was given up meanwhile is told after that. Also what stays owed and what goes on when items are
+ * given up. */
 #include "tests/unit/broker/pubsub/rig.h"
 
 #include "broker/pubsub/claim/acked.h"
@@ -315,6 +316,45 @@ static void grows_downwards(void **state)
     assert_int_equal(claim(rig)->gap.last, 0);
 }
 
+/* --- what is not given up ------------------------------------------------------------------------------------------ */
+
+/* An item in hand that the cursor has passed is not among those that exceed the bytes: it stays owed, and comes again. */
+static void item_in_hand_stays_owed(void **state)
+{
+    struct rig *rig = *state;
+    subscribe(rig, SUBSCRIBE(FIELD("max_inflight", "2") FIELD("ack_wait", "600")));
+    (void)online(rig);
+    publish(rig, 2);
+    say(rig, "ack", 2, "");
+    assert_int_equal(claim(rig)->cursor, 2);
+    assert_heard(rig, "1 2");
+    publish(rig, 10);
+    wait_s(rig, 2);
+    assert_heard(rig, "3 [3-8] 9");
+    assert_int_equal(claim(rig)->skipped, 6);
+    assert_non_null(window_find(&claim(rig)->acked->window, 1));
+    assert_int_equal(index_find(&rig_node(rig, "n")->items, 1)->pending, 1);
+    say(rig, "nack", 1, "");
+    assert_heard(rig, "1/2");
+    say(rig, "ack", 1, "");
+}
+
+/* What was out and is given up makes room, also while an older gap waits for its acknowledgement. */
+static void goes_on_behind_a_gap(void **state)
+{
+    struct rig *rig = *state;
+    subscribe(rig, SUBSCRIBE(FIELD("max_inflight", "1") SLOW));
+    (void)online(rig);
+    publish(rig, 10);
+    wait_s(rig, 2);
+    assert_heard(rig, "1 [1-6] 7");
+    publish(rig, 10);
+    wait_s(rig, 2);
+    assert_heard(rig, "17");
+    say(rig, "ack", 6, "");
+    assert_heard(rig, "[7-16]");
+}
+
 static int start_one(void **state)
 {
     *state = rig_new(1);
@@ -350,6 +390,8 @@ int main(void)
         BOTH(grown_and_not_taken),
         BOTH(grows_while_it_is_told),
         BOTH(grows_downwards),
+        BOTH(item_in_hand_stays_owed),
+        BOTH(goes_on_behind_a_gap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
