@@ -132,7 +132,8 @@ bool xy_tls_resumed(const struct xy_tls *tls);     /* by a session ticket */
 /* The peer's certificate as DER, absent when it showed none. Lives as long as the connection. Its names: names.h */
 struct xy_str xy_tls_peer_certificate(const struct xy_tls *tls);
 /* The peer showed a certificate and it is trusted under this configuration. A server must ask this before it believes
- * a client's certificate. Otherwise xy_tls_peer_problem says why not, in plain words. */
+ * a client's certificate. Otherwise xy_tls_peer_problem says why not, in plain words; NULL: nothing is known against it,
+ * as when the handshake failed before there was a certificate to judge. */
 bool xy_tls_peer_trusted(const struct xy_tls *tls);
 const char *xy_tls_peer_problem(const struct xy_tls *tls);
 

@@ -210,7 +210,7 @@ const char *xy_link_failed(const struct xy_link *link)
 bool xy_link_untrusted(const struct xy_link *link)
 {
     return link->failed && link->tls && !xy_tls_established(link->tls) &&
-           *xy_tls_peer_problem(link->tls) != '\0';
+           xy_tls_peer_problem(link->tls) != NULL;
 }
 
 bool xy_link_pending(const struct xy_link *link)

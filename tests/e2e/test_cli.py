@@ -236,6 +236,7 @@ def test_over_the_network(broker):
     ok(over_network(broker, jid, password, "--no-tls"))
     ok(over_network(broker, jid, password, "--port", str(broker.tls_port), "--direct-tls", "--ca", broker.certificate))
     refused(over_network(broker, jid, password, "--port", str(broker.port)), "trusted", "--ca")
+    refused(over_network(broker, jid, password, "--port", str(broker.port), "--direct-tls", "--insecure"), "not TLS")
 
 
 def test_as_another_account(broker):
