@@ -25,7 +25,7 @@
 #define SESSION_FLUSH_TURN_BYTES   (1u << 20) /* per session and turn, so that others get theirs */
 #define SESSION_INFLIGHT_MAX       1024u      /* stanzas of one sender not yet handled */
 #define SESSION_INFLIGHT_BYTES_MAX (1u << 20)
-#define SESSION_SLEEP_US           (2000u * 1000u) /* without input: parser and buffers are given back */
+#define SESSION_SLEEP_US           (1000u * 1000u) /* without input: parser and buffers are given back */
 #define SESSION_REQUEST_EVERY      32u             /* stanzas sent between two <r/> */
 #define SESSION_PACE_US            (100u * 1000u)  /* idle time until an <r/> */
 #define SESSION_ACK_DELAY_US       (1000u * 1000u) /* an <r/> is answered after this at the latest */
