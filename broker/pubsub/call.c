@@ -33,6 +33,14 @@ void call_fail_type(struct call *call, enum xy_condition condition, enum xy_erro
     request_fail_after(call->shard, call->request, &error, ticket_of(call));
 }
 
+void call_fail_finally(struct call *call, enum xy_condition condition, enum xy_error_type type,
+                       const char *text)
+{
+    struct xy_error error = make(condition, NULL, text);
+    error.type = type;
+    request_fail_finally(call->shard, call->request, &error, ticket_of(call));
+}
+
 void call_unsupported(struct call *call, const char *feature, const char *text)
 {
     struct xy_error error = make(XY_FEATURE_NOT_IMPLEMENTED, "unsupported", text);

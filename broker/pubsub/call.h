@@ -35,6 +35,9 @@ void quota_free(struct pubsub *pubsub);
 void call_fail(struct call *call, enum xy_condition condition, const char *app, const char *text);
 void call_fail_type(struct call *call, enum xy_condition condition, enum xy_error_type type, const char *app,
                     const char *text);
+/* For good: not granted after a crash either, when the request comes again (request.h). */
+void call_fail_finally(struct call *call, enum xy_condition condition, enum xy_error_type type,
+                       const char *text);
 void call_unsupported(struct call *call, const char *feature, const char *text);
 void call_no_room(struct call *call);
 

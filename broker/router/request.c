@@ -35,7 +35,7 @@ uint32_t request_digest(const struct xy_stanza *stanza)
     return (uint32_t)(digest ^ digest >> 32);
 }
 
-static void record(struct shard *shard, struct request *request, const struct xy_bytes *answer)
+static uint64_t record(struct shard *shard, struct request *request, const struct xy_bytes *answer)
 {
     Xylem__Store__V1__SessionIn in = XYLEM__STORE__V1__SESSION_IN__INIT;
     in.id = (ProtobufCBinaryData){ SESSION_ID_BYTES, request->session };
@@ -43,8 +43,8 @@ static void record(struct shard *shard, struct request *request, const struct xy
     in.what = request->inbound.what;
     if (answer)
         in.answer = (ProtobufCBinaryData){ answer->len, (uint8_t *)(uintptr_t)answer->data };
-    store_append(shard->store, RECORD_SESSION_IN, &in.base);
     request->inbound.recorded = true;
+    return store_append(shard->store, RECORD_SESSION_IN, &in.base);
 }
 
 static bool is_recordable(const struct request *request)
@@ -55,7 +55,7 @@ static bool is_recordable(const struct request *request)
 void request_record(struct shard *shard, struct request *request)
 {
     if (is_recordable(request))
-        record(shard, request, NULL);
+        (void)record(shard, request, NULL);
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */
@@ -112,9 +112,14 @@ static void request_tell(struct shard *shard, struct request **request, enum xy_
     xy_arena_pool_give(shard->arenas, &arena);
 }
 
-/* `done`: it did what it asked for, with the records of `ticket` if these were appended just now. */
+enum outcome {
+    OUTCOME_NOTHING, /* it changed nothing: it may be handled once more after a crash */
+    OUTCOME_DONE,    /* what it asked for, with the records of `ticket` if these were appended just now */
+    OUTCOME_FINAL,   /* refused once and for all */
+};
+
 static void request_finish(struct shard *shard, struct request **request_pointer,
-                           const struct xy_elem *answer, uint64_t ticket, bool done)
+                           const struct xy_elem *answer, uint64_t ticket, enum outcome outcome)
 {
     struct request *request = *request_pointer;
     xy_assert(request != NULL);
@@ -124,8 +129,9 @@ static void request_finish(struct shard *shard, struct request **request_pointer
         ending.answer = xy_xml_bytes(answer, XY_STR(NS_CLIENT));
     else if (answer && xy_jid_present(request->stanza.from))
         router_send(shard, request->stanza.from, answer, ticket);
-    if (done && ticket != 0 && is_recordable(request) && store_joins(shard->store, ticket))
-        record(shard, request, ending.answer);
+    bool joins = outcome == OUTCOME_DONE && ticket != 0 && store_joins(shard->store, ticket);
+    if ((joins || outcome == OUTCOME_FINAL) && is_recordable(request))
+        ticket = record(shard, request, ending.answer);
     ending.inbound = request->inbound;
     shard_when_committed(shard, ticket, ending_run, &ending, sizeof(ending));
     arena_return(shard, request->origin, request->stanza.arena); /* the request itself lives in it */
@@ -144,11 +150,12 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
     if (answered && result != NULL && (*request)->wrap != NULL)
         result = (*request)->wrap(*request, result);
     bool changed = stanza->kind != XY_IQ || stanza->type == XY_SET;
-    request_finish(shard, request, answered ? result : NULL, ticket, changed);
+    request_finish(shard, request, answered ? result : NULL, ticket,
+                   changed ? OUTCOME_DONE : OUTCOME_NOTHING);
 }
 
-void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
-                        uint64_t ticket)
+static void refuse(struct shard *shard, struct request **request, const struct xy_error *error,
+                   uint64_t ticket, enum outcome outcome)
 {
     const struct xy_stanza *stanza = &(*request)->stanza;
     if ((*request)->told.fn != NULL) {
@@ -158,7 +165,19 @@ void request_fail_after(struct shard *shard, struct request **request, const str
     struct xy_elem *answer = xy_error_reply(stanza->arena, stanza, error);
     if (answer)
         stat_add(shard, stanzas_refused, 1);
-    request_finish(shard, request, answer, ticket, false);
+    request_finish(shard, request, answer, ticket, outcome);
+}
+
+void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
+                        uint64_t ticket)
+{
+    refuse(shard, request, error, ticket, OUTCOME_NOTHING);
+}
+
+void request_fail_finally(struct shard *shard, struct request **request, const struct xy_error *error,
+                          uint64_t ticket)
+{
+    refuse(shard, request, error, ticket, OUTCOME_FINAL);
 }
 
 void request_fail(struct shard *shard, struct request **request, const struct xy_error *error)
@@ -175,7 +194,7 @@ void request_fail_with(struct shard *shard, struct request **request, enum xy_co
 
 void request_end(struct shard *shard, struct request **request, uint64_t ticket)
 {
-    request_finish(shard, request, NULL, ticket, true);
+    request_finish(shard, request, NULL, ticket, OUTCOME_DONE);
 }
 
 void request_forward(struct shard *shard, unsigned to, shard_fn *fn, struct request **request)

@@ -57,6 +57,11 @@ void request_fail_with(struct shard *shard, struct request **request, enum xy_co
 void request_fail_after(struct shard *shard, struct request **request, const struct xy_error *error,
                         uint64_t ticket);
 
+/* The same, and the refusal is on disk too before it is told: the sender acts upon it for good, so the request must not
+ * be granted when it comes again after a crash. Costs a commit; for requests that end what is owed. */
+void request_fail_finally(struct shard *shard, struct request **request, const struct xy_error *error,
+                          uint64_t ticket);
+
 /* Ends it without an answer (messages, presence, results). `ticket`: handled once that is on disk; 0: now. */
 void request_end(struct shard *shard, struct request **request, uint64_t ticket);
 

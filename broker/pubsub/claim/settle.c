@@ -307,7 +307,9 @@ static void answer(struct shard *shard, struct settling *settling, uint64_t tick
                                                      ? text.data
                                                      : "acknowledged already, or never sent to you");
     }
-    if (error.condition != XY_NO_ERROR)
+    if (error.condition == XY_ITEM_NOT_FOUND) /* what comes again later is not settled by this */
+        request_fail_finally(shard, &request, &error, ticket);
+    else if (error.condition != XY_NO_ERROR)
         request_fail_after(shard, &request, &error, ticket);
     else
         request_reply(shard, &request, NULL, ticket);

@@ -34,18 +34,20 @@ static enum verdict judge(const struct call *call, const struct item *item)
     return had_it(call, entry) ? HAD_IT : NEVER_HAD_IT;
 }
 
+/* Who is told that an item is not theirs leaves it to somebody else. So none of this may be granted after a crash, when
+ * nobody has the item and the request comes again: nobody would do it. */
 static void refuse(struct call *call, enum verdict verdict)
 {
     switch (verdict) {
     case OTHER_HAS_IT:
-        call_fail(call, XY_CONFLICT, NULL, "another consumer has that item");
+        call_fail_finally(call, XY_CONFLICT, XY_ERROR_CANCEL, "another consumer has that item");
         return;
     case HAD_IT:
-        call_fail_type(call, XY_UNEXPECTED_REQUEST, XY_ERROR_WAIT, NULL,
-                       "your lock on that item is over; it comes again");
+        call_fail_finally(call, XY_UNEXPECTED_REQUEST, XY_ERROR_WAIT,
+                          "your lock on that item is over; it comes again");
         return;
     case NEVER_HAD_IT:
-        call_fail_type(call, XY_FORBIDDEN, XY_ERROR_AUTH, NULL, "you did not receive that item");
+        call_fail_finally(call, XY_FORBIDDEN, XY_ERROR_AUTH, "you did not receive that item");
         return;
     case HAS_IT:
         break;
@@ -72,7 +74,7 @@ struct chosen {
 static bool choose(struct call *call, struct item *item, bool removing, struct chosen *chosen)
 {
     if (item == NULL || item->seq > call->node->delivered_seq) {
-        call_fail(call, XY_ITEM_NOT_FOUND, NULL, "there is no such item in the queue");
+        call_fail_finally(call, XY_ITEM_NOT_FOUND, XY_ERROR_CANCEL, "there is no such item in the queue");
         return false;
     }
     for (size_t i = 0; i < chosen->count; i++) {

@@ -44,6 +44,9 @@ struct rig {
     size_t seen_count;
     char answer[64 * 1024]; /* the last stanza sent to a session */
     uint32_t answers;
+    bool recorded;   /* a crash would remember that what the last one answers was handled */
+    bool kept;       /* sessions outlive a restart */
+    uint64_t number; /* of the last stanza of theirs */
 };
 
 static struct rig *the_rig; /* calls of sessions come without a context */
@@ -160,7 +163,7 @@ static void rig_on_handled(struct shard *shard, struct session_ref session, stru
 static void rig_on_answer(struct shard *shard, struct session_ref session, struct xy_bytes **stanza,
                           struct session_inbound inbound)
 {
-    (void)inbound;
+    the_rig->recorded = inbound.recorded;
     rig_on_send(shard, session, stanza);
 }
 
@@ -386,9 +389,10 @@ static inline void rig_stanza(struct rig *rig, uint32_t session, const char *fro
     stanza.bytes = strlen(xml);
     assert_true(xy_jid_parse(event.arena, xy_str(from), &jid));
     xy_stanza_set_from(&stanza, jid);
-    struct request *request =
-        request_new(stanza, rig_session(session), (struct session_inbound){ .bytes = 1 });
+    struct session_inbound inbound = { .bytes = 1, .number = rig->kept ? ++rig->number : 0 };
+    struct request *request = request_new(stanza, rig_session(session), inbound);
     assert_non_null(request);
+    request->kept = rig->kept;
     router_route(shard, &request);
     xy_buf_free(&text);
     xy_xml_free(&parser);

@@ -320,6 +320,11 @@ static void errors(void **state)
     ack(rig, 1);
     assert_has(rig_iq(rig, BOB, "set", verdict(rig, "ack", 1, "")), "item-not-found");
     assert_has(rig_iq(rig, BOB, "set", verdict(rig, "ack", 9, "")), "item-not-found");
+    assert_false(rig->recorded);
+    rig->kept = true; /* after a crash item and request may come again: it does not settle the item then */
+    assert_has(rig_iq(rig, BOB, "set", verdict(rig, "ack", 9, "")), "item-not-found");
+    assert_true(rig->recorded);
+    rig->kept = false;
     assert_has(rig_iq(rig, BOB, "set", verdict(rig, "nack", 1, "")), "item-not-found");
     assert_has(rig_iq(rig, CAROL, "set", verdict(rig, "ack", 2, "")), "item-not-found");
     assert_has(rig_iq(rig, BOB, "set", verdict(rig, "nack", 2, "delay='soon'")), "bad-request");

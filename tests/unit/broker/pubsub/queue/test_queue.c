@@ -192,6 +192,46 @@ static void locks_end_and_pauses_pass(void **state)
     assert_int_equal(queue_of(rig)->figures.timed_out, 2);
 }
 
+/* --- refusals ------------------------------------------------------------------------------------------------------ */
+
+static void refused(struct rig *rig, const char *who, const char *request, const char *condition)
+{
+    char xml[1024];
+    uint32_t before = rig->answers;
+    (void)snprintf(xml, sizeof(xml), "<iq type='set' id='r' to='pubsub.example.org'>%s</iq>", request);
+    rig_stanza(rig, 0, who, xml);
+    rig_turns(rig);
+    assert_int_equal(rig->answers, before);
+    rig_run(rig);
+    assert_int_equal(rig->answers, before + 1);
+    assert_has(rig->answer, condition);
+    assert_true(rig->recorded);
+}
+
+/* Who was told that an item is somebody else's leaves it to them. After a crash nobody has it; the request, sent again by
+ * a session that resumes, would take it out, and nobody would do it. So the refusal is on disk before it is told. */
+static void a_refusal_outlives_a_crash(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", QUEUE(""));
+    (void)consumer(rig, 1, BOB, CONSUME(BOB, "1"));
+    (void)consumer(rig, 2, CAROL, CONSUME(CAROL, "1"));
+    rig_publish(rig, "n", "a");
+    sent(rig, "1:1/1");
+    rig->kept = true;
+    refused(rig, CAROL, RETRACT("a"), "<conflict");
+    refused(rig, CAROL, UNLOCK("a"), "<conflict");
+    refused(rig, CAROL, RETRACT("b"), "<item-not-found");
+    refused(rig, CAROL, "<ack xmlns='urn:xylem:delivery:0' node='n' id='a'/>", "<item-not-found");
+    (void)rig_ok(rig, BOB, "set", UNLOCK("a"));
+    sent(rig, "2:1/2");
+    (void)rig_ok(rig, CAROL, "set", RETRACT("a"));
+    (void)rig_ok(rig, CAROL, "set", PUBSUB("<unsubscribe node='n' jid='" CAROL "'/>"));
+    rig_offline(rig, 1, "bob@example.org");
+    rig_publish(rig, "n", "c");
+    refused(rig, BOB, RETRACT("c"), "<forbidden");
+}
+
 /* --- restarts ------------------------------------------------------------------------------------------------------ */
 
 static size_t stored_states(struct rig *rig)
@@ -438,6 +478,7 @@ int main(void)
                                         TEST(a_session_that_ends_gives_back),
                                         TEST(a_better_session_takes_over_when_all_is_settled),
                                         TEST(locks_end_and_pauses_pass),
+                                        TEST(a_refusal_outlives_a_crash),
                                         TEST(states_are_stored_only_where_they_last),
                                         TEST(a_state_without_its_item_goes),
                                         TEST(a_damaged_item_is_parked),
