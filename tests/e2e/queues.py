@@ -1,6 +1,7 @@
 """Queue nodes (XEP-0254) over raw clients: making one, consuming, and what consumers say about items."""
 
 import socket
+import time
 from xml.sax.saxutils import escape, quoteattr
 
 import pubsub
@@ -111,6 +112,14 @@ def next_notice(client, timeout=None):
 def left(client, node="jobs"):
     """Ids of what is in the queue."""
     return [name for name, _ in pubsub.items(client, node)]
+
+
+def until_left(client, expected, node="jobs"):
+    """What is given up, settled or moved leaves with a commit that nobody is told of."""
+    deadline = time.monotonic() + 10
+    while left(client, node) != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left(client, node) == expected
 
 
 # --- urn:xylem:delivery:0 ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import pubsub
 from harness import PUBSUB
 from pubsub import create
-from queues import SHIM, create_queue, left, none_comes, put, say, settle_xml, take, take_ids, unlock, worker
+from queues import SHIM, create_queue, left, none_comes, put, say, settle_xml, take, take_ids, unlock, until_left, worker
 from test_queue_owner import state
 
 
@@ -52,7 +52,7 @@ def test_sent_too_often(broker, connect, alice):
     assert headers["Xylem-Dead-Reason"] == "max-deliver" and headers["Xylem-Dead-Node"] == "jobs"
     assert (headers["Xylem-Dead-Seq"], headers["Xylem-Dead-Attempts"]) == ("1", "2")
     assert len(headers["Xylem-Dead-Epoch"]) == 16 and headers["Xylem-Dead-Time"].startswith("20")
-    assert left(alice) == []
+    until_left(alice, [])
     assert state(alice)[0]["dead-lettered"] == "1"
     put(alice, "good")
     assert take(bob) == ("good", 1)
@@ -69,7 +69,7 @@ def test_given_up_by_a_consumer_and_expired(broker, connect, alice):
     found = wait_for_letters(alice, 2)
     reasons = {text: headers["Xylem-Dead-Reason"] for text, headers in found}
     assert reasons == {"never": "term", "late": "expired"}
-    assert left(alice) == []
+    until_left(alice, [])
 
 
 def test_a_consumer_that_crashes_on_an_item(broker, connect, alice):
@@ -80,7 +80,7 @@ def test_a_consumer_that_crashes_on_an_item(broker, connect, alice):
         take(bob)
         bob.reset()
     wait_for_letters(alice, 1)
-    assert left(alice) == []
+    until_left(alice, [])
 
 
 def test_refused_letters_stay_parked_and_are_tried_again(broker, connect, alice):
@@ -96,10 +96,7 @@ def test_refused_letters_stay_parked_and_are_tried_again(broker, connect, alice)
     none_comes(bob)
     pubsub.affiliate(carol, "dead", alice="publisher")
     wait_for_letters(carol, 1)
-    deadline = time.monotonic() + 5
-    while left(alice) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left(alice) == []
+    until_left(alice, [])
 
 
 def test_to_another_queue(broker, connect, alice):
@@ -112,7 +109,7 @@ def test_to_another_queue(broker, connect, alice):
         take(bob)
         unlock(bob, name)
     assert len(take_ids(undertaker, 2)) == 2
-    assert left(alice) == []
+    until_left(alice, [])
 
 
 def test_a_queue_is_not_its_own_grave(broker, connect, alice):

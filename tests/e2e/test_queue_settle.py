@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness import PUBSUB
-from queues import create_queue, left, none_comes, put, say, settle_xml, take, take_delivery, take_ids, worker
+from queues import create_queue, left, none_comes, put, say, settle_xml, take, take_delivery, take_ids, until_left, worker
 
 
 @pytest.fixture
@@ -14,13 +14,6 @@ def alice(broker, connect):
     client = connect(broker, "alice", "desk")
     create_queue(client, lock_timeout="2")
     return client
-
-
-def until_left(client, expected):
-    deadline = time.monotonic() + 10
-    while left(client) != expected and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left(client) == expected
 
 
 def test_ack_by_number_and_by_id(broker, connect, alice):
