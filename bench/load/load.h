@@ -1,0 +1,163 @@
+/* The load generator: many clients of one server in one thread, and what they saw.
+ *
+ *   main.c      scenarios as a table, options, the result as one line of JSON
+ *   client.c    a connection: login by core/stream, then whole elements as bytes, XEP-0198, requests
+ *   loop.c      epoll, the clock, waiting for something
+ *   figures.c   counts, spreads, processor time of both sides
+ *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
+ *
+ * After the login stanzas are not parsed into trees: the generator shares the machine with what it measures, and only looks
+ * for the mark that every payload begins with. Anything a server does wrong ends the run with its own words. */
+#pragma once
+
+#include "core/base/buf.h"
+#include "core/base/env.h"
+#include "core/stream/stream.h"
+
+#define LOAD_PAYLOAD_BYTES 256u
+#define LOAD_MARK_BYTES    33u /* of the payload: '@', then number and time in hexadecimal */
+#define LOAD_WINDOW_MAX    1024u
+#define LOAD_LAG_MAX       2000u /* items ahead of the average subscriber */
+#define LOAD_ACK_EVERY     20u   /* stanzas between two <a/> or <r/> */
+#define LOAD_WAIT_S        60u   /* for one step of the preparation, or the end of a run */
+#define LOAD_DRAIN_S       20u   /* for what is still on its way when publishing ends */
+
+struct load;
+struct client;
+
+/* --- scenarios ---------------------------------------------------------------------------------------------------- */
+
+struct scenario {
+    const char *name;
+    const char *counts; /* what an operation is */
+    void (*run)(struct load *load);
+    unsigned sinks;  /* subscribers, recipients, sessions */
+    unsigned window; /* unanswered publishes of one source, messages on their way */
+    unsigned rate;   /* publishes per second at fixed times; 0: as fast as it goes */
+    unsigned total;  /* operations; 0: for the time of the run */
+    bool persist;    /* the node keeps its newest ten items */
+    bool sm; /* XEP-0198 on every session, and at-least-once subscriptions where the server has them */
+};
+
+void nodes_run(struct load *load);
+void messages_run(struct load *load);
+void offline_run(struct load *load);
+void logins_run(struct load *load);
+void idle_run(struct load *load);
+void sdk_run(struct load *load);
+
+/* --- figures ------------------------------------------------------------------------------------------------------ */
+
+#define SPREAD_BUCKETS 1024u
+
+struct spread { /* of microseconds; buckets a sixteenth of a power of two wide */
+    uint64_t count, bucket[SPREAD_BUCKETS];
+};
+void spread_add(struct spread *spread, uint64_t us);
+uint64_t spread_quantile(const struct spread *spread, unsigned permille); /* 0: there are none */
+
+/* Sums up to some moment. */
+struct sums {
+    uint64_t time_us, done, answered, covered;
+    uint64_t server_cpu_us, client_cpu_us, machine_cpu_us;
+};
+
+struct figures {
+    uint64_t done;     /* operations: what the scenario counts */
+    uint64_t answered; /* publishes acknowledged */
+    uint64_t covered;  /* messages acknowledged by XEP-0198 */
+    uint64_t lost, repeated, corrupt;
+    struct spread answer, delivery; /* how long each took */
+    struct sums begin, end;         /* of the time that counts */
+    struct xy_buf more;             /* further members of the JSON object */
+};
+void figures_mark(struct load *load, struct sums *sums);
+void figures_print(struct load *load);
+uint64_t server_rss_kb(const struct load *load);
+
+/* --- the run ------------------------------------------------------------------------------------------------------ */
+
+struct load {
+    const struct scenario *scenario;
+    const char *host, *domain, *service, *password;
+    uint16_t port;
+    bool at_least_once; /* the server knows urn:xylem:delivery:0 */
+    double seconds, warmup_s;
+    long pid; /* of the server; 0: no figures of it */
+
+    const struct xy_env *env;
+    struct xy_stream_options stream;
+    int epoll;
+    uint64_t now_us;
+    struct client **clients;
+    unsigned clients_count;
+    struct client *dirty;
+    unsigned waiting; /* requests without an answer */
+    uint64_t acks_us; /* when sessions were last asked to acknowledge what they have */
+
+    /* What the scenario wants to hear; may be NULL. */
+    void (*on_answer)(struct client *client, uint64_t number); /* to client_publish */
+    void (*on_delivery)(struct client *client);
+    void (*on_turn)(struct load *load); /* before waiting; sets wake_us */
+    uint64_t wake_us;
+    void *ctx;
+    struct figures figures;
+};
+
+_Noreturn void load_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* --- loop --------------------------------------------------------------------------------------------------------- */
+
+uint64_t clock_us(void);
+void loop_turn(struct load *load, uint64_t until_us); /* waits at most that long */
+/* Until `done` says so; false: it did not within `seconds`. */
+bool loop_until(struct load *load, double seconds, bool (*done)(struct load *load));
+void loop_for(struct load *load, double seconds);
+/* `step` in each turn, with figures.begin and .end marked after warm-up and at the end. */
+void loop_measure(struct load *load, void (*step)(struct load *load));
+
+/* --- clients ------------------------------------------------------------------------------------------------------ */
+
+struct client {
+    struct load *load;
+    unsigned number; /* of the user */
+    int fd;
+    struct xy_stream *stream; /* until it is ready */
+    bool available;           /* says presence when it is in */
+    bool sm, ready, wants_write;
+    struct client *dirty_next;
+    bool is_dirty;
+
+    struct xy_buf in, out;
+    size_t scanned; /* of the first element in `in`: up to here it was looked at … */
+    unsigned depth; /* … and is so deep */
+
+    uint32_t h, h_told;     /* stanzas that came; acknowledged */
+    uint64_t sent, covered; /* stanzas sent since XEP-0198 is on; acknowledged by the server */
+    uint64_t asked;         /* of `sent` when the last <r/> went */
+    uint64_t published, answered;
+    uint64_t delivered; /* each number once: they come from one source, from 1 on */
+    uint64_t sent_us[LOAD_WINDOW_MAX];
+};
+
+/* Logs in `count` users from u<first>@domain on, and makes them available (presence) if wanted. Memory, and the array that
+ * is returned, stay until the next call. */
+struct client **clients_open(struct load *load, unsigned first, unsigned count, bool available);
+void clients_close(struct load *load, struct client **clients, unsigned count); /* the memory stays */
+
+void client_raw(struct client *client, struct xy_str stanza); /* counted for XEP-0198 */
+/* An IQ-set to the service, for the preparation; clients_answered waits for all that were asked. */
+void client_ask(struct client *client, const char *payload, ...) __attribute__((format(printf, 2, 3)));
+void client_ping(struct client *client); /* the server: everything before has been looked at */
+void clients_answered(struct load *load);
+void client_publish(struct client *client, const char *node, uint64_t number, uint64_t time_us);
+void client_message(struct client *client, struct xy_str to, uint64_t number, uint64_t time_us);
+void client_request_ack(struct client *client); /* <r/> */
+
+/* nodes.c: as the scenario wants it. */
+void node_make(struct client *owner, const char *node);
+void node_delete(struct client *owner, const char *node);
+
+void payload_put(struct xy_buf *out, uint64_t number, uint64_t time_us);
+/* Reads a payload that begins at text.data and is followed by whatever; false: it is not one. */
+bool payload_get(struct xy_str text, uint64_t *number, uint64_t *time_us);

@@ -1,0 +1,135 @@
+/* Runs one scenario against a server and prints what came of it as a line of JSON. Accounts u0@domain, u1@domain ... with
+ * one password must be there; scripts/bench sees to that. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "bench/load/load.h"
+#include "sdk/drivers/system.h"
+
+static const struct scenario scenarios[] = {
+    /* name, counts, run, .. */
+    { "fan1", "deliveries", nodes_run, .sinks = 1, .window = 16 },
+    { "fan100", "deliveries", nodes_run, .sinks = 100, .window = 16 },
+    { "fan1000", "deliveries", nodes_run, .sinks = 1000, .window = 16 },
+    { "afan100", "deliveries", nodes_run, .sinks = 100, .window = 16, .persist = true, .sm = true },
+    { "pub1", "publishes", nodes_run, .window = 1, .persist = true },
+    { "pub100", "publishes", nodes_run, .window = 100, .persist = true },
+    { "msg50", "messages", messages_run, .sinks = 50, .window = 16 },
+    { "amsg50", "messages", messages_run, .sinks = 50, .window = 16, .sm = true },
+    { "aoffline", "messages stored", offline_run, .sinks = 20, .window = 200, .total = 10000, .sm = true },
+    { "rate1000", "deliveries", nodes_run, .sinks = 10, .window = LOAD_WINDOW_MAX, .rate = 1000 },
+    { "arate1000", "deliveries", nodes_run, .sinks = 10, .window = LOAD_WINDOW_MAX, .rate = 1000,
+      .persist = true, .sm = true },
+    { "logins", "logins", logins_run, .sinks = 500 },
+    { "idle", "sessions", idle_run, .sinks = 2000 },
+    { "sdk-fan1", "deliveries", sdk_run, .sinks = 1, .window = 16 },
+    { "sdk-fan100", "deliveries", sdk_run, .sinks = 100, .window = 16 },
+    { "sdk-afan100", "deliveries", sdk_run, .sinks = 100, .window = 16, .persist = true, .sm = true },
+    { "sdk-pub1", "publishes", sdk_run, .window = 1, .persist = true },
+    { "sdk-pub100", "publishes", sdk_run, .window = 100, .persist = true },
+};
+
+enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
+
+static const struct option long_options[] = {
+    { "host", required_argument, NULL, 'h' },     { "port", required_argument, NULL, 'p' },
+    { "domain", required_argument, NULL, 'd' },   { "service", required_argument, NULL, 's' },
+    { "password", required_argument, NULL, 'w' }, { "pid", required_argument, NULL, 'i' },
+    { "seconds", required_argument, NULL, 't' },  { "warmup", required_argument, NULL, 'u' },
+    { "at-least-once", no_argument, NULL, 'a' },  { 0 },
+};
+
+static _Noreturn void usage(void)
+{
+    (void)fprintf(
+        stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
+                "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once] SCENARIO\n"
+                "scenarios:");
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        (void)fprintf(stderr, " %s", scenarios[i].name);
+    (void)fprintf(stderr, "\n");
+    exit(2);
+}
+
+static void set_option(struct load *load, int option)
+{
+    switch (option) {
+    case 'h':
+        load->host = optarg;
+        break;
+    case 'p':
+        load->port = (uint16_t)strtoul(optarg, NULL, 10);
+        break;
+    case 'd':
+        load->domain = optarg;
+        break;
+    case 's':
+        load->service = optarg;
+        break;
+    case 'w':
+        load->password = optarg;
+        break;
+    case 'i':
+        load->pid = strtol(optarg, NULL, 10);
+        break;
+    case 't':
+        load->seconds = strtod(optarg, NULL);
+        break;
+    case 'u':
+        load->warmup_s = strtod(optarg, NULL);
+        break;
+    case 'a':
+        load->at_least_once = true;
+        break;
+    default:
+        usage();
+    }
+}
+
+static void read_options(struct load *load, int argc, char **argv)
+{
+    int option;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+        set_option(load, option);
+    if (optind != argc - 1 || load->port == 0 || load->domain == NULL)
+        usage();
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        if (strcmp(scenarios[i].name, argv[optind]) == 0)
+            load->scenario = &scenarios[i];
+    if (load->scenario == NULL)
+        usage();
+}
+
+static void many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int main(int argc, char **argv)
+{
+    static struct load load = { .host = "127.0.0.1", .password = "secret", .seconds = 3, .warmup_s = 1 };
+    char service[256];
+    read_options(&load, argc, argv);
+    many_files();
+    if (load.service == NULL) {
+        (void)snprintf(service, sizeof(service), "pubsub.%s", load.domain);
+        load.service = service;
+    }
+    load.env = xy_env_system();
+    load.stream = (struct xy_stream_options){ .env = load.env };
+    load.epoll = epoll_create1(EPOLL_CLOEXEC);
+    load.scenario->run(&load);
+    figures_print(&load);
+    load.on_turn = NULL;
+    load.on_delivery = NULL;
+    clients_close(&load, load.clients, load.clients_count);
+    return 0;
+}

@@ -1,0 +1,112 @@
+"""The load generator tells the truth: what a proxy on the way loses, repeats or changes is counted, no more and no less."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "e2e"))
+import harness  # noqa: E402
+
+USERS = {f"u{i}": "secret" for i in range(12)}
+EVENT = re.compile(rb"<message .*?</message>", re.S)
+
+
+@pytest.fixture(scope="module")
+def broker():
+    started = harness.Broker({"log": {"level": "warning"}}, users=USERS).start()
+    yield started
+    started.finish()
+
+
+class Proxy:
+    """Between generator and broker. Every hundredth message to a client goes through `meddle`, which counts."""
+
+    def __init__(self, port, meddle):
+        self.port_behind, self.meddle = port, meddle
+        self.seen = self.meddled = 0
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.port_behind))
+            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+
+    def _up(self, client, server):
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _down(self, server, client):
+        """A message that is not all there waits for its rest."""
+        kept = b""
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                data = EVENT.sub(self._message, kept + data)
+                begun = data.rfind(b"<message ")
+                cut = begun if begun > data.rfind(b"</message>") else len(data)
+                client.sendall(data[:cut])
+                kept = data[cut:]
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+    def _message(self, match):
+        self.seen += 1
+        if self.seen % 100 != 50:
+            return match[0]
+        self.meddled += 1
+        return self.meddle(match[0])
+
+
+def load(port, scenario, *options):
+    command = [harness.program("load"), "--port", str(port), "--domain", harness.DOMAIN, "--seconds", "0.5"]
+    done = subprocess.run([*command, "--warmup", "0.1", *options, scenario], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "meddle, member",
+    [
+        (lambda message: b"", "lost"),
+        (lambda message: message * 2, "repeated"),
+        (lambda message: message.replace(b"....", b"..,.", 1), "corrupt"),
+    ],
+)
+def test_what_goes_wrong_is_counted(broker, meddle, member):
+    proxy = Proxy(broker.port, meddle)
+    result = load(proxy.port, "fan1")
+    proxy.listener.close()
+    assert proxy.meddled > 0
+    assert result[member] == proxy.meddled
+    # What was changed is not what was sent: it counts as lost, too.
+    assert result["lost"] == (0 if member == "repeated" else proxy.meddled)
+
+
+@pytest.mark.parametrize("scenario", ["fan1", "pub1", "rate1000", "arate1000", "sdk-fan1", "sdk-pub100"])
+def test_a_scenario_runs_without_a_fault(broker, scenario):
+    result = load(broker.port, scenario, "--pid", str(broker.process.pid), "--at-least-once")
+    assert result["operations"] > 0
+    assert result["server_cpu_s_per_million"] > 0
+    assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
+
+
+def test_a_refusal_is_told(broker):
+    command = [harness.program("load"), "--port", str(broker.port), "--domain", harness.DOMAIN, "--password", "wrong"]
+    done = subprocess.run([*command, "fan1"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "login of u0" in done.stderr
