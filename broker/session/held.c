@@ -28,6 +28,7 @@ static void find_oldest(struct xy_sm_entry *entry, bool sent, void *ctx)
         oldest->number = entry_seq(entry);
 }
 
+/* May be less than was told: a client that read that h has read, and acknowledged by resuming, the answers before it. */
 static uint64_t before(uint64_t number, uint64_t h)
 {
     return number != 0 && number - 1 < h ? number - 1 : h;
@@ -79,11 +80,16 @@ void held_pushed(struct session_sm *sm, const struct session_inbound *inbound)
 
 static void adopt(struct xy_sm_entry *entry, bool sent, void *ctx)
 {
+    struct session_held *held = ctx;
+    uint64_t number = entry_seq(entry);
     (void)sent;
     if ((entry->aux & XY_SM_UNCOUNTED) || entry_kind(entry) != ENTRY_ANSWER)
         return;
-    entry->aux = (uint64_t)ENTRY_HELD << ENTRY_KIND_SHIFT | entry_seq(entry);
-    count(ctx, entry_seq(entry));
+    entry->aux = 0; /* as any other, if its request was told to be handled */
+    if (number <= held->told)
+        return;
+    entry->aux = (uint64_t)ENTRY_HELD << ENTRY_KIND_SHIFT | number;
+    count(held, number);
 }
 
 void held_adopt(struct session *session)
@@ -113,6 +119,7 @@ void held_free(struct session_held *held)
 
 uint64_t held_resume(struct session_sm *sm, uint64_t h)
 {
+    sm->held.told = h;
     if (h < sm->counters.in_tail) {
         sm->held.again = sm->counters.in_tail;
         sm->counters.in_h = h;

@@ -260,6 +260,7 @@ static void gather_ack(struct session *session, struct xy_buf *out)
         return;
     uint64_t h = held_unsent_limit(session, proof_h(session));
     sm->ack_due = h < proof_h(session);
+    sm->held.told = h;
     xy_buf_lit(out, "<a xmlns='" NS_SM "' h='");
     xy_buf_u64(out, (uint32_t)h);
     xy_buf_lit(out, "'/>");

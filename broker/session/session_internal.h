@@ -110,6 +110,7 @@ struct session_held {
     uint64_t first;             /* the oldest request with one; 0: has to be looked up */
     struct session_seen *begun; /* while there are any: what came, by number modulo XY_SM_WINDOW */
     uint64_t again;             /* stanzas up to this one come a second time */
+    uint64_t told;              /* the newest h that was told */
 };
 
 /* XEP-0198 of one session. */

@@ -510,6 +510,28 @@ static void test_refusals_that_a_crash_forgot(void **state)
     rig_free(&rig);
 }
 
+/* Without room for its record a session is not kept any more, and its answers lose their place on disk. */
+static void test_h_does_not_go_back_when_answers_leave_the_disk(void **state)
+{
+    (void)state;
+    char id[80];
+    struct rig *rig = verona(2, "");
+    rig->log_max = 16 << 10;
+    rig_restart(rig, 2, false);
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(juliet, PING R);
+    assert_heard(juliet, "h='1'");
+    for (unsigned n = 1; !wire_session(juliet)->sm->held.count; n++)
+        say_number(juliet, ROMEO, n);
+    assert_true(wire_session(juliet)->sm->kept);
+    unsigned stored = (unsigned)wire_session(juliet)->sm->counters.in_h - 1;
+    wire_vanish(juliet);
+    juliet = resumed(rig, 1, JULIET, id, 0);
+    assert_false(wire_session(juliet)->sm->kept);
+    assert_resumed(wire_heard(juliet), stored);
+    rig_free(&rig);
+}
+
 /* A client may send others instead of those that it was not told about. */
 static void test_others_instead_of_what_was_refused(void **state)
 {
@@ -554,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_stops_meanwhile),
         cmocka_unit_test(test_refusals_are_not_covered_before_they_arrive),
         cmocka_unit_test(test_refusals_that_a_crash_forgot),
+        cmocka_unit_test(test_h_does_not_go_back_when_answers_leave_the_disk),
         cmocka_unit_test(test_others_instead_of_what_was_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
