@@ -193,7 +193,12 @@ class Changer(Actor):
     def can_log_in(self, name, password):
         with raw.Client(self.broker) as client:
             client.open()
-            return raw.local_name(client.plain(name, password)) == "success"
+            answer = client.plain(name, password)
+            if raw.local_name(answer) == "success":
+                return True
+            if "not-authorized" not in {raw.local_name(child) for child in answer}:
+                raise raw.Closed("the broker stops: it says nothing about the password")
+            return False
 
     def check_password(self, name):
         password = self.state.get(("password", name))
