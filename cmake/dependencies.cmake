@@ -22,6 +22,16 @@ xylem_find_library(mbedx509 mbedtls/ssl.h mbedx509)
 xylem_find_library(mbedtls mbedtls/ssl.h mbedtls)
 target_link_libraries(mbedtls INTERFACE mbedx509 mbedcrypto)
 
+# TLS itself; hashes and SCRAM stay with mbedTLS whichever is chosen.
+if(XYLEM_TLS STREQUAL "openssl")
+  pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET libssl>=3.0 libcrypto>=3.0)
+  set(XYLEM_TLS_LIBRARIES PkgConfig::OPENSSL mbedcrypto)
+elseif(XYLEM_TLS STREQUAL "mbedtls")
+  set(XYLEM_TLS_LIBRARIES mbedtls)
+else()
+  message(FATAL_ERROR "XYLEM_TLS is mbedtls or openssl, not '${XYLEM_TLS}'")
+endif()
+
 # Old expats cannot put off reparsing a token that is not complete yet; core/xml/parser.c needs to say when they may.
 include(CheckSymbolExists)
 set(CMAKE_REQUIRED_LIBRARIES PkgConfig::EXPAT)

@@ -163,6 +163,37 @@ static void test_certificate_by_name(void **state)
     made_free(&second);
 }
 
+/* The one chosen by name is shown alone, also to a client that would take the first one's kind. */
+static void test_certificates_of_two_kinds(void **state)
+{
+    (void)state;
+    struct made elliptic;
+    struct pair pair;
+    struct xy_tls_error error;
+    made_now(&elliptic, "example.org");
+    struct xy_tls_certificate both[] = {
+        elliptic.certificate,
+        { .domain = "rsa.example",
+          .chain_file = "tests/data/tls/rsa.pem",
+          .key_file = "tests/data/tls/rsa-key.pem" },
+    };
+    struct xy_tls_server_options s = { .certificates = both, .certificate_count = 2 };
+    struct xy_tls_client_options c = { .ca_file = "tests/data/tls/rsa.pem" };
+    struct xy_tls_config *server = xy_tls_config_server(&s, &error),
+                         *client = xy_tls_config_client(&c, &error), *other = config_client(&elliptic);
+    assert_non_null(server);
+    assert_non_null(client);
+    pair_open(&pair, client, server, "rsa.example");
+    assert_true(pair_handshake(&pair));
+    assert_string_equal(xy_tls_cipher(pair.client), "TLS-ECDHE-RSA-WITH-AES-128-GCM-SHA256");
+    pair_close(&pair);
+    expect_accepted(other, server, "example.org");
+    xy_tls_config_unref(&server);
+    xy_tls_config_unref(&client);
+    xy_tls_config_unref(&other);
+    made_free(&elliptic);
+}
+
 static struct xy_tls_config *server_asking(const struct made *made, const char *ca_file, struct xy_str ca_pem)
 {
     struct xy_tls_error error;
@@ -188,7 +219,8 @@ static void test_client_certificates(void **state)
     struct xy_tls_client_options options = { .ca_pem = xy_buf_view(&made.chain), .certificate = &own };
     struct xy_tls_config *client = xy_tls_config_client(&options, &error), *plain = config_client(&made);
     struct xy_tls_config *server = server_asking(&made, "tests/data/tls/client-ca.pem", XY_STR_NONE);
-    struct xy_tls_config *wary = server_asking(&made, NULL, xy_buf_view(&made.chain));
+    struct xy_tls_config *wary = server_asking(&made, NULL, xy_buf_view(&made.chain)),
+                         *incurious = config_server(&made);
     assert_non_null(client);
 
     pair_open(&pair, client, server, "example.org");
@@ -222,11 +254,19 @@ static void test_client_certificates(void **state)
     assert_false(xy_tls_peer_trusted(pair.server));
     assert_string_equal(xy_tls_peer_problem(pair.server), "it showed no certificate");
     pair_close(&pair);
+
+    pair_open(&pair, client, incurious, "example.org"); /* has one, and is not asked */
+    assert_true(pair_handshake(&pair));
+    assert_absent(xy_tls_peer_certificate(pair.server));
+    assert_false(xy_tls_peer_trusted(pair.server));
+    assert_string_equal(xy_tls_peer_problem(pair.server), "no certificate was asked for");
+    pair_close(&pair);
     xy_buf_free(&ticket);
     xy_tls_config_unref(&client);
     xy_tls_config_unref(&plain);
     xy_tls_config_unref(&server);
     xy_tls_config_unref(&wary);
+    xy_tls_config_unref(&incurious);
     made_free(&made);
 }
 
@@ -289,37 +329,56 @@ static int raw_receive(void *ctx, unsigned char *data, size_t len)
     return (int)n;
 }
 
-/* A client that is not ours; returns how the server's side ended. */
-static enum xy_tls_status raw_connect(struct xy_tls_config *config, int minor_version, const int *suites,
-                                      mbedtls_ecp_group_id *curves)
+/* A client that is not ours. */
+static void raw_init(struct raw_client *raw, struct xy_tls_config *config)
 {
-    struct raw_client raw = { .server = xy_tls_new(config, NULL) };
-    mbedtls_ssl_init(&raw.ssl);
-    mbedtls_ssl_config_init(&raw.config);
-    mbedtls_entropy_init(&raw.entropy);
-    mbedtls_ctr_drbg_init(&raw.drbg);
-    assert_int_equal(mbedtls_ctr_drbg_seed(&raw.drbg, mbedtls_entropy_func, &raw.entropy, NULL, 0), 0);
-    mbedtls_ssl_config_defaults(&raw.config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM, 0);
-    mbedtls_ssl_conf_rng(&raw.config, mbedtls_ctr_drbg_random, &raw.drbg);
-    mbedtls_ssl_conf_authmode(&raw.config, MBEDTLS_SSL_VERIFY_NONE);
+    *raw = (struct raw_client){ .server = xy_tls_new(config, NULL) };
+    mbedtls_ssl_init(&raw->ssl);
+    mbedtls_ssl_config_init(&raw->config);
+    mbedtls_entropy_init(&raw->entropy);
+    mbedtls_ctr_drbg_init(&raw->drbg);
+    assert_int_equal(mbedtls_ctr_drbg_seed(&raw->drbg, mbedtls_entropy_func, &raw->entropy, NULL, 0), 0);
+    mbedtls_ssl_config_defaults(&raw->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM, 0);
+    mbedtls_ssl_conf_rng(&raw->config, mbedtls_ctr_drbg_random, &raw->drbg);
+    mbedtls_ssl_conf_authmode(&raw->config, MBEDTLS_SSL_VERIFY_NONE);
+}
+
+static void raw_free(struct raw_client *raw)
+{
+    mbedtls_ssl_free(&raw->ssl);
+    mbedtls_ssl_config_free(&raw->config);
+    mbedtls_ctr_drbg_free(&raw->drbg);
+    mbedtls_entropy_free(&raw->entropy);
+    xy_tls_free(&raw->server);
+}
+
+/* How the server's side ended. */
+static enum xy_tls_status raw_handshake(struct raw_client *raw)
+{
+    assert_int_equal(mbedtls_ssl_setup(&raw->ssl, &raw->config), 0);
+    mbedtls_ssl_set_bio(&raw->ssl, raw, raw_send, raw_receive, NULL);
+    enum xy_tls_status status = XY_TLS_WANT_MORE;
+    for (int turn = 0; turn < 50 && status != XY_TLS_DONE && status != XY_TLS_FAILED; turn++) {
+        mbedtls_ssl_handshake(&raw->ssl);
+        status = xy_tls_handshake(raw->server);
+    }
+    return status;
+}
+
+/* `prose`: why the server's side failed; NULL: it must not. */
+static void expect_raw(struct xy_tls_config *config, int minor_version, const int *suites,
+                       mbedtls_ecp_group_id *curves, const char *prose)
+{
+    struct raw_client raw;
+    raw_init(&raw, config);
     mbedtls_ssl_conf_max_version(&raw.config, MBEDTLS_SSL_MAJOR_VERSION_3, minor_version);
     if (suites != NULL)
         mbedtls_ssl_conf_ciphersuites(&raw.config, suites);
     if (curves != NULL)
         mbedtls_ssl_conf_curves(&raw.config, curves);
-    assert_int_equal(mbedtls_ssl_setup(&raw.ssl, &raw.config), 0);
-    mbedtls_ssl_set_bio(&raw.ssl, &raw, raw_send, raw_receive, NULL);
-    enum xy_tls_status status = XY_TLS_WANT_MORE;
-    for (int turn = 0; turn < 50 && status != XY_TLS_DONE && status != XY_TLS_FAILED; turn++) {
-        mbedtls_ssl_handshake(&raw.ssl);
-        status = xy_tls_handshake(raw.server);
-    }
-    mbedtls_ssl_free(&raw.ssl);
-    mbedtls_ssl_config_free(&raw.config);
-    mbedtls_ctr_drbg_free(&raw.drbg);
-    mbedtls_entropy_free(&raw.entropy);
-    xy_tls_free(&raw.server);
-    return status;
+    assert_int_equal(raw_handshake(&raw), prose == NULL ? XY_TLS_DONE : XY_TLS_FAILED);
+    assert_string_equal(xy_tls_error(raw.server), prose == NULL ? "" : prose);
+    raw_free(&raw);
 }
 
 static void test_old_protocols_suites_and_curves_are_refused(void **state)
@@ -327,23 +386,57 @@ static void test_old_protocols_suites_and_curves_are_refused(void **state)
     (void)state;
     static const int cbc[] = { MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, 0 };
     static const int chacha[] = { MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0 };
+    static const int rsa[] = { MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0 };
+    static const char no_version[] = "the peer does not speak TLS 1.2";
+    static const char no_suite[] = "the peer offers no cipher suite with forward secrecy that we accept";
+    static const char no_fit[] = "the peer offers no cipher suite that fits our certificate";
     mbedtls_ecp_group_id p521[] = { MBEDTLS_ECP_DP_SECP521R1, MBEDTLS_ECP_DP_NONE };
     mbedtls_ecp_group_id p256[] = { MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_NONE };
     struct made made;
     made_now(&made, "example.org");
     struct xy_tls_config *server = config_server(&made);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, NULL), XY_TLS_DONE);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_2, NULL, NULL), XY_TLS_FAILED);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_1, NULL, NULL), XY_TLS_FAILED);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_3, cbc, NULL), XY_TLS_FAILED);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_3, chacha, NULL), XY_TLS_DONE);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, p521), XY_TLS_FAILED);
-    assert_int_equal(raw_connect(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, p256), XY_TLS_DONE);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, NULL, NULL);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_2, NULL, NULL, no_version);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_1, NULL, NULL, no_version);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, cbc, NULL, no_suite);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, rsa, NULL, no_fit);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, chacha, NULL, NULL);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, p521, no_fit);
+    expect_raw(server, MBEDTLS_SSL_MINOR_VERSION_3, NULL, p256, NULL);
+    xy_tls_config_unref(&server);
+    made_free(&made);
+}
+
+/* A client that asks for a second handshake is told no, in one alert. */
+static void test_renegotiation_is_refused(void **state)
+{
+    (void)state;
+    struct made made;
+    struct raw_client raw;
+    char plain[64];
+    size_t len;
+    made_now(&made, "example.org");
+    struct xy_tls_config *server = config_server(&made);
+    raw_init(&raw, server);
+    mbedtls_ssl_conf_renegotiation(&raw.config, MBEDTLS_SSL_RENEGOTIATION_ENABLED);
+    assert_int_equal(raw_handshake(&raw), XY_TLS_DONE);
+    mbedtls_ssl_handshake(&raw.ssl); /* the server's last words */
+    assert_int_equal(xy_tls_output(raw.server).len, 0);
+    mbedtls_ssl_renegotiate(&raw.ssl);
+    assert_int_equal(xy_tls_read(raw.server, plain, sizeof plain, &len), XY_TLS_WANT_MORE);
+    assert_in_range(xy_tls_output(raw.server).len, 7, 64);
+    raw_free(&raw);
     xy_tls_config_unref(&server);
     made_free(&made);
 }
 
 #else
+
+static void test_renegotiation_is_refused(void **state)
+{
+    (void)state;
+    skip();
+}
 
 static void test_old_protocols_suites_and_curves_are_refused(void **state)
 {
@@ -394,6 +487,11 @@ static void test_errors_name_the_file_and_the_reason(void **state)
                                             .client_ca_file = "/nowhere/clients.pem" };
     assert_null(xy_tls_config_server(&asking, &error));
     assert_string_equal(error.text, "cannot open /nowhere/clients.pem: No such file or directory");
+
+    xy_buf_lit(&made.chain, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    expect_error((struct xy_tls_certificate){ .chain_pem = xy_buf_view(&made.chain),
+                                              .key_pem = xy_buf_view(&made.key) },
+                 "the certificate: 1 of its certificates cannot be read");
     made_free(&made);
 }
 
@@ -450,9 +548,11 @@ int main(void)
         cmocka_unit_test(test_system_store_refuses_self_signed),
         cmocka_unit_test(test_pinned_and_insecure),
         cmocka_unit_test(test_certificate_by_name),
+        cmocka_unit_test(test_certificates_of_two_kinds),
         cmocka_unit_test(test_client_certificates),
         cmocka_unit_test(test_alpn),
         cmocka_unit_test(test_old_protocols_suites_and_curves_are_refused),
+        cmocka_unit_test(test_renegotiation_is_refused),
         cmocka_unit_test(test_errors_name_the_file_and_the_reason),
         cmocka_unit_test(test_self_signed_limits),
         cmocka_unit_test(test_long_host_names),

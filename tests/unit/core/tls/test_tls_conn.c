@@ -192,6 +192,15 @@ static void test_garbage_fails_for_good(void **state)
     assert_int_equal(xy_tls_handshake(f->pair.server), XY_TLS_FAILED);
     assert_false(xy_tls_receive(f->pair.server, junk, 1));
 
+    static const char old_hello[] = "\x80\x1f\x01\x03\x03\x00\x06\x00\x00\x00\x10" /* as in SSL 2.0 */
+                                    "\x00\xc0\x2b\x00\xc0\x2f\x01\x02\x03\x04\x05\x06\x07\x08"
+                                    "\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10";
+    reopen(f);
+    assert_true(xy_tls_receive(f->pair.server, old_hello, sizeof old_hello - 1));
+    assert_int_equal(xy_tls_handshake(f->pair.server), XY_TLS_FAILED);
+    assert_string_equal(xy_tls_error(f->pair.server),
+                        "the peer did not begin with a TLS hello that we understand");
+
     reopen(f);
     char out[16];
     size_t len;
@@ -325,6 +334,86 @@ static void test_channel_binding(void **state)
     assert_int_equal(xy_tls_server_end_point(f->pair.client, client), 32);
     assert_int_equal(xy_tls_server_end_point(f->pair.server, server), 32);
     assert_memory_equal(client, server, 32);
+    size_t unique = xy_tls_unique(f->pair.client, client); /* 0 where the library does not tell */
+    assert_int_equal(xy_tls_unique(f->pair.server, server), unique);
+    assert_true(unique == 0 || unique == 12);
+    assert_memory_equal(client, server, unique);
+}
+
+/* Of a resumption tls-unique would not be unique. */
+static void test_no_tls_unique_after_a_resumption(void **state)
+{
+    struct fixture *f = *state;
+    unsigned char binding[XY_TLS_BINDING_MAX];
+    struct xy_buf ticket = { 0 };
+    save(f, &ticket);
+    reopen(f);
+    assert_int_equal(xy_tls_unique(f->pair.client, binding), 0); /* nor before the handshake */
+    assert_true(xy_tls_session_restore(f->pair.client, xy_buf_view(&ticket)));
+    assert_true(pair_handshake(&f->pair));
+    assert_true(xy_tls_resumed(f->pair.server));
+    assert_int_equal(xy_tls_unique(f->pair.client, binding), 0);
+    assert_int_equal(xy_tls_unique(f->pair.server, binding), 0);
+    xy_buf_free(&ticket);
+}
+
+static bool resumes(struct fixture *f, const struct xy_buf *ticket)
+{
+    reopen(f);
+    assert_true(xy_tls_session_restore(f->pair.client, xy_buf_view(ticket)));
+    assert_true(pair_handshake(&f->pair));
+    return xy_tls_resumed(f->pair.server);
+}
+
+/* A full handshake; the name of the key that sealed its ticket: the beginning of the ticket, which travels in clear. */
+static uint32_t ticket_key_name(struct fixture *f)
+{
+    enum { RECORD_HEADER = 5, MESSAGE_HEADER = 4, LIFETIME_AND_LENGTH = 6, HANDSHAKE = 22, NEW_TICKET = 4 };
+    uint32_t name = 0;
+    reopen(f);
+    f->pair.piece = SIZE_MAX;
+    do {
+        pair_step(f->pair.client, &f->pair.client_status);
+        pair_carry(&f->pair, f->pair.client, f->pair.server);
+        pair_step(f->pair.server, &f->pair.server_status);
+        struct xy_str out = xy_tls_output(f->pair.server);
+        for (size_t at = 0;
+             at + RECORD_HEADER + MESSAGE_HEADER + LIFETIME_AND_LENGTH + sizeof name < out.len;) {
+            const unsigned char *record = (const unsigned char *)out.data + at;
+            if (record[0] == HANDSHAKE && record[RECORD_HEADER] == NEW_TICKET)
+                memcpy(&name, record + RECORD_HEADER + MESSAGE_HEADER + LIFETIME_AND_LENGTH, sizeof name);
+            at += RECORD_HEADER + (size_t)(record[3] << 8 | record[4]);
+        }
+        pair_carry(&f->pair, f->pair.server, f->pair.client);
+    } while (f->pair.client_status != XY_TLS_DONE || f->pair.server_status != XY_TLS_DONE);
+    assert_int_not_equal(name, 0);
+    return name;
+}
+
+/* Tickets die with their lifetime, and a new key takes over when the last one has served for as long. */
+static void test_tickets_expire(void **state)
+{
+    struct fixture *f = *state;
+    struct xy_tls_error error;
+    struct xy_buf old = { 0 }, fresh = { 0 };
+    struct xy_tls_server_options options = { .certificates = &f->made.certificate,
+                                             .certificate_count = 1,
+                                             .ticket_lifetime_s = 3 };
+    xy_tls_config_unref(&f->server);
+    f->server = xy_tls_config_server(&options, &error);
+    assert_non_null(f->server);
+    uint32_t old_key = ticket_key_name(f);
+    save(f, &old);
+    assert_true(resumes(f, &old));
+    const struct timespec longer_than_it_lives = { .tv_sec = 4 };
+    nanosleep(&longer_than_it_lives, NULL);
+    assert_false(resumes(f, &old));
+    assert_int_not_equal(ticket_key_name(f), old_key);
+    save(f, &fresh);
+    assert_true(resumes(f, &fresh));
+    assert_false(resumes(f, &old));
+    xy_buf_free(&old);
+    xy_buf_free(&fresh);
 }
 
 static void test_sleep_keeps_what_is_pending(void **state)
@@ -367,6 +456,8 @@ int main(void)
         test(test_resumption_is_judged_again),
         test(test_reload_swaps_certificates),
         test(test_channel_binding),
+        test(test_no_tls_unique_after_a_resumption),
+        test(test_tickets_expire),
         test(test_sleep_keeps_what_is_pending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
