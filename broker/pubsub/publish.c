@@ -132,8 +132,10 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
     evicted.removed_count = evicted.unretained_count = 0;
     struct xy_str id = xy_elem_attr(publication->items[nth], "id"), bytes = publication->bytes[nth];
     struct item *same = retained ? index_find_id(&node->items, id) : NULL;
-    if (same != NULL)
+    if (same != NULL) {
+        same->superseded = node->next_seq;
         (void)retention_evict(node, same, &evicted);
+    }
     if (retained)
         retention_make_room(node, bytes.len, &evicted);
     struct item *item = node_add_item(node, node->next_seq, id, call->who, (uint32_t)bytes.len,

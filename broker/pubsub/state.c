@@ -67,7 +67,7 @@ static const char *state_of(const struct subscription *subscription, const struc
 static uint64_t bytes_of(const struct subscription *subscription, const struct claim_figures *figures)
 {
     const struct item_index *items = &subscription->subscriber->node->items;
-    const struct item *first = index_after(items, figures->above);
+    const struct item *first = index_owed(items, figures->above, subscription->born);
     uint64_t bytes = first != NULL ? items->added_bytes - first->before_bytes : 0;
     if (subscription->claim.ops != &acked_ops)
         return bytes;
@@ -83,7 +83,7 @@ static void add_oldest(struct xy_arena *arena, struct xy_elem *elem, const struc
 {
     const struct node *node = subscription->subscriber->node;
     uint64_t floor = subscription->claim.ops->floor(subscription);
-    const struct item *oldest = index_after(&node->items, floor);
+    const struct item *oldest = index_owed(&node->items, floor, subscription->born);
     uint64_t now_us = xy_wall_us(node->pubsub->shard->env);
     char stamp[XY_TIME_LEN];
     set_number(arena, elem, "acknowledged", floor);
@@ -103,7 +103,8 @@ static void add_figures(struct xy_arena *arena, struct xy_elem *elem, const stru
     claim->ops->figures(subscription, &figures);
     xy_elem_set(arena, elem, "state", xy_str(state_of(subscription, &figures)));
     set_number(arena, elem, "depth",
-               figures.below + index_count(&node->items, figures.above, node->delivered_seq));
+               figures.below +
+                   index_count(&node->items, figures.above, node->delivered_seq, subscription->born));
     set_number(arena, elem, "bytes", bytes_of(subscription, &figures));
     set_number(arena, elem, "in-flight", figures.in_flight);
     set_number(arena, elem, "delayed", figures.delayed);

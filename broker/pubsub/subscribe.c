@@ -269,7 +269,7 @@ static void begin(struct subscription *subscription)
     struct start start;
     if (!start_parse(subscription->options.start, &start))
         start.kind = START_NEW;
-    subscription->start_seq = claim_start_seq(node, &start);
+    subscription->start_seq = claim_first_seq(node, &start);
     claim_begin(subscription, subscription->start_seq);
 }
 

@@ -64,7 +64,8 @@ static bool in_flight(const struct model_node *node, const struct model_sub *sub
     if (sub->one_by_one)
         return model_one_flies(node, sub);
     for (unsigned i = 0; i < node->items_count; i++)
-        if (!node->items[i].gone && node->items[i].seq > sub->cursor && node->items[i].seq <= sub->sent)
+        if (!node->items[i].gone && !sub->never[i] && node->items[i].seq > sub->cursor &&
+            node->items[i].seq <= sub->sent)
             return true;
     return false;
 }
@@ -100,7 +101,7 @@ static void pump(struct model *model, unsigned number, unsigned index)
         return;
     for (unsigned i = 0; i < node->items_count; i++) {
         const struct model_item *item = &node->items[i];
-        if (item->gone || item->seq <= sub->sent)
+        if (item->gone || sub->never[i] || item->seq <= sub->sent)
             continue;
         model_expect_item(model, number, index, i, mark_of(sub, item->seq));
         sub->sent = item->seq;
@@ -164,16 +165,22 @@ void model_recheck(struct model *model)
 
 void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, uint64_t number)
 {
-    uint64_t newest = node->next_seq - 1;
+    uint64_t newest = node->next_seq - 1, oldest = newest;
+    for (unsigned i = node->items_count; i-- > 0;)
+        if (node->items[i].retained)
+            oldest = node->items[i].seq - 1;
     sub->cursor = newest;
     if (start == MODEL_START_ALL)
-        sub->cursor = 0;
+        sub->cursor = oldest;
     else if (start == MODEL_START_SEQ && number - 1 < newest)
-        sub->cursor = number - 1;
+        sub->cursor = number - 1 > oldest ? number - 1 : oldest;
     for (unsigned i = 0; start == MODEL_START_LAST && i < node->items_count; i++)
         if (node->items[i].retained)
             sub->cursor = node->items[i].seq - 1; /* of the newest, which is the last */
     sub->durable = true;
+    sub->born = node->next_seq;
+    for (unsigned i = 0; i < MODEL_ITEMS; i++)
+        sub->never[i] = i < node->items_count && !node->items[i].retained;
     sub->taken = sub->cursor;
     sub->stalled = false;
     memset(sub->one, 0, sizeof(sub->one));

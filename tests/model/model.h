@@ -77,6 +77,8 @@ struct model_sub {
     uint64_t wait_us, backoff_us;
     uint64_t taken; /* newest number that was offered to a session */
     struct model_one one[MODEL_ITEMS];
+    uint64_t born;           /* next number of the node when it began … */
+    bool never[MODEL_ITEMS]; /* … and the items that were there for others only then: it is not owed these */
     uint64_t subid;
     uint64_t cursor;     /* acknowledged up to here */
     uint64_t sent;       /* to the session that holds it now */

@@ -29,7 +29,7 @@ static void done(struct ask *ask, bool records)
 
 bool model_owes(const struct model_node *node, const struct model_sub *sub, unsigned item)
 {
-    if (!sub->there || !sub->durable || sub->cursor >= node->items[item].seq)
+    if (!sub->there || !sub->durable || sub->cursor >= node->items[item].seq || sub->never[item])
         return false;
     return !sub->one_by_one || sub->one[item].state != ONE_SETTLED;
 }

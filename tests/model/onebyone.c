@@ -59,8 +59,8 @@ static int next(const struct model_node *node, struct model_sub *sub, unsigned f
             return (int)i;
     }
     for (unsigned i = 0; i < node->items_count; i++)
-        if (sub->one[i].state == ONE_FRESH && !node->items[i].gone && node->items[i].seq > sub->cursor &&
-            node->items[i].seq > sub->taken)
+        if (sub->one[i].state == ONE_FRESH && !node->items[i].gone && !sub->never[i] &&
+            node->items[i].seq > sub->cursor && node->items[i].seq > sub->taken)
             return (int)i;
     return -1;
 }

@@ -129,6 +129,26 @@ static void forget_memory(struct model_node *node)
     node->epoch = 0;
 }
 
+/* When an item was superseded is known by the one that took its id, while that is there. One by one, whether it comes then
+ * depends on how far the cursor is on disk. */
+static void forget_superseded(struct model *model, const struct model_node *node, struct model_sub *sub)
+{
+    unsigned oldest = 0;
+    while (oldest < node->items_count && !node->items[oldest].retained)
+        oldest++;
+    for (unsigned i = 0; i < node->items_count; i++) {
+        unsigned next = i + 1;
+        while (next < node->items_count &&
+               (node->items[next].gone || node->items[next].id != node->items[i].id))
+            next++;
+        uint64_t by = next < node->items_count ? node->items[next].seq : i < oldest ? 0 : node->next_seq - 1;
+        if (!sub->never[i] || (by != 0 && by < sub->born))
+            continue;
+        sub->never[i] = false;
+        model->full |= sub->one_by_one && !node->items[i].gone && node->items[i].seq <= sub->taken;
+    }
+}
+
 /* What was committed stays. Who had been sent something may have got it. */
 void model_restarted(struct model *model)
 {
@@ -148,6 +168,7 @@ void model_restarted(struct model *model)
             sub->holder = -1;
             sub->leaving = false;
             sub->sent = sub->cursor;
+            forget_superseded(model, node, sub);
             if (sub->one_by_one)
                 model_one_restarted(model, node, sub);
             sub->ever_sent = 0;

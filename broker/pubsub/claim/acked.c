@@ -115,7 +115,7 @@ static void forget_entry(struct subscription *subscription, struct window_entry 
 static void settle_entry(struct subscription *subscription, struct window_entry *entry)
 {
     struct node *node = node_of(subscription);
-    index_pass(&node->items, entry->seq - 1, entry->seq, record_item_freed, node);
+    index_pass(&node->items, entry->seq - 1, entry->seq, subscription->born, record_item_freed, node);
     forget_entry(subscription, entry);
 }
 
@@ -234,7 +234,7 @@ static struct item *next_item(struct subscription *subscription, struct window_e
             return item;
         forget_entry(subscription, *entry);
     }
-    struct item *item = index_after(&node->items, window->sent);
+    struct item *item = index_owed(&node->items, window->sent, subscription->born);
     return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
 }
 
@@ -344,15 +344,21 @@ static bool acked_in_flight(const struct subscription *subscription)
 
 /* --- acknowledgements ------------------------------------------------------------------------------------------------ */
 
+static bool is_owed_above(const struct subscription *subscription, uint64_t seq)
+{
+    const struct item *item = index_find(&node_of(subscription)->items, seq);
+    return item != NULL && item_concerns(item, subscription->born);
+}
+
 /* What may have been sent before a restart is known by no entry: make those up to seq. */
 static enum claim_verdict remember(struct subscription *subscription, uint64_t seq)
 {
     struct node *node = node_of(subscription);
     struct window *window = window_of(subscription);
-    if (seq <= window->sent || seq > subscription->claim.sent_max || index_find(&node->items, seq) == NULL)
+    if (seq <= window->sent || seq > subscription->claim.sent_max || !is_owed_above(subscription, seq))
         return CLAIM_UNKNOWN;
     for (const struct item *item;
-         (item = index_after(&node->items, window->sent)) != NULL && item->seq <= seq;)
+         (item = index_owed(&node->items, window->sent, subscription->born)) != NULL && item->seq <= seq;)
         if (window_add(window, item->seq, WINDOW_READY, WINDOW_NEVER) == NULL)
             return CLAIM_NO_ROOM;
     return CLAIM_DONE;
@@ -377,7 +383,7 @@ static void settle_up_to(struct subscription *subscription, uint64_t seq)
         settle_entry(subscription, entry);
     if (seq <= window->sent)
         return;
-    index_pass(&node->items, window->sent, seq, record_item_freed, node);
+    index_pass(&node->items, window->sent, seq, subscription->born, record_item_freed, node);
     window_pass(window, seq);
     settled_some(subscription);
 }
@@ -398,7 +404,7 @@ static void acked_skip(struct subscription *subscription, uint64_t first, uint64
     }
     if (last <= sent)
         return;
-    index_pass(&node->items, sent, last, record_item_freed, node);
+    index_pass(&node->items, sent, last, subscription->born, record_item_freed, node);
     window_pass(window, last);
     settled_some(subscription);
 }
@@ -519,10 +525,10 @@ static void acked_forget(struct subscription *subscription)
     struct node *node = node_of(subscription);
     struct window *window = window_of(subscription);
     for (struct window_entry *entry; (entry = window_oldest(window)) != NULL;) {
-        index_pass(&node->items, entry->seq - 1, entry->seq, record_item_freed, node);
+        index_pass(&node->items, entry->seq - 1, entry->seq, subscription->born, record_item_freed, node);
         window_settle(window, entry);
     }
-    index_pass(&node->items, window->sent, UINT64_MAX, record_item_freed, node);
+    index_pass(&node->items, window->sent, UINT64_MAX, subscription->born, record_item_freed, node);
     changed(subscription);
 }
 
@@ -531,8 +537,9 @@ static void acked_rewind(struct subscription *subscription, uint64_t seq)
 {
     struct node *node = node_of(subscription);
     struct window *window = window_of(subscription);
-    for (struct item *item = index_after(&node->items, seq); item != NULL && item->seq <= window->sent;
-         item = index_after(&node->items, item->seq))
+    for (struct item *item = index_owed(&node->items, seq, subscription->born);
+         item != NULL && item->seq <= window->sent;
+         item = index_owed(&node->items, item->seq, subscription->born))
         item->pending += window_find(window, item->seq) == NULL;
     window_rewind(window, seq);
     settled_some(subscription);

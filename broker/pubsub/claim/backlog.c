@@ -60,8 +60,9 @@ static void place(struct subscription *subscription)
 {
     struct node *node = node_of(subscription);
     struct backlog_place *at = &subscription->backlog;
-    const struct item *item = index_after(&node->items, subscription->claim.cursor);
-    const struct item *oldest = index_after(&node->items, subscription->claim.ops->floor(subscription));
+    const struct item *item = index_owed(&node->items, subscription->claim.cursor, subscription->born);
+    const struct item *oldest =
+        index_owed(&node->items, subscription->claim.ops->floor(subscription), subscription->born);
     uint64_t bytes = item != NULL ? item->before_bytes : node->items.added_bytes;
     uint64_t time_us = oldest != NULL ? oldest->time_us : xy_wall_us(node->pubsub->shard->env);
     at->bytes = plus(bytes, bytes_max(subscription));
@@ -111,7 +112,7 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
     enum gap_reason reason = subscription->backlog.bytes < node->items.added_bytes ? GAP_BYTES : GAP_AGE;
     uint64_t from =
         reason == GAP_BYTES ? subscription->claim.cursor : subscription->claim.ops->floor(subscription);
-    const struct item *item = index_after(&node->items, from);
+    const struct item *item = index_owed(&node->items, from, subscription->born);
     while (item != NULL && item->seq <= node->delivered_seq && looks++ < SKIP_ITEMS_MAX &&
            beyond(node, subscription, item, now_us)) {
         if (owed(subscription, item)) {
@@ -119,7 +120,7 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
             last = item->seq;
             count++;
         }
-        item = index_after(&node->items, item->seq);
+        item = index_owed(&node->items, item->seq, subscription->born);
     }
     if (count == 0)
         return;

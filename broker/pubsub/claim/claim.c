@@ -250,25 +250,35 @@ void claim_sessions_changed(struct subscription *subscription)
 
 /* --- beginning and end --------------------------------------------------------------------------------------------- */
 
+static uint64_t before(const struct item *item, uint64_t otherwise)
+{
+    return item != NULL ? item->seq - 1 : otherwise;
+}
+
 uint64_t claim_start_seq(const struct node *node, const struct start *start)
 {
     uint64_t newest = node->next_seq - 1;
-    const struct item *item = NULL;
     switch (start->kind) {
     case START_ALL:
         return 0;
     case START_LAST:
-        item = index_newest(&node->items);
-        return item != NULL ? item->seq - 1 : newest;
+        return before(index_newest(&node->items), newest);
     case START_SEQ:
         return start->value - 1 < newest ? start->value - 1 : newest;
     case START_TIME:
-        item = index_since(&node->items, start->value);
-        return item != NULL ? item->seq - 1 : newest;
+        return before(index_since(&node->items, start->value), newest);
     case START_NEW:
         break;
     }
     return newest;
+}
+
+/* What only others are owed is either older than all that is retained, or superseded (index.h). */
+uint64_t claim_first_seq(const struct node *node, const struct start *start)
+{
+    uint64_t seq = claim_start_seq(node, start);
+    uint64_t oldest = before(index_oldest(&node->items), node->next_seq - 1);
+    return seq > oldest ? seq : oldest;
 }
 
 static const struct claim_ops *ops_for(const struct subscription_options *options)
@@ -313,7 +323,8 @@ void claim_begin(struct subscription *subscription, uint64_t cursor)
 {
     struct node *node = node_of(subscription);
     xy_assert(cursor < node->next_seq);
-    index_owe(&node->items, cursor, UINT64_MAX);
+    subscription->born = node->next_seq;
+    index_owe(&node->items, cursor, UINT64_MAX, subscription->born);
     node->durable_count++;
     begin(subscription, cursor, cursor, 1);
 }

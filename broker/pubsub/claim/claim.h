@@ -118,7 +118,10 @@ static inline bool claim_routed(const struct claim *claim)
 }
 
 /* --- claim.c ------------------------------------------------------------------------------------------------------- */
-uint64_t claim_start_seq(const struct node *node, const struct start *start); /* the cursor to begin with */
+/* The cursor from which on it is owed what the node has … */
+uint64_t claim_start_seq(const struct node *node, const struct start *start);
+uint64_t claim_first_seq(const struct node *node,
+                         const struct start *start); /* … and retains, for a new one */
 /* Room for what these options need, before they are the subscription's. false: memory is short. */
 bool claim_prepare(struct subscription *subscription, const struct subscription_options *options);
 void claim_begin(struct subscription *subscription, uint64_t cursor); /* it is at-least-once from now on */

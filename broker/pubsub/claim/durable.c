@@ -13,9 +13,10 @@ static struct node *node_of(const struct subscription *subscription)
 
 /* --- sending ------------------------------------------------------------------------------------------------------- */
 
-static struct item *owed(const struct node *node, uint64_t after)
+static struct item *owed(const struct subscription *subscription, uint64_t after)
 {
-    struct item *item = index_after(&node->items, after);
+    const struct node *node = node_of(subscription);
+    struct item *item = index_owed(&node->items, after, subscription->born);
     return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
 }
 
@@ -44,9 +45,9 @@ static void durable_send(struct subscription *subscription)
     struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
     size_t bytes = 0;
-    struct item *item = owed(node, claim->sent);
+    struct item *item = owed(subscription, claim->sent);
     for (size_t count = 1; item != NULL; count++) {
-        struct item *next = owed(node, item->seq);
+        struct item *next = owed(subscription, item->seq);
         bytes += item->bytes;
         bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
         if (!send_one(subscription, item, page_end)) {
@@ -74,7 +75,7 @@ static void durable_attached(struct subscription *subscription)
 static bool durable_in_flight(const struct subscription *subscription)
 {
     const struct claim *claim = &subscription->claim;
-    const struct item *item = index_after(&node_of(subscription)->items, claim->cursor);
+    const struct item *item = index_owed(&node_of(subscription)->items, claim->cursor, subscription->born);
     return item != NULL && item->seq <= claim->sent;
 }
 
@@ -103,7 +104,7 @@ static void durable_received(struct subscription *subscription, uint64_t seq)
     struct claim *claim = &subscription->claim;
     if (seq <= claim->cursor || seq > node->delivered_seq)
         return; /* old news; the sessions are ours, but a wrong number must not end what is owed */
-    index_pass(&node->items, claim->cursor, seq, record_item_freed, node);
+    index_pass(&node->items, claim->cursor, seq, subscription->born, record_item_freed, node);
     claim->cursor = seq;
     if (claim->sent < seq)
         claim->sent = seq;
@@ -120,7 +121,8 @@ static void durable_skip(struct subscription *subscription, uint64_t first, uint
 static void durable_forget(struct subscription *subscription)
 {
     struct node *node = node_of(subscription);
-    index_pass(&node->items, subscription->claim.cursor, UINT64_MAX, record_item_freed, node);
+    index_pass(&node->items, subscription->claim.cursor, UINT64_MAX, subscription->born, record_item_freed,
+               node);
 }
 
 static void durable_rewind(struct subscription *subscription, uint64_t seq)
@@ -129,7 +131,7 @@ static void durable_rewind(struct subscription *subscription, uint64_t seq)
     struct claim *claim = &subscription->claim;
     if (seq >= claim->cursor)
         return;
-    index_owe(&node->items, seq, claim->cursor);
+    index_owe(&node->items, seq, claim->cursor, subscription->born);
     claim->cursor = claim->sent = seq;
 }
 
@@ -143,7 +145,7 @@ static void durable_figures(const struct subscription *subscription, struct clai
     const struct claim *claim = &subscription->claim;
     uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
     out->above = claim->cursor;
-    out->in_flight = index_count(&node_of(subscription)->items, claim->cursor, sent);
+    out->in_flight = index_count(&node_of(subscription)->items, claim->cursor, sent, subscription->born);
 }
 
 static bool durable_idle(const struct subscription *subscription)

@@ -23,6 +23,15 @@ static struct subscription *asked(struct call *call)
     return NULL;
 }
 
+/* What was never this subscription's and is not retained belongs to others. */
+static uint64_t replay_seq(const struct subscription *subscription, const struct start *start)
+{
+    const struct node *node = subscription->subscriber->node;
+    uint64_t seq = claim_start_seq(node, start), retained = claim_first_seq(node, start);
+    uint64_t own = subscription->start_seq < retained ? subscription->start_seq : retained;
+    return seq > own ? seq : own;
+}
+
 void replay(struct call *call)
 {
     struct start start;
@@ -35,7 +44,7 @@ void replay(struct call *call)
     }
     if (!call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes))
         return;
-    uint64_t seq = claim_start_seq(call->node, &start);
+    uint64_t seq = replay_seq(subscription, &start);
     if (claim_rewind(subscription, seq)) {
         if (!claim_record(subscription, false)) {
             claim_sessions_changed(subscription);

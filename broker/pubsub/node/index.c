@@ -114,6 +114,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     item->before_bytes = index->added_bytes;
     item->pending = pending;
     item->retained = retained;
+    item->superseded = 0;
     item->damaged = false;
     item->event = NULL;
     item->body = NULL;
@@ -171,6 +172,14 @@ struct item *index_after(const struct item_index *index, uint64_t seq)
 {
     for (size_t at = above(index, seq); at < index->head + index->count; at++)
         if (index->slots[at].item != NULL)
+            return index->slots[at].item;
+    return NULL;
+}
+
+struct item *index_owed(const struct item_index *index, uint64_t seq, uint64_t born)
+{
+    for (size_t at = above(index, seq); at < index->head + index->count; at++)
+        if (index->slots[at].item != NULL && item_concerns(index->slots[at].item, born))
             return index->slots[at].item;
     return NULL;
 }
@@ -250,13 +259,13 @@ void index_remove(struct item_index *index, struct item *item)
     vacate(index, item);
 }
 
-void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*freed)(void *ctx, uint64_t seq),
-                void *ctx)
+void index_pass(struct item_index *index, uint64_t from, uint64_t to, uint64_t born,
+                void (*freed)(void *ctx, uint64_t seq), void *ctx)
 {
     for (size_t at = above(index, from); at < index->head + index->count && index->slots[at].seq <= to;
          at++) {
         struct item *item = index->slots[at].item;
-        if (item == NULL)
+        if (item == NULL || !item_concerns(item, born))
             continue;
         xy_assert(item->pending > 0);
         item->pending--;
@@ -269,7 +278,7 @@ void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*fre
     }
 }
 
-uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to)
+uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to, uint64_t born)
 {
     size_t at = above(index, from), end = above(index, to);
     if (end <= at)
@@ -278,13 +287,13 @@ uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to)
         return end - at;
     uint64_t count = 0;
     for (; at < end; at++)
-        count += index->slots[at].item != NULL;
+        count += index->slots[at].item != NULL && item_concerns(index->slots[at].item, born);
     return count;
 }
 
-void index_owe(struct item_index *index, uint64_t from, uint64_t to)
+void index_owe(struct item_index *index, uint64_t from, uint64_t to, uint64_t born)
 {
     for (size_t at = above(index, from); at < index->head + index->count && index->slots[at].seq <= to; at++)
-        if (index->slots[at].item != NULL)
+        if (index->slots[at].item != NULL && item_concerns(index->slots[at].item, born))
             index->slots[at].item->pending++;
 }

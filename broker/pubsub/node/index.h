@@ -19,6 +19,7 @@ struct item {
     uint64_t seq;
     uint64_t time_us;
     uint64_t before_bytes; /* of all items added before this one */
+    uint64_t superseded;   /* number of the item that took its id; 0: none did */
     uint32_t bytes;
     uint32_t pending;
     bool retained;
@@ -51,6 +52,13 @@ struct item_index {
     void *ctx;
 };
 
+/* A subscription is born when it begins to be owed items: the next number of the node then. What had been superseded by
+ * that time is owed to older ones only. */
+static inline bool item_concerns(const struct item *item, uint64_t born)
+{
+    return item->superseded == 0 || item->superseded >= born;
+}
+
 #define ITEM_TEXT_USUAL 96u /* bytes of id and publisher in an entry that is reused */
 
 bool index_init(struct item_index *index, uint64_t hash_seed);
@@ -62,6 +70,8 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
 struct item *index_find(const struct item_index *index, uint64_t seq);        /* NULL: none */
 struct item *index_find_id(const struct item_index *index, struct xy_str id); /* retained ones */
 struct item *index_after(const struct item_index *index, uint64_t seq);       /* the first above seq */
+/* The first above seq that concerns a subscription born then. */
+struct item *index_owed(const struct item_index *index, uint64_t seq, uint64_t born);
 /* The first published at that wall time or later; NULL: none. Found by halves unless the clock was ever set back. */
 struct item *index_since(const struct item_index *index, uint64_t time_us);
 struct item *index_oldest(const struct item_index *index); /* retained; NULL: none */
@@ -72,12 +82,12 @@ bool index_unretain(struct item_index *index, struct item *item);
 /* Gone for all. */
 void index_remove(struct item_index *index, struct item *item);
 
-/* Somebody's cursor moved from `from` to `to`: everything in (from, to] is owed to one less. Entries that nobody is owed
- * and that are not retained are freed after `freed` was told their seq. */
-void index_pass(struct item_index *index, uint64_t from, uint64_t to, void (*freed)(void *ctx, uint64_t seq),
-                void *ctx);
-/* Everything in (from, to] is owed to one more. */
-void index_owe(struct item_index *index, uint64_t from, uint64_t to);
-/* How many items there are in (from, to], exactly up to INDEX_COUNT_EXACT; above it removed ones may count as well. */
+/* The cursor of a subscription born then moved from `from` to `to`: everything in (from, to] that concerns it is owed to
+ * one less. Entries that nobody is owed and that are not retained are freed after `freed` was told their seq. */
+void index_pass(struct item_index *index, uint64_t from, uint64_t to, uint64_t born,
+                void (*freed)(void *ctx, uint64_t seq), void *ctx);
+/* Everything in (from, to] that concerns it is owed to one more. */
+void index_owe(struct item_index *index, uint64_t from, uint64_t to, uint64_t born);
+/* How many items that concern it there are in (from, to], exactly up to INDEX_COUNT_EXACT; above it removed ones may count as well. */
 #define INDEX_COUNT_EXACT 16384u
-uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to);
+uint64_t index_count(const struct item_index *index, uint64_t from, uint64_t to, uint64_t born);

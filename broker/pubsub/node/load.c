@@ -93,6 +93,7 @@ static void load_subscription(struct load *load, struct xy_str key, struct xy_st
     }
     subscription->active = true;
     subscription->start_seq = put->start_seq;
+    subscription->born = put->born;
     subscription->claim.cursor = put->start_seq;
     size_t len = strlen(put->subid);
     len = len < SUBID_LEN ? len : SUBID_LEN;
@@ -282,8 +283,71 @@ static void load_item(struct load *load, struct xy_str key, struct xy_str value)
         load_kept(load, put, retained, pending);
 }
 
+/* --- what younger subscriptions are not owed ------------------------------------------------------------------------- */
+
+/* Began so late that items it has not passed may have been superseded before? */
+static bool is_young(const struct subscription *subscription)
+{
+    return subscription_durable(subscription) && subscription->claim.cursor + 1 < subscription->born;
+}
+
+/* When an item was superseded is not stored. It was by the next one of its id that is there, or before; where none is, and
+ * it is not among the oldest, which leave for other reasons, by some item that is gone. So this says too late rather than
+ * too early, and nobody loses anything. false: memory is short. */
+static bool mark_superseded(struct node *node)
+{
+    struct xy_table *ids = xy_table_new(node->pubsub->hash_seed);
+    const struct item *oldest = index_oldest(&node->items);
+    bool marked = ids != NULL;
+    for (struct item *item = index_after(&node->items, 0); marked && item != NULL;
+         item = index_after(&node->items, item->seq)) {
+        void *former = NULL;
+        marked = xy_table_put(ids, item->id, item, &former);
+        if (former != NULL)
+            ((struct item *)former)->superseded = item->seq;
+        if (!item->retained && oldest != NULL && item->seq > oldest->seq)
+            item->superseded = node->next_seq - 1;
+    }
+    xy_table_free(&ids);
+    return marked;
+}
+
+static void take_back(struct load *load, const struct subscription *subscription)
+{
+    struct node *node = load->node;
+    struct item *next;
+    for (struct item *item = index_after(&node->items, subscription->claim.cursor);
+         item != NULL && item->seq < subscription->born; item = next) {
+        next = index_after(&node->items, item->seq);
+        if (item_concerns(item, subscription->born))
+            continue;
+        xy_assert(item->pending > 0);
+        item->pending--;
+        if (item->pending > 0 || item->retained)
+            continue;
+        xy_buf_add(&load->lost, &item->seq, sizeof(item->seq));
+        index_remove(&node->items, item);
+    }
+}
+
+/* All cursors that stand in front of an item were counted. */
+static void superseded_end(struct load *load)
+{
+    size_t position = 0;
+    if (load->failed || load->node->items.live == load->node->items.retained_count)
+        return; /* nothing was superseded */
+    if (!mark_superseded(load->node)) {
+        load->failed = true;
+        return;
+    }
+    for (const struct subscription *s; (s = node_next_subscription(load->node, &position)) != NULL;)
+        if (is_young(s))
+            take_back(load, s);
+}
+
 static void items_end(struct load *load)
 {
+    superseded_end(load);
     for (size_t i = 0; i < load->lost.len; i += sizeof(uint64_t)) {
         uint64_t seq;
         memcpy(&seq, load->lost.data + i, sizeof(seq));

@@ -84,6 +84,8 @@ struct subscription {
     struct queue_worker *worker; /* a consumer of a queue (queue.h); NULL: none */
     struct backlog_place backlog;
     uint64_t start_seq;
+    uint64_t
+        born; /* next number of the node when it began to be owed items (index.h); 0: not known, all concern it */
     char subid[SUBID_LEN + 1];
     struct xy_str jid; /* NUL-terminated, bare or full */
     char text[];

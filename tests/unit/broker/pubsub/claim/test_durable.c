@@ -304,6 +304,58 @@ static void starts(void **state)
     assert_int_equal(item(rig, 5)->pending, 2);
 }
 
+/* What left the node and is owed to another one only is not what it holds. */
+static void starts_with_what_is_retained(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "2");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/slow", ""));
+    publish_many(rig, 0, 5);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/all", START("all")));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/two", START("seq:2")));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/time", START("time:2000-01-01T00:00:00Z")));
+    for (uint32_t i = 2; i <= 4; i++)
+        assert_int_equal(node_subscription(rig_node(rig, "n"), i)->claim.cursor, 3);
+    assert_int_equal(item(rig, 3)->pending, 1);
+    assert_int_equal(item(rig, 4)->pending, 4);
+    publish_many(rig, 5, 10); /* from here on it is another thing */
+    assert_int_equal(item(rig, 4)->pending, 4);
+    rig_restart(rig, true);
+    assert_int_equal(item(rig, 3)->pending, 1);
+    assert_int_equal(item(rig, 4)->pending, 4);
+}
+
+/* The same where items take the place of others: those in between are nothing to it, now, later or after a restart. */
+static void starts_without_what_is_superseded(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/slow", ""));
+    publish_many(rig, 0, 2);
+    publish_many(rig, 1, 3); /* 3 has the id of 2 */
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org/all", START("all")));
+    publish_many(rig, 0, 1); /* 5 has the id of 1, and that stays owed to both */
+    for (unsigned life = 0; life < 2; life++) {
+        assert_int_equal(item(rig, 1)->pending, 2);
+        assert_int_equal(item(rig, 2)->pending, 1);
+        assert_int_equal(item(rig, 3)->pending, 2);
+        assert_has(rig_ok(rig, BOB, "get", "<subscription-state xmlns='urn:xylem:delivery:0' node='n'/>"),
+                   "depth='4'");
+        if (life == 0)
+            rig_restart(rig, true);
+    }
+    rig_online(rig, 1, "bob@example.org", "all", 0, true);
+    struct claim_key key = attached(rig, 1, 0, 1);
+    assert_int_equal(last(rig, "one", 4)->seq, 5);
+    for (size_t i = 0; i < rig->seen_count; i++)
+        assert_int_not_equal(rig->seen[i].seq, 2);
+    delivery_acked(shard_of(rig, 1), key, rig_session(1), 5);
+    rig_run(rig);
+    assert_int_equal(item(rig, 2)->pending, 1);
+    (void)rig_ok(rig, BOB, "set", PUBSUB("<unsubscribe node='n' jid='bob@example.org/slow'/>"));
+    assert_null(item(rig, 2));
+}
+
 static void unsubscribing_frees_what_was_owed(void **state)
 {
     struct rig *rig = *state;
@@ -441,6 +493,8 @@ int main(void)
         BOTH(better_session_that_goes_again_changes_nothing),
         BOTH(unavailable_session_lets_go),
         BOTH(starts),
+        BOTH(starts_with_what_is_retained),
+        BOTH(starts_without_what_is_superseded),
         BOTH(unsubscribing_frees_what_was_owed),
         BOTH(retract_and_purge_end_claims),
         BOTH(owed_items_of_a_passing_node),

@@ -122,6 +122,43 @@ static void replay_one_by_one(void **state)
     assert_sent(rig, "2/2 3/2 4/2 5/2");
 }
 
+/* What is parked is owed to this subscription, whether or not the node retains it. */
+static void replay_what_is_parked(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "1");
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", FIELD("ack", "explicit")));
+    (void)attached(rig, 1);
+    publish_many(rig, 0, 2);
+    (void)rig_ok(
+        rig, BOB, "set",
+        "<settle xmlns='urn:xylem:delivery:0'><term node='n' id='i0'/><ack node='n' id='i1'/></settle>");
+    rig->seen_count = 0;
+    (void)rig_ok(rig, BOB, "set", REPLAY("start='all'"));
+    (void)attached(rig, 1);
+    assert_sent(rig, "1/2 2/2");
+}
+
+/* Carol came when the first items had left the node and were bob's only: they never become hers. */
+static void replay_of_what_was_never_owed(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "2");
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", ""));
+    publish_many(rig, 0, 4);
+    rig_online(rig, 1, "carol@example.org", "c", 0, true);
+    (void)rig_ok(rig, CAROL, "set", SUBSCRIBE("carol@example.org", ""));
+    (void)attached(rig, 1);
+    publish_many(rig, 4, 5);
+    rig->seen_count = 0;
+    (void)rig_ok(rig, CAROL, "set", REPLAY("start='all'"));
+    (void)attached(rig, 1);
+    assert_sent(rig, "4/2 5/2");
+    for (uint64_t seq = 1; seq <= 3; seq++)
+        assert_int_equal(index_find(&rig_node(rig, "n")->items, seq)->pending, 1);
+}
+
 /* The item goes while it is owed again: nobody is told a number that is not there. */
 static void replay_and_retract(void **state)
 {
@@ -243,6 +280,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(replay_of_a_stream),
         BOTH(replay_one_by_one),
+        BOTH(replay_what_is_parked),
+        BOTH(replay_of_what_was_never_owed),
         BOTH(replay_and_retract),
         BOTH(errors),
         BOTH(states),

@@ -99,10 +99,10 @@ static void step(struct item_index *index, struct model *model, uint64_t *random
     switch (unit_below(random, 12)) {
     case 0: /* a subscription begins or ends */
         if (model->active[which]) {
-            index_pass(index, *cursor, UINT64_MAX, count_freed, &freed);
+            index_pass(index, *cursor, UINT64_MAX, 0, count_freed, &freed);
         } else {
             *cursor = unit_below(random, (size_t)model->newest + 1);
-            index_owe(index, *cursor, UINT64_MAX);
+            index_owe(index, *cursor, UINT64_MAX, 0);
         }
         model->active[which] = !model->active[which];
         break;
@@ -110,7 +110,7 @@ static void step(struct item_index *index, struct model *model, uint64_t *random
     case 2:
         if (model->active[which] && *cursor < model->newest) {
             uint64_t to = *cursor + 1 + unit_below(random, (size_t)(model->newest - *cursor));
-            index_pass(index, *cursor, to, count_freed, &freed);
+            index_pass(index, *cursor, to, 0, count_freed, &freed);
             *cursor = to;
         }
         break;
