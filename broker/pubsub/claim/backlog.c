@@ -55,6 +55,13 @@ static void place_in(struct xy_heap *heap, struct subscription *subscription, bo
     xy_heap_moved(heap, subscription);
 }
 
+/* How far the count of what was published may go from an item on. */
+static uint64_t bytes_ahead(const struct subscription *subscription, uint64_t seq)
+{
+    const struct backlog_place *at = &subscription->backlog;
+    return plus(bytes_max(subscription), seq < at->caught_up ? at->missing : 0);
+}
+
 /* Where it stands now: nothing owed means that the next item may be the first. */
 static void place(struct subscription *subscription)
 {
@@ -65,7 +72,7 @@ static void place(struct subscription *subscription)
         index_owed(&node->items, subscription->claim.ops->floor(subscription), subscription->born);
     uint64_t bytes = item != NULL ? item->before_bytes : node->items.added_bytes;
     uint64_t time_us = oldest != NULL ? oldest->time_us : xy_wall_us(node->pubsub->shard->env);
-    at->bytes = plus(bytes, bytes_max(subscription));
+    at->bytes = plus(bytes, bytes_ahead(subscription, subscription->claim.cursor));
     at->time_us = plus(time_us, age_us_max(subscription));
     place_in(&node->backlog.by_bytes, subscription, at->in_bytes != 0);
     place_in(&node->backlog.by_time, subscription, at->in_time != 0);
@@ -100,7 +107,8 @@ static bool beyond(const struct node *node, const struct subscription *subscript
                    uint64_t now_us)
 {
     bool passed = item->seq <= subscription->claim.cursor;
-    return (!passed && plus(item->before_bytes, bytes_max(subscription)) < node->items.added_bytes) ||
+    return (!passed &&
+            plus(item->before_bytes, bytes_ahead(subscription, item->seq)) < node->items.added_bytes) ||
            plus(item->time_us, age_us_max(subscription)) < now_us;
 }
 
@@ -191,6 +199,21 @@ void backlog_begin(struct subscription *subscription)
     struct node *node = node_of(subscription);
     place(subscription);
     arm(node, exceeds(subscription, node->items.added_bytes, xy_wall_us(node->pubsub->shard->env)));
+}
+
+void backlog_begin_before(struct subscription *subscription)
+{
+    struct node *node = node_of(subscription);
+    uint64_t cursor = subscription->claim.cursor, owed_bytes = 0;
+    const struct item *first = index_owed(&node->items, cursor, subscription->born);
+    for (const struct item *item = first; item != NULL;
+         item = index_owed(&node->items, item->seq, subscription->born))
+        owed_bytes += item->bytes;
+    uint64_t published = first != NULL ? node->items.added_bytes - first->before_bytes : 0;
+    xy_assert(published >= owed_bytes);
+    subscription->backlog.missing = published - owed_bytes;
+    subscription->backlog.caught_up = node->next_seq - 1;
+    backlog_begin(subscription);
 }
 
 void backlog_end(struct subscription *subscription)

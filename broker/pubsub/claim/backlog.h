@@ -21,7 +21,9 @@ struct backlog {                      /* of a node */
 struct
     backlog_place {   /* of a subscription: its bounds are exceeded above these, if nothing is acknowledged */
     uint64_t bytes;   /* as item_index.added_bytes counts */
-    uint64_t time_us; /* wall time */
+    uint64_t missing; /* published and gone when it began or was rewound: it was never owed these bytes … */
+    uint64_t caught_up; /* … which count until its cursor has come to this number */
+    uint64_t time_us;   /* wall time */
     uint32_t in_bytes, in_time;
 };
 
@@ -29,6 +31,8 @@ void backlog_init(struct node *node);
 bool backlog_reserve(struct node *node, size_t subscriptions); /* room in the heaps; false: memory is short */
 /* The subscription is owed items from now on, or its bounds or its cursor were set. */
 void backlog_begin(struct subscription *subscription);
+/* The same when it is owed items from before: what was published between them and is gone does not count. */
+void backlog_begin_before(struct subscription *subscription);
 void backlog_end(struct subscription *subscription);
 void backlog_published(struct node *node);  /* an item was added */
 void backlog_configured(struct node *node); /* `overflow` may say something else now */

@@ -327,6 +327,7 @@ void claim_begin(struct subscription *subscription, uint64_t cursor)
     index_owe(&node->items, cursor, UINT64_MAX, subscription->born);
     node->durable_count++;
     begin(subscription, cursor, cursor, 1);
+    backlog_begin_before(subscription);
 }
 
 /* Whoever was sent something before the restart may have got it: it counts as a redelivery. After a while without memory
@@ -366,7 +367,10 @@ void claim_configured(struct subscription *subscription)
         convert(subscription);
     if (claim->ops->configured != NULL)
         claim->ops->configured(subscription);
-    backlog_begin(subscription);
+    if (other)
+        backlog_begin_before(subscription);
+    else
+        backlog_begin(subscription);
     claim_settled(subscription); /* more may be out than before */
 }
 
@@ -382,7 +386,7 @@ bool claim_rewind(struct subscription *subscription, uint64_t seq)
     if (claim->attempts == 1)
         claim->attempts = 2;
     claim->ops->rewind(subscription, seq);
-    backlog_begin(subscription);
+    backlog_begin_before(subscription);
     return true;
 }
 
