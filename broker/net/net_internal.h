@@ -31,7 +31,8 @@ struct listener {
 struct net {
     struct shard *shard;
     uv_loop_t loop;
-    uv_async_t wake;
+    int wake_fd; /* an eventfd */
+    uv_poll_t wake;
     uv_check_t check;
     uv_timer_t timer;
     uv_idle_t spin; /* active while there is more to do at once */

@@ -63,7 +63,7 @@ struct shard_group_options {
     struct store *store;
     uint64_t hash_seed;
     struct xy_str secret; /* borrowed for the group's lifetime, at least 16 bytes; absent: a random one */
-    /* There is mail for a sleeping shard: wake its loop (uv_async_send; a flag in a simulation). Any thread. */
+    /* There is mail for a sleeping shard: wake its loop (an eventfd; a flag in a simulation). Any thread. */
     void (*wake)(void *ctx, unsigned shard);
     void *ctx;
 };
