@@ -31,6 +31,7 @@ def log(text):
 def run_once(server, scenario, seconds):
     command = [servers.harness.program("load"), "--port", str(server.port), "--domain", server.domain]
     command += ["--service", server.service, "--password", servers.PASSWORD, "--pid", str(server.pid)]
+    command += ["--protocol", server.protocol]
     command += ["--seconds", str(seconds), *server.options, scenario]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
     if done.returncode != 0:
@@ -55,12 +56,19 @@ def undisturbed(server, scenario, options):
     return best
 
 
+def can(server, scenario):
+    """libxylem is for Xylem, messages and logins are XMPP's."""
+    if scenario.startswith("sdk-"):
+        return server.name == report.OURS
+    return server.protocol == "xmpp" or scenario in report.COMMON
+
+
 def measure(server, options, results):
     log(f"{server.name}: starts")
     server.start()
     try:
         for scenario in options.scenarios:
-            if scenario.startswith("sdk-") and server.name != report.OURS:
+            if not can(server, scenario):
                 continue
             for _ in range(options.runs):
                 result = undisturbed(server, scenario, options)
@@ -75,8 +83,8 @@ def measure(server, options, results):
 def what_was_left_out(chosen):
     left = [f"{s.name}: {s.missing()}" for s in servers.SERVERS if s.missing()]
     left += [f"{s.name}: not asked for" for s in servers.SERVERS if not s.missing() and s not in chosen]
-    for program, protocol in servers.OTHERS.items():
-        found = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is not None
+    for program, protocol in servers.UNKNOWN.items():
+        found = shutil.which(program, path=servers.PATH) is not None
         left.append(f"{program}: " + (f"the generator does not speak {protocol}" if found else "not on PATH"))
     return "Not measured: " + "; ".join(left) + "."
 

@@ -1,10 +1,11 @@
 """The servers that bench/run.py measures: Xylem as it was built here, and others that are installed.
 
 Each runs on loopback with fresh data in a folder of its own, in its package's default configuration but for what throttles
-or opens ports to the outside, with accounts u0 .. u1999 and one password. What speaks something else than XMPP is not here:
-the load generator has no words for it.
+or opens ports to the outside. Those that speak XMPP have accounts u0 .. u1999 and one password; of the others only what they
+have in common with it is measured: publishing, fan-out, delay and idle connections.
 """
 
+import getpass
 import os
 import shutil
 import signal
@@ -20,11 +21,12 @@ import harness  # noqa: E402
 USERS = 2000
 PASSWORD = "secret"
 START_S = 120
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"  # where Debian puts servers
 
 
 class Xylem:
     name = "Xylem"
-    domain, service = harness.DOMAIN, harness.PUBSUB
+    protocol, domain, service = "xmpp", harness.DOMAIN, harness.PUBSUB
     options = ["--at-least-once"]
 
     @staticmethod
@@ -57,12 +59,81 @@ class Xylem:
         self.broker.finish()
 
 
-class Ejabberd:
+class Installed:
+    """A server that is found on PATH; what differs is in the classes below."""
+
+    programs = []
+    options = []
+    domain, service = "localhost", "pubsub.localhost"
+
+    @classmethod
+    def missing(cls):
+        absent = [program for program in cls.programs if shutil.which(program, path=PATH) is None]
+        return f"{absent[0]} is not on PATH" if absent else ""
+
+    def start(self):
+        self.folder = tempfile.mkdtemp(prefix="xylem-bench-")
+        self.port = harness.free_ports(1)[0]
+        self._run()
+
+    def _run(self):
+        data = os.path.join(self.folder, "data")
+        shutil.rmtree(data, ignore_errors=True)
+        os.mkdir(data)
+        configuration = os.path.join(self.folder, "configuration")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(self.configuration(data))
+        with open(os.path.join(self.folder, "output"), "wb") as output:
+            self.process = subprocess.Popen(
+                self.command(configuration, data),
+                env={**os.environ, "PATH": PATH, **self.environment(configuration)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while not self.ready(data):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                with open(os.path.join(self.folder, "output"), encoding="utf-8", errors="replace") as output:
+                    sys.exit(f"{self.name} does not start:\n{output.read()}")
+            time.sleep(0.2)
+
+    def environment(self, configuration):
+        del configuration
+        return {}
+
+    def ready(self, data):
+        del data
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def _end(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self):
+        self._end()
+        self._run()
+
+    def stop(self):
+        self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        harness.release_ports(self.port)
+
+
+class Ejabberd(Installed):
     """Debian's package in an Erlang machine with the flags of ejabberdctl, Mnesia, plain passwords (the cheapest logins)."""
 
-    name = "ejabberd"
-    domain, service = "localhost", "pubsub.localhost"
-    options = []
+    name, protocol, programs = "ejabberd", "xmpp", ["ejabberdctl", "erl"]
 
     CONFIGURATION = """
 loglevel: warning
@@ -96,30 +167,21 @@ modules:
   mod_version: {{}}
 """
 
-    @staticmethod
-    def missing():
-        for program in ("ejabberdctl", "erl"):
-            if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None:
-                return f"{program} is not on PATH"
-        return ""
+    def configuration(self, data):
+        del data
+        return self.CONFIGURATION.format(port=self.port)
 
-    def start(self):
-        self.folder = tempfile.mkdtemp(prefix="xylem-bench-ejabberd-")
-        self.port = harness.free_ports(1)[0]
-        self._run()
-
-    def _run(self):
-        ready, database = os.path.join(self.folder, "ready"), os.path.join(self.folder, "db")
-        configuration = os.path.join(self.folder, "ejabberd.yml")
-        shutil.rmtree(database, ignore_errors=True)
-        with open(configuration, "w", encoding="utf-8") as file:
-            file.write(self.CONFIGURATION.format(port=self.port))
+    def command(self, configuration, data):
+        del configuration
         register = (
             f'[ok = ejabberd_auth:try_register(<<"u", (integer_to_binary(I))/binary>>, <<"localhost">>, <<"{PASSWORD}">>)'
-            f' || I <- lists:seq(0, {USERS - 1})], file:write_file("{ready}", <<"ready">>).'
+            f' || I <- lists:seq(0, {USERS - 1})], file:write_file("{data}/registered", <<"all">>).'
         )
-        environment = {
-            **os.environ,
+        flags = ["-noinput", "+K", "true", "+P", "250000", "-mnesia", "dir", f'"{data}/db"', "-s", "ejabberd"]
+        return ["erl", *flags, "-eval", register]
+
+    def environment(self, configuration):
+        return {
             "HOME": self.folder,
             "EJABBERD_CONFIG_PATH": configuration,
             "EJABBERD_LOG_PATH": os.path.join(self.folder, "ejabberd.log"),
@@ -127,53 +189,40 @@ modules:
             "ERL_MAX_PORTS": "32000",
             "ERL_LIBS": "/usr/lib/x86_64-linux-gnu:/usr/lib/aarch64-linux-gnu",
         }
-        with open(os.path.join(self.folder, "output"), "wb") as output:
-            self.process = subprocess.Popen(
-                ["erl", "-noinput", "+K", "true", "+P", "250000", "-mnesia", "dir", f'"{database}"', "-s", "ejabberd"]
-                + ["-eval", register],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._wait(ready)
 
-    def _wait(self, ready):
-        deadline = time.monotonic() + START_S
-        while not os.path.exists(ready) or not self._listens():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                with open(os.path.join(self.folder, "output"), encoding="utf-8", errors="replace") as output:
-                    sys.exit(f"ejabberd does not start:\n{output.read()}")
-            time.sleep(0.2)
-        os.unlink(ready)
-
-    def _listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    @property
-    def pid(self):
-        return self.process.pid
-
-    def _end(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def restart(self):
-        self._end()
-        self._run()
-
-    def stop(self):
-        self._end()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        harness.release_ports(self.port)
+    def ready(self, data):
+        return os.path.exists(os.path.join(data, "registered")) and super().ready(data)
 
 
-SERVERS = [Xylem, Ejabberd]
-# Installed or not, these are named in each report, so that nobody takes their absence for a result.
-OTHERS = {"nats-server": "NATS", "mosquitto": "MQTT", "rabbitmq-server": "AMQP"}
+class Nats(Installed):
+    """JetStream with file storage for what is persisted; it does not sync before it acknowledges."""
+
+    name, protocol, programs = "nats", "nats", ["nats-server"]
+
+    def configuration(self, data):
+        return f'listen: "127.0.0.1:{self.port}"\nmax_connections: 20000\njetstream {{ store_dir: "{data}" }}\n'
+
+    def command(self, configuration, data):
+        del data
+        return ["nats-server", "-c", configuration]
+
+
+class Mosquitto(Installed):
+    """Persistence on, which for this server is memory, written out every half hour."""
+
+    name, protocol, programs = "mosquitto", "mqtt", ["mosquitto"]
+
+    def configuration(self, data):
+        return (
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\npersistence true\n"
+            f"persistence_location {data}/\nmax_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
+        )
+
+    def command(self, configuration, data):
+        del data
+        return ["mosquitto", "-c", configuration]
+
+
+SERVERS = [Xylem, Ejabberd, Nats, Mosquitto]
+# Named in each report, so that nobody takes their absence for a result.
+UNKNOWN = {"rabbitmq-server": "AMQP"}

@@ -1,4 +1,4 @@
-/* A connection: opened, logged in through core/stream, then bytes that scan.c looks at. */
+/* A connection: opened, written and read; what the bytes mean is its protocol's. */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -10,12 +10,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bench/load/scan.h"
 #include "bench/load/socket.h"
 
 enum { READ_BYTES = 64 * 1024, LOGINS_AT_ONCE = 64 };
 
-static void make_dirty(struct client *client)
+void client_dirty(struct client *client)
 {
     if (client->is_dirty)
         return;
@@ -24,70 +23,34 @@ static void make_dirty(struct client *client)
     client->load->dirty = client;
 }
 
-void client_raw(struct client *client, struct xy_str stanza)
+/* --- what a protocol found out ------------------------------------------------------------------------------------ */
+
+void client_answered(struct client *client, uint64_t number)
 {
-    xy_buf_str(&client->out, stanza);
-    client->sent += client->sm;
-    make_dirty(client);
+    client->answered++;
+    if (client->load->on_answer != NULL)
+        client->load->on_answer(client, number);
 }
 
-/* --- XEP-0198 ----------------------------------------------------------------------------------------------------- */
-
-void client_acknowledge(struct client *client)
+/* Everything a client gets comes from one source, in order. */
+void client_delivered(struct client *client, struct xy_str payload)
 {
-    if (!client->ready || !client->sm || client->h == client->h_told)
-        return;
-    client->h_told = client->h;
-    xy_buf_printf(&client->out, "<a xmlns='urn:xmpp:sm:3' h='%u'/>", client->h);
-    make_dirty(client);
-}
-
-void client_request_ack(struct client *client)
-{
-    client->asked = client->sent;
-    xy_buf_lit(&client->out, "<r xmlns='urn:xmpp:sm:3'/>");
-    make_dirty(client);
+    struct load *load = client->load;
+    uint64_t number, sent_us;
+    if (!payload_get(payload, &number, &sent_us)) {
+        load->figures.corrupt++;
+    } else if (number <= client->delivered) {
+        load->figures.repeated++;
+    } else {
+        load->figures.lost += number - client->delivered - 1;
+        client->delivered = number;
+        spread_add(&load->figures.delivery, load->now_us - sent_us);
+        if (load->on_delivery != NULL)
+            load->on_delivery(client);
+    }
 }
 
 /* --- login -------------------------------------------------------------------------------------------------------- */
-
-static void take_output(struct client *client)
-{
-    struct xy_str output = xy_stream_output(client->stream);
-    xy_buf_str(&client->out, output);
-    xy_stream_sent(client->stream, output.len);
-    make_dirty(client);
-}
-
-/* Nothing can follow before we say something, so the stream is not needed any more. */
-static void logged_in(struct client *client)
-{
-    xy_stream_free(&client->stream);
-    client->ready = true;
-    if (!client->available)
-        return;
-    client_raw(client, XY_STR("<presence/>"));
-    client_ping(client);
-}
-
-static void login_go_on(struct client *client, const void *data, size_t len)
-{
-    struct xy_stream_event event;
-    bool is_in = false;
-    xy_stream_feed(client->stream, data, len);
-    while (xy_stream_next(client->stream, &event)) {
-        is_in |= event.kind == XY_STREAM_EVENT_READY;
-        if (event.kind == XY_STREAM_EVENT_READY && client->sm && !event.sm)
-            load_fail("the server does not enable XEP-0198");
-        if (event.kind == XY_STREAM_EVENT_STANZA)
-            load_fail("a stanza came to u%u before it was there", client->number);
-        if (event.kind == XY_STREAM_EVENT_FAILED || event.kind == XY_STREAM_EVENT_CLOSED)
-            load_fail("login of u%u: %.*s", client->number, XY_ARG(event.text));
-    }
-    take_output(client);
-    if (is_in)
-        logged_in(client);
-}
 
 static int connect_to(const char *host, uint16_t port)
 {
@@ -106,36 +69,21 @@ static int connect_to(const char *host, uint16_t port)
     return fd;
 }
 
-/* Only the scenario that counts logins pays for SCRAM. */
-static unsigned mechanisms(const struct load *load)
-{
-    return load->scenario->run == logins_run ? 0 : XY_SASL_PLAIN;
-}
-
 static struct client *client_open(struct load *load, unsigned number, bool available)
 {
     struct client *client = calloc(1, sizeof(*client));
-    char jid[256];
-    (void)snprintf(jid, sizeof(jid), "u%u@%s/load", number, load->domain);
+    if (client == NULL)
+        load_fail("no memory");
     client->load = load;
     client->number = number;
     client->sm = load->scenario->sm;
     client->available = available;
     client->fd = connect_to(load->host, load->port);
-    client->stream = xy_stream_client_new(
-        &load->stream, &(struct xy_stream_client_options){ .jid = xy_jid_canonical(xy_str(jid)),
-                                                           .password = xy_str(load->password),
-                                                           .mechanisms = mechanisms(load),
-                                                           .plain_without_tls = true,
-                                                           .tls = XY_STREAM_TLS_NONE,
-                                                           .sm = client->sm });
-    if (client->stream == NULL)
-        load_fail("no memory");
     struct epoll_event event = { .events = EPOLLIN, .data.ptr = client };
     if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, client->fd, &event) != 0)
         load_fail("epoll_ctl: %s", strerror(errno));
-    xy_stream_client_open(client->stream);
-    take_output(client);
+    load->protocol->open(client);
+    client_dirty(client);
     return client;
 }
 
@@ -180,20 +128,31 @@ static bool all_gone(struct load *load)
 {
     unsigned open = 0;
     for (unsigned i = 0; i < load->clients_count; i++)
-        open += !load->clients[i]->ready && load->clients[i]->fd >= 0;
+        open += load->clients[i]->closing && load->clients[i]->fd >= 0;
     return open == 0;
 }
 
 void clients_close(struct load *load, struct client **clients, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        client_acknowledge(clients[i]);
-        xy_buf_lit(&clients[i]->out, "</stream:stream>");
+        load->protocol->close(clients[i]);
         client_flush(clients[i]);
         clients[i]->ready = false;
+        clients[i]->closing = true;
     }
     if (!loop_until(load, LOAD_WAIT_S, all_gone))
         load_fail("the server does not close connections");
+}
+
+static bool none_waits(struct load *load)
+{
+    return load->waiting == 0;
+}
+
+void clients_answered(struct load *load)
+{
+    if (!loop_until(load, LOAD_WAIT_S, none_waits))
+        load_fail("%u requests without an answer after %u s", load->waiting, LOAD_WAIT_S);
 }
 
 /* --- bytes -------------------------------------------------------------------------------------------------------- */
@@ -225,7 +184,7 @@ void client_flush(struct client *client)
 /* The server ended the connection: as it should after client_close. */
 static void gone(struct client *client, ssize_t got)
 {
-    if (client->ready || client->stream != NULL)
+    if (!client->closing)
         load_fail("the server closed the connection of u%u%s", client->number,
                   got < 0 ? " with an error" : "");
     (void)close(client->fd);
@@ -246,10 +205,8 @@ void client_event(struct client *client, uint32_t events)
         return;
     if (got <= 0) {
         gone(client, got);
-    } else if (client->stream != NULL) {
-        login_go_on(client, room, (size_t)got);
     } else {
         client->in.len += (size_t)got;
-        client_scan(client);
+        client->load->protocol->take(client);
     }
 }

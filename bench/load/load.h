@@ -1,7 +1,8 @@
-/* The load generator: many clients of one server in one thread, and what they saw.
+/* The load generator: many clients of one server in one thread, and what they got.
  *
  *   main.c      scenarios as a table, options, the result as one line of JSON
- *   client.c    a connection: login by core/stream, then whole elements as bytes, XEP-0198, requests
+ *   client.c    connections, and what they got
+ *   xmpp.c      login by core/stream, then whole elements as bytes (scan.c), XEP-0198;  mqtt.c, nats.c  the same for these
  *   loop.c      epoll, the clock, waiting for something
  *   figures.c   counts, spreads, processor time of both sides
  *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
@@ -46,6 +47,22 @@ void logins_run(struct load *load);
 void idle_run(struct load *load);
 void sdk_run(struct load *load);
 
+/* --- protocols ---------------------------------------------------------------------------------------------------- */
+
+/* What is said is put into client->out; what is asked for and awaited (clients_answered) counts in load->waiting. */
+struct protocol {
+    const char *name;
+    bool answers_all;                    /* publishes to nodes that keep nothing, too */
+    void (*open)(struct client *client); /* connected: log in; client->ready says when that is done */
+    void (*take)(struct client *client); /* what is whole out of client->in */
+    void (*close)(struct client *client);
+    void (*node_make)(struct client *owner, const char *node);
+    void (*node_delete)(struct client *owner, const char *node);
+    void (*subscribe)(struct client *client, const char *node);
+    void (*publish)(struct client *client, const char *node, uint64_t number, uint64_t time_us);
+};
+extern const struct protocol protocol_xmpp, protocol_mqtt, protocol_nats;
+
 /* --- figures ------------------------------------------------------------------------------------------------------ */
 
 #define SPREAD_BUCKETS 1024u
@@ -79,6 +96,7 @@ uint64_t server_rss_kb(const struct load *load);
 
 struct load {
     const struct scenario *scenario;
+    const struct protocol *protocol;
     const char *host, *domain, *service, *password;
     uint16_t port;
     bool at_least_once; /* the server knows urn:xylem:delivery:0 */
@@ -122,9 +140,9 @@ struct client {
     struct load *load;
     unsigned number; /* of the user */
     int fd;
-    struct xy_stream *stream; /* until it is ready */
+    struct xy_stream *stream; /* XMPP: until it is ready */
     bool available;           /* says presence when it is in */
-    bool sm, ready, wants_write;
+    bool sm, ready, closing, wants_write;
     struct client *dirty_next;
     bool is_dirty;
 
@@ -145,12 +163,16 @@ struct client {
 struct client **clients_open(struct load *load, unsigned first, unsigned count, bool available);
 void clients_close(struct load *load, struct client **clients, unsigned count); /* the memory stays */
 
+void client_dirty(struct client *client); /* client->out has something new */
+void clients_answered(struct load *load); /* waits for the answers to all that load->waiting counts */
+
+/* What a protocol tells: the answer to a publish, and a payload with whatever follows it. */
+void client_answered(struct client *client, uint64_t number);
+void client_delivered(struct client *client, struct xy_str payload);
+
+/* XMPP only. */
 void client_raw(struct client *client, struct xy_str stanza); /* counted for XEP-0198 */
-/* An IQ-set to the service, for the preparation; clients_answered waits for all that were asked. */
-void client_ask(struct client *client, const char *payload, ...) __attribute__((format(printf, 2, 3)));
 void client_ping(struct client *client); /* the server: everything before has been looked at */
-void clients_answered(struct load *load);
-void client_publish(struct client *client, const char *node, uint64_t number, uint64_t time_us);
 void client_message(struct client *client, struct xy_str to, uint64_t number, uint64_t time_us);
 void client_request_ack(struct client *client); /* <r/> */
 

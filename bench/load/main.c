@@ -36,23 +36,46 @@ static const struct scenario scenarios[] = {
 enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
 
 static const struct option long_options[] = {
-    { "host", required_argument, NULL, 'h' },     { "port", required_argument, NULL, 'p' },
-    { "domain", required_argument, NULL, 'd' },   { "service", required_argument, NULL, 's' },
-    { "password", required_argument, NULL, 'w' }, { "pid", required_argument, NULL, 'i' },
-    { "seconds", required_argument, NULL, 't' },  { "warmup", required_argument, NULL, 'u' },
-    { "at-least-once", no_argument, NULL, 'a' },  { 0 },
+    { "host", required_argument, NULL, 'h' },
+    { "port", required_argument, NULL, 'p' },
+    { "domain", required_argument, NULL, 'd' },
+    { "service", required_argument, NULL, 's' },
+    { "password", required_argument, NULL, 'w' },
+    { "pid", required_argument, NULL, 'i' },
+    { "seconds", required_argument, NULL, 't' },
+    { "warmup", required_argument, NULL, 'u' },
+    { "at-least-once", no_argument, NULL, 'a' },
+    { "protocol", required_argument, NULL, 'o' },
+    { 0 },
 };
 
 static _Noreturn void usage(void)
 {
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
-                "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once] SCENARIO\n"
+                "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
+                "            [--protocol xmpp|mqtt|nats] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
         (void)fprintf(stderr, " %s", scenarios[i].name);
     (void)fprintf(stderr, "\n");
     exit(2);
+}
+
+static const struct protocol *protocol_named(const char *name)
+{
+    static const struct protocol *const protocols[] = { &protocol_xmpp, &protocol_mqtt, &protocol_nats };
+    for (unsigned i = 0; i < sizeof(protocols) / sizeof(protocols[0]); i++)
+        if (strcmp(protocols[i]->name, name) == 0)
+            return protocols[i];
+    usage();
+}
+
+/* Messages, logins and libxylem are XMPP. */
+static bool speaks(const struct load *load)
+{
+    return load->protocol == &protocol_xmpp || load->scenario->run == nodes_run ||
+           load->scenario->run == idle_run;
 }
 
 static void set_option(struct load *load, int option)
@@ -85,6 +108,9 @@ static void set_option(struct load *load, int option)
     case 'a':
         load->at_least_once = true;
         break;
+    case 'o':
+        load->protocol = protocol_named(optarg);
+        break;
     default:
         usage();
     }
@@ -102,6 +128,8 @@ static void read_options(struct load *load, int argc, char **argv)
             load->scenario = &scenarios[i];
     if (load->scenario == NULL)
         usage();
+    if (!speaks(load))
+        load_fail("%s is for XMPP only", load->scenario->name);
 }
 
 static void many_files(void)
@@ -115,7 +143,9 @@ static void many_files(void)
 
 int main(int argc, char **argv)
 {
-    static struct load load = { .host = "127.0.0.1", .password = "secret", .seconds = 3, .warmup_s = 1 };
+    static struct load load = {
+        .protocol = &protocol_xmpp, .host = "127.0.0.1", .password = "secret", .seconds = 3, .warmup_s = 1
+    };
     char service[256];
     read_options(&load, argc, argv);
     many_files();

@@ -4,9 +4,6 @@
 #include <unistd.h>
 
 #include "bench/load/load.h"
-#include "core/namespaces.h"
-
-#define FIELD(name, value) "<field var='pubsub#" name "'><value>" value "</value></field>"
 
 struct fan {
     char node[32];
@@ -36,15 +33,24 @@ static void publish(struct fan *fan, uint64_t time_us)
     struct client *publisher = fan->publisher;
     uint64_t number = ++publisher->published;
     publisher->sent_us[number % LOAD_WINDOW_MAX] = time_us;
-    client_publish(publisher, fan->node, number, time_us);
+    publisher->load->protocol->publish(publisher, fan->node, number, time_us);
+    client_dirty(publisher);
 }
 
+static bool is_answered(const struct load *load)
+{
+    return load->protocol->answers_all || load->scenario->persist;
+}
+
+/* Where publishes are not answered the deliveries bound what is on its way. */
 static bool may_publish(const struct load *load, const struct fan *fan)
 {
     const struct client *publisher = fan->publisher;
-    unsigned sinks = load->scenario->sinks;
-    return publisher->published - publisher->answered < load->scenario->window &&
-           (sinks == 0 || publisher->published < fan->deliveries / sinks + LOAD_LAG_MAX);
+    unsigned sinks = load->scenario->sinks, window = load->scenario->window;
+    if (is_answered(load) && publisher->published - publisher->answered >= window)
+        return false;
+    unsigned lag_max = is_answered(load) ? LOAD_LAG_MAX : window;
+    return sinks == 0 || publisher->published < fan->deliveries / sinks + lag_max;
 }
 
 static void step(struct load *load)
@@ -62,56 +68,39 @@ static void step(struct load *load)
 
 void node_make(struct client *owner, const char *node)
 {
-    client_ask(owner,
-               "<pubsub xmlns='" NS_PUBSUB "'><create node='%s'/><configure>"
-               "<x xmlns='" NS_DATA_FORM
-               "' type='submit'><field var='FORM_TYPE' type='hidden'><value>" NS_PUBSUB
-               "#node_config</value></field>%s" FIELD("send_last_published_item",
-                                                      "never") "</x></configure></pubsub>",
-               node,
-               owner->load->scenario->persist ? FIELD("persist_items", "1") FIELD("max_items", "10")
-                                                    FIELD("notify_retract", "0")
-                                              : FIELD("persist_items", "0"));
+    owner->load->protocol->node_make(owner, node);
     clients_answered(owner->load);
 }
 
 void node_delete(struct client *owner, const char *node)
 {
-    client_ask(owner, "<pubsub xmlns='" NS_PUBSUB_OWNER "'><delete node='%s'/></pubsub>", node);
+    owner->load->protocol->node_delete(owner, node);
     clients_answered(owner->load);
 }
 
 static void subscribe(struct load *load, struct fan *fan)
 {
-    static const char at_least_once[] =
-        "<options><x xmlns='" NS_DATA_FORM
-        "' type='submit'><field var='FORM_TYPE' type='hidden'><value>" NS_PUBSUB
-        "#subscribe_options</value></field><field var='{urn:xylem:delivery:0}mode'>"
-        "<value>at-least-once</value></field></x></options>";
     for (unsigned i = 0; i < load->scenario->sinks; i++)
-        client_ask(fan->subscribers[i],
-                   "<pubsub xmlns='" NS_PUBSUB "'><subscribe node='%s' jid='u%u@%s'/>%s</pubsub>", fan->node,
-                   fan->subscribers[i]->number, load->domain,
-                   load->scenario->sm && load->at_least_once ? at_least_once : "");
+        load->protocol->subscribe(fan->subscribers[i], fan->node);
     clients_answered(load);
 }
 
 static bool all_there(struct load *load)
 {
     struct fan *fan = load->ctx;
-    return fan->publisher->answered == fan->publisher->published &&
+    return (!is_answered(load) || fan->publisher->answered == fan->publisher->published) &&
            fan->deliveries + load->figures.lost >= fan->publisher->published * load->scenario->sinks;
 }
 
 /* What the last ones still miss; what was missed before another came is counted already. */
 static void count_lost(struct load *load, const struct fan *fan)
 {
+    uint64_t owed = is_answered(load) ? fan->publisher->answered : fan->publisher->published;
     if (loop_until(load, LOAD_DRAIN_S, all_there))
         return;
     for (unsigned i = 0; i < load->scenario->sinks; i++)
-        load->figures.lost += fan->publisher->answered > fan->subscribers[i]->delivered
-                                  ? fan->publisher->answered - fan->subscribers[i]->delivered
-                                  : 0;
+        load->figures.lost +=
+            owed > fan->subscribers[i]->delivered ? owed - fan->subscribers[i]->delivered : 0;
 }
 
 void nodes_run(struct load *load)

@@ -34,28 +34,10 @@ static void on_iq(struct client *client, struct xy_str element)
         load_fail("refused: %.*s", XY_ARG(element));
     if (id.len < 2 || !xy_str_u64(xy_str_n(id.data + 1, id.len - 1), &number))
         return; /* something that the server asks */
-    if (id.data[0] == 's') {
+    if (id.data[0] == 's')
         client->load->waiting--;
-    } else if (id.data[0] == 'p') {
-        client->answered++;
-        if (client->load->on_answer != NULL)
-            client->load->on_answer(client, number);
-    }
-}
-
-/* Everything a client gets comes from one source, in order. */
-static void on_payload(struct client *client, uint64_t number, uint64_t sent_us)
-{
-    struct load *load = client->load;
-    if (number <= client->delivered) {
-        load->figures.repeated++;
-        return;
-    }
-    load->figures.lost += number - client->delivered - 1;
-    client->delivered = number;
-    spread_add(&load->figures.delivery, load->now_us - sent_us);
-    if (load->on_delivery != NULL)
-        load->on_delivery(client);
+    else if (id.data[0] == 'p')
+        client_answered(client, number);
 }
 
 /* What begins like a payload in a message: text that is the first of its element. */
@@ -65,12 +47,8 @@ static void on_message(struct client *client, struct xy_str element)
     if (is_error(element))
         load_fail("a message came back: %.*s", XY_ARG(element));
     while ((at = memmem(at, (size_t)(end - at), ">@", 2)) != NULL) {
-        uint64_t number, sent_us;
         at++;
-        if (payload_get(xy_str_n(at, (size_t)(end - at)), &number, &sent_us))
-            on_payload(client, number, sent_us);
-        else
-            client->load->figures.corrupt++;
+        client_delivered(client, xy_str_n(at, (size_t)(end - at)));
     }
 }
 

@@ -12,7 +12,9 @@ import threading
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "e2e"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness  # noqa: E402
+import servers  # noqa: E402
 
 USERS = {f"u{i}": "secret" for i in range(12)}
 EVENT = re.compile(rb"<message .*?</message>", re.S)
@@ -103,6 +105,21 @@ def test_a_scenario_runs_without_a_fault(broker, scenario):
     assert result["operations"] > 0
     assert result["server_cpu_s_per_million"] > 0
     assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [servers.Nats, servers.Mosquitto])
+def test_other_protocols(kind):
+    if kind.missing():
+        pytest.skip(kind.missing())
+    server = kind()
+    server.start()
+    try:
+        for scenario in ("fan1", "pub100", "rate1000", "arate1000"):
+            result = load(server.port, scenario, "--protocol", server.protocol, "--pid", str(server.pid))
+            assert result["operations"] > 0
+            assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
+    finally:
+        server.stop()
 
 
 def test_a_refusal_is_told(broker):
