@@ -1,0 +1,128 @@
+#!/usr/bin/python3
+"""Where the broker's processor time goes, per operation, by what it does: parse, route, store, write ...
+
+Samples the broker with perf while bench/load runs a scenario, and gives each sample to the room of the code it fell into:
+samples in the kernel to what was asked of it, samples in a library to what it is for, samples in libc to the caller.
+
+usage: profile.py [SCENARIO ...]      (default: fan1 fan100 pub100 msg50; needs perf, addr2line and the right to use them)
+"""
+
+import collections
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+os.environ.setdefault("XYLEM_BIN", os.path.join(ROOT, "build", "release", "bin"))
+import run  # noqa: E402
+import servers  # noqa: E402
+
+SECONDS = 4
+SETTLE_S = 2.5  # logins and warm-up
+SAMPLE_S = 2
+KERNEL = (
+    (re.compile(r"sock_(read|recv)|__sys_recv|sys_recv"), "read sockets"),
+    (re.compile(r"__sys_send|sys_send|sock_write|tcp_sendmsg"), "write sockets"),
+    (re.compile(r"epoll|futex|eventfd|nanosleep|sched_yield|schedule"), "wait and wake"),
+    (re.compile(r"ext4|fdatasync|fsync|pwrite|writev|blk_|virtio|page_fault|madvise"), "disk"),
+)
+LIBRARIES = (("libexpat", "parse"), ("liblmdb", "store"), ("libprotobuf", "store"), ("libuv", "loop"))
+ROOMS = (  # the first that the file's path begins with
+    ("core/xml/writer", "serialise"),
+    ("core/xml", "parse"),
+    ("core/stream", "parse"),
+    ("core/stanza", "parse"),
+    ("broker/session/outbox", "serialise"),
+    ("core/sm", "session"),
+    ("broker/session", "session"),
+    ("broker/router", "route"),
+    ("broker/modules", "route"),
+    ("core/jid", "route"),
+    ("broker/pubsub", "publish-subscribe"),
+    ("broker/delivery", "publish-subscribe"),
+    ("broker/store", "store"),
+    ("schemas", "store"),
+    ("broker/shard", "loop"),
+    ("broker/net", "loop"),
+)
+FRAME = re.compile(r"^\s+([0-9a-f]+) (\S+) \((.*)\)$")
+
+
+def sample(pid, path):
+    """Samples that process; a list of stacks, innermost first, of (address, symbol, file)."""
+    subprocess.run(
+        ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-g", "-o", path, "-p", str(pid), "--", "sleep", str(SAMPLE_S)],
+        check=True,
+        capture_output=True,
+    )
+    text = subprocess.run(
+        ["perf", "script", "-i", path, "-F", "ip,sym,dso"], check=True, capture_output=True, text=True, errors="replace"
+    ).stdout
+    stacks = [[FRAME.match(line) for line in block.splitlines()] for block in text.split("\n\n")]
+    stacks = [[frame.groups() for frame in stack if frame] for stack in stacks]
+    return [stack for stack in stacks if stack]
+
+
+def source_files(addresses, program):
+    """Of each address the file of the project that it was compiled from."""
+    listed = sorted(addresses)
+    lines = subprocess.run(
+        ["addr2line", "-e", program], input="\n".join(listed), check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    root = os.path.realpath(ROOT) + os.sep
+    return {address: os.path.realpath(line.rpartition(":")[0]).replace(root, "") for address, line in zip(listed, lines)}
+
+
+def room_of(stack, files, program):
+    if stack[0][2].startswith("[kernel"):
+        names = " ".join(symbol for _, symbol, where in stack if where.startswith("[kernel"))
+        return next((room for pattern, room in KERNEL if pattern.search(names)), "kernel, other")
+    for address, _, where in stack:
+        if where == program:
+            path = files[address]
+            if path.startswith("core/base/"):
+                continue  # tools of whoever called
+            return next((room for start, room in ROOMS if path.startswith((start, "build/release/" + start))), "other")
+        for library, room in LIBRARIES:
+            if library in where:
+                return room
+    return "memory and strings"  # of libc, called by a library without frame pointers
+
+
+def profile(server, scenario):
+    results = []
+    load = threading.Thread(target=lambda: results.append(run.run_once(server, scenario, SECONDS)))
+    load.start()
+    time.sleep(SETTLE_S)
+    with tempfile.TemporaryDirectory() as folder:
+        stacks = sample(server.pid, os.path.join(folder, "perf.data"))
+    load.join()
+    if results[0] is None:
+        sys.exit(1)
+    program = os.path.realpath(servers.harness.program("xylemd"))
+    files = source_files({address for stack in stacks for address, _, where in stack if where == program}, program)
+    rooms = collections.Counter(room_of(stack, files, program) for stack in stacks)
+    return {room: count / len(stacks) * results[0][run.report.CPU] for room, count in rooms.items()}
+
+
+def main():
+    scenarios = sys.argv[1:] or ["fan1", "fan100", "pub100", "msg50"]
+    server = servers.Xylem()
+    server.start()
+    try:
+        found = {scenario: profile(server, scenario) for scenario in scenarios}
+    finally:
+        server.stop()
+    rooms = sorted({room for each in found.values() for room in each}, key=lambda room: -max(each.get(room, 0) for each in found.values()))
+    print("| CPU-s per million | " + " | ".join(scenarios) + " |\n|---|" + "---|" * len(scenarios))
+    for room in rooms:
+        print(f"| {room} | " + " | ".join(f"{found[scenario].get(room, 0):.2f}" for scenario in scenarios) + " |")
+    print("| all | " + " | ".join(f"{sum(found[scenario].values()):.2f}" for scenario in scenarios) + " |")
+
+
+if __name__ == "__main__":
+    main()
