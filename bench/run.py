@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -136,6 +137,7 @@ def publish(options, chosen, found):
 
 def main():
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped
     chosen = [s for s in servers.SERVERS if not s.missing() and (not options.servers or s.name.lower() in options.servers)]
     output = os.path.join(ROOT, "build", "bench")
     os.makedirs(output, exist_ok=True)

@@ -80,7 +80,7 @@ class Installed:
         data = os.path.join(self.folder, "data")
         shutil.rmtree(data, ignore_errors=True)
         os.mkdir(data)
-        configuration = os.path.join(self.folder, "configuration")
+        configuration = os.path.join(self.folder, "configuration.yml")  # ejabberd goes by the ending
         with open(configuration, "w", encoding="utf-8") as file:
             file.write(self.configuration(data))
         with open(os.path.join(self.folder, "output"), "wb") as output:
