@@ -260,7 +260,9 @@ def test_a_skip_is_told(broker, connect, alice, option, reason):
     client = connect(broker, "bob", "reader")
     client.enable_sm()
     client.available(0)
-    assert next_gap(client)[1] == last
+    again = next_gap(client)[1]
+    assert again == last or (option == "age" and again > last)  # more has grown too old meanwhile
+    last = again
     client.ack()
     client.ping()
     time.sleep(0.3)
@@ -271,7 +273,8 @@ def test_a_skip_is_told(broker, connect, alice, option, reason):
     alice = connect(broker, "alice", "desk")
     publish(alice, "n", "after")
     message = client.read_until(lambda e: e.find(f"{{{GAP_NS}}}delivery") is not None)
-    assert message.find(f"{{{GAP_NS}}}gap") is None
+    gap = message.find(f"{{{GAP_NS}}}gap")
+    assert gap is None or int(gap.get("first")) > last  # of what was still owed, if all this took a second
 
 
 # --- nodes in memory ------------------------------------------------------------------------------------------------------
