@@ -12,8 +12,8 @@ struct sim_model *sim_model_new(void)
 {
     struct sim_model *model = calloc(1, sizeof(*model));
     xy_assert(model != NULL);
-    model->last_serial = calloc(SIM_CLIENTS_MAX, sizeof(*model->last_serial));
-    xy_assert(model->last_serial != NULL);
+    model->last = calloc(SIM_CLIENTS_MAX, sizeof(*model->last));
+    xy_assert(model->last != NULL);
     model->sessions = 1;
     return model;
 }
@@ -28,7 +28,8 @@ void sim_model_free(struct sim_model **model)
         xy_buf_free(&(*model)->subscriptions[i].skipped);
         xy_buf_free(&(*model)->subscriptions[i].settled);
     }
-    free((*model)->last_serial);
+    xy_buf_free(&(*model)->crossed);
+    free((*model)->last);
     free((*model)->tokens);
     free(*model);
     *model = NULL;
@@ -151,8 +152,8 @@ void sim_model_crossed(struct sim_model *model, unsigned client, unsigned sessio
 {
     model->crossings[client]++;
     model->crossings_all++;
-    for (unsigned i = 0; i < model->clients_count; i++)
-        model->last_serial[i][session] = 0;
+    struct sim_crossing crossing = { session, model->moment };
+    xy_buf_add(&model->crossed, &crossing, sizeof(crossing));
 }
 
 /* Whatever of the node was sent until now may have been there. */
@@ -165,6 +166,18 @@ void sim_model_purged(struct sim_model *model, unsigned node)
 
 /* --- deliveries --------------------------------------------------------------------------------------------------- */
 
+/* What left the broker before the crash may still be on the wire when its sender goes on. */
+static bool crossed_between(const struct sim_model *model, unsigned session, uint64_t from, uint64_t to)
+{
+    for (size_t at = 0; at < model->crossed.len; at += sizeof(struct sim_crossing)) {
+        struct sim_crossing crossing;
+        memcpy(&crossing, model->crossed.data + at, sizeof(crossing));
+        if (crossing.session == session && from < crossing.moment && crossing.moment <= to)
+            return true;
+    }
+    return false;
+}
+
 static void check_message(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
 {
     if (token->to != model->account_of[d->client])
@@ -176,11 +189,13 @@ static void check_message(struct sim_model *model, const struct sim_delivery *d,
     if (token->fresh[d->client] > sends)
         sim_violation(model, "message %u, sent %u times, came to client %u %u times without a mark", d->token,
                       token->sends, d->client, token->fresh[d->client]);
-    uint32_t *last = &model->last_serial[d->client][d->session];
-    if (d->serial <= *last)
+    struct sim_last *last = &model->last[d->client][d->session];
+    if (crossed_between(model, d->session, last->left_moment, d->left_moment))
+        last->serial = 0; /* what the broker did not know of is sent once more */
+    if (d->serial <= last->serial)
         sim_violation(model, "message %u (the %u. of session %u) came to client %u after the %u.", d->token,
-                      d->serial, d->session, d->client, *last);
-    *last = d->serial;
+                      d->serial, d->session, d->client, last->serial);
+    *last = (struct sim_last){ d->serial, d->left_moment };
 }
 
 static void check_seq(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)

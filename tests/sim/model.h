@@ -56,6 +56,16 @@ struct sim_subscription {
     struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
 };
 
+struct sim_last { /* unmarked message of a sender's session that came to a client */
+    uint32_t serial;
+    uint64_t left_moment;
+};
+
+struct sim_crossing {
+    unsigned session;
+    uint64_t moment;
+};
+
 struct sim_model {
     uint64_t moment;
     struct sim_token *tokens;
@@ -65,8 +75,9 @@ struct sim_model {
     unsigned sessions;                                  /* of senders, given out */
     unsigned crossings[SIM_CLIENTS_MAX], crossings_all; /* see sim_model_crossed */
     bool refusals;                                      /* stanzas may be refused for want of room */
-    bool quiet; /* everything was acknowledged and is on disk: nothing of it may come again */
-    uint32_t (*last_serial)[SIM_SESSIONS_MAX]; /* per client: newest unmarked serial of a sender's session */
+    bool quiet;            /* everything was acknowledged and is on disk: nothing of it may come again */
+    struct xy_buf crossed; /* struct sim_crossing each */
+    struct sim_last (*last)[SIM_SESSIONS_MAX]; /* per client and sender's session: the newest */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;
     uint64_t
