@@ -84,10 +84,7 @@ def measure(server, options, results):
 def what_was_left_out(chosen):
     left = [f"{s.name}: {s.missing()}" for s in servers.SERVERS if s.missing()]
     left += [f"{s.name}: not asked for" for s in servers.SERVERS if not s.missing() and s not in chosen]
-    for program, protocol in servers.UNKNOWN.items():
-        found = shutil.which(program, path=servers.PATH) is not None
-        left.append(f"{program}: " + (f"the generator does not speak {protocol}" if found else "not on PATH"))
-    return "Not measured: " + "; ".join(left) + "."
+    return "Not measured: " + "; ".join(left) + "." if left else ""
 
 
 def about(options, chosen):

@@ -6,6 +6,7 @@ have in common with it is measured: publishing, fan-out, delay and idle connecti
 """
 
 import getpass
+import glob
 import os
 import shutil
 import signal
@@ -223,6 +224,74 @@ class Mosquitto(Installed):
         return ["mosquitto", "-c", configuration]
 
 
-SERVERS = [Xylem, Ejabberd, Nats, Mosquitto]
-# Named in each report, so that nobody takes their absence for a result.
-UNKNOWN = {"rabbitmq-server": "AMQP"}
+class RabbitMQ(Installed):
+    """Debian's package without plugins; classic durable queues, synced before publishes are confirmed."""
+
+    name, protocol, programs = "rabbitmq", "amqp", ["rabbitmq-server", "erl"]
+
+    def start(self):
+        self.epmd_port, self.distribution_port = harness.free_ports(2)
+        super().start()
+
+    def configuration(self, data):
+        del data
+        return (
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users.guest = true\nlog.file.level = warning\n"
+            "tcp_listen_options.nodelay = true\ntcp_listen_options.backlog = 4096\nheartbeat = 0\n"
+        )
+
+    def command(self, configuration, data):
+        del configuration, data
+        return [max(glob.glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"))]
+
+    def environment(self, configuration):
+        plugins = os.path.join(self.folder, "plugins")
+        with open(plugins, "w", encoding="utf-8") as file:
+            file.write("[].")
+        return {
+            "HOME": self.folder,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "RABBITMQ_NODENAME": "xylem-bench@localhost",
+            "RABBITMQ_CONFIG_FILE": configuration,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": plugins,
+            "RABBITMQ_MNESIA_BASE": os.path.join(self.folder, "data"),
+            "RABBITMQ_LOG_BASE": self.folder,
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    @property
+    def pid(self):
+        """The Erlang machine; above it is the script that starts it."""
+        found = self.process.pid
+        while children := children_of(found):
+            with open(f"/proc/{found}/comm", encoding="utf-8") as file:
+                if file.read().strip() == "beam.smp":
+                    break
+            found = children[0]
+        return found
+
+    def _end(self):
+        os.kill(self.pid, signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        # It leaves the daemon that knows the names of Erlang machines, this one on a port of its own.
+        epmd = {**os.environ, "ERL_EPMD_PORT": str(self.epmd_port)}
+        subprocess.run(["epmd", "-kill"], env=epmd, capture_output=True, check=False)
+
+    def stop(self):
+        super().stop()
+        harness.release_ports(self.epmd_port, self.distribution_port)
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        return [int(child) for child in file.read().split()]
+
+
+SERVERS = [Xylem, Ejabberd, Nats, Mosquitto, RabbitMQ]

@@ -2,7 +2,7 @@
  *
  *   main.c      scenarios as a table, options, the result as one line of JSON
  *   client.c    connections, and what they got
- *   xmpp.c      login by core/stream, then whole elements as bytes (scan.c), XEP-0198;  mqtt.c, nats.c  the same for these
+ *   xmpp.c      login by core/stream, then whole elements as bytes (scan.c), XEP-0198;  mqtt.c, nats.c, amqp.c  the same for these
  *   loop.c      epoll, the clock, waiting for something
  *   figures.c   counts, spreads, processor time of both sides
  *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
@@ -61,7 +61,7 @@ struct protocol {
     void (*subscribe)(struct client *client, const char *node);
     void (*publish)(struct client *client, const char *node, uint64_t number, uint64_t time_us);
 };
-extern const struct protocol protocol_xmpp, protocol_mqtt, protocol_nats;
+extern const struct protocol protocol_xmpp, protocol_mqtt, protocol_nats, protocol_amqp;
 
 /* --- figures ------------------------------------------------------------------------------------------------------ */
 

@@ -54,7 +54,7 @@ static _Noreturn void usage(void)
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
                 "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
-                "            [--protocol xmpp|mqtt|nats] SCENARIO\n"
+                "            [--protocol xmpp|mqtt|nats|amqp] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
         (void)fprintf(stderr, " %s", scenarios[i].name);
@@ -64,7 +64,8 @@ static _Noreturn void usage(void)
 
 static const struct protocol *protocol_named(const char *name)
 {
-    static const struct protocol *const protocols[] = { &protocol_xmpp, &protocol_mqtt, &protocol_nats };
+    static const struct protocol *const protocols[] = { &protocol_xmpp, &protocol_mqtt, &protocol_nats,
+                                                        &protocol_amqp };
     for (unsigned i = 0; i < sizeof(protocols) / sizeof(protocols[0]); i++)
         if (strcmp(protocols[i]->name, name) == 0)
             return protocols[i];
