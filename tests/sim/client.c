@@ -183,10 +183,18 @@ static void go_offline(struct sim_client *client)
 
 /* --- what the stream says ----------------------------------------------------------------------------------------- */
 
+/* An orderly stop forgets nothing, but where the disk had no room for answers: then h stays before them. */
+static bool crossed(const struct sim_client *client)
+{
+    const struct sim_world *world = client->world;
+    return client->crashes != world->crashes ||
+           (world->mood.disk_fills && client->restarts != world->restarts);
+}
+
 static void on_resumed(struct sim_client *client, const struct xy_stream_event *event)
 {
     client->world->resumed++;
-    if (client->crashes != client->world->crashes)
+    if (crossed(client))
         sim_model_crossed(client->world->model, client->index, client->session);
     client->sm = true;
     told(client, event->h);
@@ -226,6 +234,7 @@ static void on_ready(struct sim_client *client, const struct xy_stream_event *ev
     else
         on_bound(client, event);
     client->crashes = client->world->crashes;
+    client->restarts = client->world->restarts;
 }
 
 static void on_stanza(struct sim_client *client, struct xy_stream_event *event)

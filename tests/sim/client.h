@@ -43,7 +43,8 @@ struct sim_client {
     uint64_t busy_us;  /* does not read until then */
     bool unwell;       /* unavailable, or of negative priority */
     bool sm;           /* of this session */
-    unsigned crashes;  /* that the world had seen when it was ready last */
+    unsigned crashes;  /* that the world had seen when it was ready last … */
+    unsigned restarts; /* … and orderly stops */
     struct xy_sm counters;
     struct xy_sm_pool chunks;
     struct xy_sm_queue queue; /* entry.claim: token of a message plus one; 0: none */
