@@ -30,6 +30,10 @@ class Xylem:
     protocol, domain, service = "xmpp", harness.DOMAIN, harness.PUBSUB
     options = ["--at-least-once"]
 
+    def __init__(self, settings=None, accounts=None):
+        """`accounts`: a data directory to begin with a copy of; without it they are made, a key derived for each."""
+        self.settings, self.accounts = settings or {}, accounts
+
     @staticmethod
     def missing():
         """What keeps it from being measured; empty: nothing."""
@@ -37,7 +41,14 @@ class Xylem:
 
     def start(self):
         settings = {"shards": os.cpu_count() or 1, "log": {"level": "warning"}, "store": {"map_size": "16gb"}}
-        self.broker = harness.Broker(settings, users={}).start()
+        self.broker = harness.Broker(harness.merged(settings, self.settings), users={})
+        if self.accounts:
+            shutil.copytree(self.accounts, self.broker.data_dir, dirs_exist_ok=True)
+        self.broker.start()
+        if not self.accounts:
+            self._import()
+
+    def _import(self):
         accounts = os.path.join(self.broker.folder, "accounts")
         with open(accounts, "w", encoding="utf-8") as file:
             file.writelines(f"u{i}:{PASSWORD}\n" for i in range(USERS))

@@ -52,7 +52,15 @@ void client_delivered(struct client *client, struct xy_str payload)
 
 /* --- login -------------------------------------------------------------------------------------------------------- */
 
-static int connect_to(const char *host, uint16_t port)
+/* An address has less than 65536 ports, and a server may bound its connections: each round has one of its own. */
+static void leave_from(int fd, unsigned round)
+{
+    struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + round) };
+    if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) != 0)
+        load_fail("cannot bind to loopback address %u: %s", round, strerror(errno));
+}
+
+static int connect_to(const char *host, uint16_t port, unsigned round)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
     struct addrinfo *found;
@@ -62,6 +70,8 @@ static int connect_to(const char *host, uint16_t port)
     if (getaddrinfo(host, service, &hints, &found) != 0)
         load_fail("%s is not an address", host);
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && round > 0 && strncmp(host, "127.", 4) == 0)
+        leave_from(fd, round);
     if (fd < 0 || connect(fd, found->ai_addr, found->ai_addrlen) != 0)
         load_fail("cannot connect to %s port %u: %s", host, port, strerror(errno));
     freeaddrinfo(found);
@@ -78,7 +88,7 @@ static struct client *client_open(struct load *load, unsigned number, bool avail
     client->number = number;
     client->sm = load->scenario->sm;
     client->available = available;
-    client->fd = connect_to(load->host, load->port);
+    client->fd = connect_to(load->host, load->port, load->round);
     struct epoll_event event = { .events = EPOLLIN, .data.ptr = client };
     if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, client->fd, &event) != 0)
         load_fail("epoll_ctl: %s", strerror(errno));

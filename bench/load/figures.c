@@ -69,18 +69,33 @@ static uint64_t machine_cpu_us(void)
     return (v[0] + v[1] + v[2] + v[5] + v[6] + v[7]) * 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
 }
 
-uint64_t server_rss_kb(const struct load *load)
+/* Resident pages of the server, and those of them that are mapped from files. */
+static void server_pages(const struct load *load, unsigned long long *resident, unsigned long long *mapped)
 {
     char path[64];
-    unsigned long long size, resident = 0;
+    unsigned long long size;
+    *resident = *mapped = 0;
     (void)snprintf(path, sizeof(path), "/proc/%ld/statm", load->pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
-        return 0;
-    if (fscanf(file, "%llu %llu", &size, &resident) != 2)
-        resident = 0;
+        return;
+    if (fscanf(file, "%llu %llu %llu", &size, resident, mapped) != 3)
+        *resident = *mapped = 0;
     (void)fclose(file);
+}
+
+uint64_t server_rss_kb(const struct load *load)
+{
+    unsigned long long resident, mapped;
+    server_pages(load, &resident, &mapped);
     return resident * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
+}
+
+uint64_t server_private_kb(const struct load *load)
+{
+    unsigned long long resident, mapped;
+    server_pages(load, &resident, &mapped);
+    return (resident - mapped) * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
 void figures_mark(struct load *load, struct sums *sums)

@@ -6,6 +6,7 @@
  *   loop.c      epoll, the clock, waiting for something
  *   figures.c   counts, spreads, processor time of both sides
  *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
+ *   beside.c    what is there beside the load
  *
  * After the login stanzas are not parsed into trees: the generator shares the machine with what it measures, and only looks
  * for the mark that every payload begins with. Anything a server does wrong ends the run with its own words. */
@@ -37,6 +38,7 @@ struct scenario {
     unsigned rate;   /* publishes per second at fixed times; 0: as fast as it goes */
     unsigned total;  /* operations; 0: for the time of the run */
     bool persist;    /* the node keeps its newest ten items */
+    bool in_turn;    /* publishes to each of the nodes that are there beside */
     bool sm; /* XEP-0198 on every session, and at-least-once subscriptions where the server has them */
 };
 
@@ -91,6 +93,7 @@ struct figures {
 void figures_mark(struct load *load, struct sums *sums);
 void figures_print(struct load *load);
 uint64_t server_rss_kb(const struct load *load);
+uint64_t server_private_kb(const struct load *load); /* resident, without what is mapped from files */
 
 /* --- the run ------------------------------------------------------------------------------------------------------ */
 
@@ -102,6 +105,9 @@ struct load {
     bool at_least_once; /* the server knows urn:xylem:delivery:0 */
     double seconds, warmup_s;
     long pid; /* of the server; 0: no figures of it */
+    struct {
+        unsigned sessions, nodes, subscriptions;
+    } beside;
 
     const struct xy_env *env;
     struct xy_stream_options stream;
@@ -109,6 +115,7 @@ struct load {
     uint64_t now_us;
     struct client **clients;
     unsigned clients_count;
+    unsigned round; /* of the sessions that are opened: so many of each account are there already */
     struct client *dirty;
     unsigned waiting; /* requests without an answer */
     uint64_t acks_us; /* when sessions were last asked to acknowledge what they have */
@@ -175,6 +182,13 @@ void client_raw(struct client *client, struct xy_str stanza); /* counted for XEP
 void client_ping(struct client *client); /* the server: everything before has been looked at */
 void client_message(struct client *client, struct xy_str to, uint64_t number, uint64_t time_us);
 void client_request_ack(struct client *client); /* <r/> */
+
+/* beside.c: XMPP only, before the scenario. */
+struct beside_name {
+    char text[48];
+};
+void beside_make(struct load *load);
+void beside_node(struct beside_name *name, uint64_t number); /* of those that beside_make made, from 0 on */
 
 /* nodes.c: as the scenario wants it. */
 void node_make(struct client *owner, const char *node);

@@ -13,11 +13,13 @@
 static const struct scenario scenarios[] = {
     /* name, counts, run, .. */
     { "fan1", "deliveries", nodes_run, .sinks = 1, .window = 16 },
+    { "fan10", "deliveries", nodes_run, .sinks = 10, .window = 16 },
     { "fan100", "deliveries", nodes_run, .sinks = 100, .window = 16 },
     { "fan1000", "deliveries", nodes_run, .sinks = 1000, .window = 16 },
     { "afan100", "deliveries", nodes_run, .sinks = 100, .window = 16, .persist = true, .sm = true },
     { "pub1", "publishes", nodes_run, .window = 1, .persist = true },
     { "pub100", "publishes", nodes_run, .window = 100, .persist = true },
+    { "turn100", "publishes", nodes_run, .window = 100, .persist = true, .in_turn = true },
     { "msg50", "messages", messages_run, .sinks = 50, .window = 16 },
     { "amsg50", "messages", messages_run, .sinks = 50, .window = 16, .sm = true },
     { "aoffline", "messages stored", offline_run, .sinks = 20, .window = 200, .total = 10000, .sm = true },
@@ -46,6 +48,9 @@ static const struct option long_options[] = {
     { "warmup", required_argument, NULL, 'u' },
     { "at-least-once", no_argument, NULL, 'a' },
     { "protocol", required_argument, NULL, 'o' },
+    { "beside-sessions", required_argument, NULL, 'S' },
+    { "beside-nodes", required_argument, NULL, 'N' },
+    { "beside-subscriptions", required_argument, NULL, 'B' },
     { 0 },
 };
 
@@ -54,7 +59,8 @@ static _Noreturn void usage(void)
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
                 "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
-                "            [--protocol xmpp|mqtt|nats|amqp] SCENARIO\n"
+                "            [--protocol xmpp|mqtt|nats|amqp]\n"
+                "            [--beside-sessions N] [--beside-nodes N] [--beside-subscriptions N] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
         (void)fprintf(stderr, " %s", scenarios[i].name);
@@ -72,11 +78,16 @@ static const struct protocol *protocol_named(const char *name)
     usage();
 }
 
-/* Messages, logins and libxylem are XMPP. */
+static bool has_beside(const struct load *load)
+{
+    return load->beside.sessions > 0 || load->beside.nodes > 0 || load->beside.subscriptions > 0;
+}
+
+/* Messages, logins and libxylem are XMPP, and so is what is there beside. */
 static bool speaks(const struct load *load)
 {
-    return load->protocol == &protocol_xmpp || load->scenario->run == nodes_run ||
-           load->scenario->run == idle_run;
+    return load->protocol == &protocol_xmpp ||
+           ((load->scenario->run == nodes_run || load->scenario->run == idle_run) && !has_beside(load));
 }
 
 static void set_option(struct load *load, int option)
@@ -112,6 +123,15 @@ static void set_option(struct load *load, int option)
     case 'o':
         load->protocol = protocol_named(optarg);
         break;
+    case 'S':
+        load->beside.sessions = (unsigned)strtoul(optarg, NULL, 10);
+        break;
+    case 'N':
+        load->beside.nodes = (unsigned)strtoul(optarg, NULL, 10);
+        break;
+    case 'B':
+        load->beside.subscriptions = (unsigned)strtoul(optarg, NULL, 10);
+        break;
     default:
         usage();
     }
@@ -129,6 +149,8 @@ static void read_options(struct load *load, int argc, char **argv)
             load->scenario = &scenarios[i];
     if (load->scenario == NULL)
         usage();
+    if (load->scenario->in_turn && load->beside.nodes == 0)
+        load_fail("%s publishes to --beside-nodes: say how many", load->scenario->name);
     if (!speaks(load))
         load_fail("%s is for XMPP only", load->scenario->name);
 }
@@ -157,6 +179,8 @@ int main(int argc, char **argv)
     load.env = xy_env_system();
     load.stream = (struct xy_stream_options){ .env = load.env };
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (has_beside(&load))
+        beside_make(&load);
     load.scenario->run(&load);
     figures_print(&load);
     load.on_turn = NULL;

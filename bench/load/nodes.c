@@ -31,9 +31,13 @@ static void on_delivery(struct client *client)
 static void publish(struct fan *fan, uint64_t time_us)
 {
     struct client *publisher = fan->publisher;
+    const struct load *load = publisher->load;
     uint64_t number = ++publisher->published;
+    struct beside_name name;
+    if (load->scenario->in_turn)
+        beside_node(&name, number % load->beside.nodes);
     publisher->sent_us[number % LOAD_WINDOW_MAX] = time_us;
-    publisher->load->protocol->publish(publisher, fan->node, number, time_us);
+    load->protocol->publish(publisher, load->scenario->in_turn ? name.text : fan->node, number, time_us);
     client_dirty(publisher);
 }
 

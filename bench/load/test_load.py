@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness  # noqa: E402
 import servers  # noqa: E402
 
-USERS = {f"u{i}": "secret" for i in range(12)}
+USERS = {f"u{i}": "secret" for i in (*range(12), *range(1000, 1003))}
 EVENT = re.compile(rb"<message .*?</message>", re.S)
 
 
@@ -104,6 +104,26 @@ def test_a_scenario_runs_without_a_fault(broker, scenario):
     result = load(broker.port, scenario, "--pid", str(broker.process.pid), "--at-least-once")
     assert result["operations"] > 0
     assert result["server_cpu_s_per_million"] > 0
+    assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
+
+
+def broker_figures(broker):
+    figures = json.loads(broker.xylem("admin", "stats", "--json").stdout)
+    return {name: figures[name] for name in ("logins", "pubsub_nodes", "pubsub_subscriptions")}
+
+
+@pytest.mark.parametrize("beside, scenario", [("sessions", "fan1"), ("nodes", "turn100"), ("subscriptions", "fan10")])
+def test_what_is_there_beside_takes_memory_and_no_part(broker, beside, scenario):
+    count = 3 if beside == "sessions" else 1100
+    before = broker_figures(broker)
+    result = load(broker.port, scenario, "--pid", str(broker.process.pid), f"--beside-{beside}", str(count))
+    made = {name: value - before[name] for name, value in broker_figures(broker).items()}
+    # Publisher, subscribers, who makes what is there beside, and who looks at the figures.
+    assert made["logins"] == {"sessions": 2 + 3 + 1, "nodes": 1 + 1 + 1, "subscriptions": 11 + 11 + 1}[beside]
+    assert made["pubsub_nodes"] == {"sessions": 0, "nodes": 1100, "subscriptions": 110}[beside]
+    assert made["pubsub_subscriptions"] == {"sessions": 0, "nodes": 0, "subscriptions": 1100}[beside]
+    assert result["operations"] > 0
+    assert beside == "sessions" or result["beside_kib"] > 0
     assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
 
 

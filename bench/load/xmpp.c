@@ -86,7 +86,8 @@ static void xmpp_open(struct client *client)
 {
     const struct load *load = client->load;
     char jid[256];
-    (void)snprintf(jid, sizeof(jid), "u%u@%s/load", client->number, load->domain);
+    (void)snprintf(jid, sizeof(jid), "u%u@%s/load%.0u", client->number, load->domain,
+                   load->round); /* 0: no digit */
     client->stream = xy_stream_client_new(
         &load->stream, &(struct xy_stream_client_options){ .jid = xy_jid_canonical(xy_str(jid)),
                                                            .password = xy_str(load->password),
