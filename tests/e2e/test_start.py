@@ -239,7 +239,10 @@ class Load(threading.Thread):
                     number += 1
                 self.sent = number
                 while len(self.published) < number - 50:
-                    self.take(client.read())
+                    element = client.read()
+                    if element.tag == f"{{{raw.SM}}}r":
+                        client.ack()
+                    self.take(element)
         except (raw.Closed, OSError):
             self.sent = number
         for element in client.wait_closed():
