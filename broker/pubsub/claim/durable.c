@@ -17,7 +17,8 @@ static struct item *owed(const struct subscription *subscription, uint64_t after
 {
     const struct node *node = node_of(subscription);
     struct item *item = index_owed(&node->items, after, subscription->born);
-    return item != NULL && item->seq <= node->delivered_seq ? item : NULL;
+    return item != NULL && item->seq <= node->delivered_seq && !gap_hides(subscription, item->seq) ? item
+                                                                                                   : NULL;
 }
 
 /* false: not now, it stays owed. */
@@ -59,6 +60,10 @@ static void durable_send(struct subscription *subscription)
             return;
         }
         item = next;
+    }
+    if (gap_hides(subscription, node->delivered_seq)) {
+        claim_set_state(subscription, CLAIM_WAITING); /* goes on when the gap before is acknowledged */
+        return;
     }
     claim->sent = node->delivered_seq > claim->sent ? node->delivered_seq : claim->sent;
     claim_set_state(subscription, CLAIM_LIVE);

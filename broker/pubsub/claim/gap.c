@@ -34,6 +34,8 @@ void gap_add(struct subscription *subscription, uint64_t first, uint64_t last, e
     record_cursor_moved(subscription->subscriber->node, subscription);
     if (gap->told.last == 0)
         claim_restart(subscription);
+    else if (subscription->claim.state == CLAIM_LIVE)
+        claim_set_state(subscription, CLAIM_WAITING); /* what is published now is behind it */
 }
 
 /* --- telling ------------------------------------------------------------------------------------------------------- */
@@ -61,6 +63,12 @@ bool gap_send(struct subscription *subscription)
     gap->attempts += gap->attempts < UINT32_MAX;
     delivery_one(node->pubsub->shard, claim->session, claim->index, claim->run, event, gap->attempts, false);
     return true;
+}
+
+bool gap_hides(const struct subscription *subscription, uint64_t seq)
+{
+    const struct gap_range *since = &subscription->claim.gap.since;
+    return since->last != 0 && seq > since->first;
 }
 
 /* No session was told anything: the next one hears of all, under the number that it has by then. */

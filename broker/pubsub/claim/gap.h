@@ -29,6 +29,8 @@ struct gap {
 void gap_restore(struct subscription *subscription, uint64_t first, uint64_t last, uint8_t reason);
 void gap_add(struct subscription *subscription, uint64_t first, uint64_t last, enum gap_reason reason);
 bool gap_send(struct subscription *subscription); /* false: not now, memory is short */
+/* In order of publishing: the item is behind what was given up after the gap that is told, and which is told next. */
+bool gap_hides(const struct subscription *subscription, uint64_t seq);
 void gap_stalled(struct subscription *subscription,
                  uint64_t unsent);                               /* the session took nothing from there on */
 void gap_acked(struct subscription *subscription, uint64_t seq); /* it acknowledged everything up to seq */
