@@ -64,6 +64,7 @@ def test_given_up_by_a_consumer_and_expired(broker, connect, alice):
     put(alice, "never")
     take(bob)
     say(bob, settle_xml("term", name="never"))
+    wait_for_letters(alice, 1)  # what bob says to the service and what he says of himself may overtake each other
     bob.send("<presence type='unavailable'/>")
     put(alice, "late", TTL=1)
     found = wait_for_letters(alice, 2)
