@@ -104,8 +104,8 @@ void held_arrived(struct session_sm *sm, uint64_t number)
     xy_assert(held->count > 0);
     held->count--;
     if (number == held->first)
-        held->first = 0; /* looked up when it is asked for */
-    if (held->count == 0)
+        held->first = 0;                                         /* looked up when it is asked for */
+    if (held->count == 0 && sm->counters.in_tail >= held->again) /* else some come again, to be recognised */
         held_free(held);
 }
 
@@ -135,5 +135,7 @@ bool held_seen(struct session_sm *sm, const struct session_inbound *inbound)
     bool again = inbound->number <= held->again &&
                  (slot == NULL || slot->number != inbound->number || slot->what == inbound->what);
     note_begun(held, inbound);
+    if (held->count == 0 && inbound->number >= held->again)
+        held_free(held);
     return again;
 }

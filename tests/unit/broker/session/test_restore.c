@@ -532,6 +532,25 @@ static void test_h_does_not_go_back_when_answers_leave_the_disk(void **state)
     rig_free(&rig);
 }
 
+/* Who hears of the refusals first may drop those messages: what is sent in their place is another stanza. */
+static void test_others_once_the_refusals_arrived(void **state)
+{
+    (void)state;
+    char id[80];
+    unsigned stored;
+    struct wire *juliet;
+    struct rig *rig = crowded(1, id, &juliet, &stored);
+    wire_vanish(juliet);
+    juliet = resumed(rig, 0, JULIET, id, 0);
+    assert_resumed(wire_heard(juliet), stored);
+    wire_ack(juliet, 2);
+    wire_say(juliet, PING "<iq type='get' id='y' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>");
+    const char *heard = wire_heard(juliet);
+    assert_contains(heard, "id='p'");
+    assert_contains(heard, "id='y'");
+    rig_free(&rig);
+}
+
 /* A client may send others instead of those that it was not told about. */
 static void test_others_instead_of_what_was_refused(void **state)
 {
@@ -577,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_refusals_are_not_covered_before_they_arrive),
         cmocka_unit_test(test_refusals_that_a_crash_forgot),
         cmocka_unit_test(test_h_does_not_go_back_when_answers_leave_the_disk),
+        cmocka_unit_test(test_others_once_the_refusals_arrived),
         cmocka_unit_test(test_others_instead_of_what_was_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
