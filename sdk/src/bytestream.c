@@ -1,5 +1,7 @@
 /* <xylem/bytestream.h> over core/bytestream: the client carries its requests and answers. All state of the protocol is in
- * core; here is only the way to the session and the application. */
+ * core; here is only the way to the session and the application. A block that its peer confirmed stays with the session
+ * until the server acknowledged it (XEP-0198), and a server whose disk is slow does so late: nothing more is written
+ * meanwhile than half of queue_bytes_max. */
 #include <stdlib.h>
 #include <string.h>
 #include <xylem/bytestream.h>
@@ -15,12 +17,14 @@ struct xylem_bytestream {
     struct xylem_bytestream_handlers handlers;
     void *ctx;
     char *sid, *peer;
+    struct xy_list stalled; /* in its client's list while it waits for the session to have room */
 };
 
 struct xy_bytestreams {
     struct xy_ibb *ibb;
     xylem_bytestream_accept_fn *accept;
     void *ctx;
+    struct xy_list stalled;
 };
 
 /* The answer to one of core's requests: which one, in whose service. */
@@ -83,6 +87,7 @@ static void on_reply(void *ctx, struct xy_jid peer, struct xy_str id, const stru
 
 static void bytestream_free(struct xylem_bytestream *stream)
 {
+    xy_list_remove(&stream->stalled);
     free(stream->sid);
     free(stream->peer);
     free(stream);
@@ -91,8 +96,10 @@ static void bytestream_free(struct xylem_bytestream *stream)
 static struct xylem_bytestream *bytestream_new(struct xylem_client *c)
 {
     struct xylem_bytestream *stream = calloc(1, sizeof *stream);
-    if (stream)
+    if (stream) {
         stream->client = c;
+        xy_list_init(&stream->stalled);
+    }
     return stream;
 }
 
@@ -191,6 +198,7 @@ static struct xy_bytestreams *bytestreams_of(struct xylem_client *c)
         free(all);
         return NULL;
     }
+    xy_list_init(&all->stalled);
     return c->bytestreams = all;
 }
 
@@ -209,15 +217,42 @@ bool xy_bytestreams_request(struct xylem_client *c, const struct xy_stanza *stan
     return c->bytestreams && stanza->type == XY_SET && xy_ibb_request(c->bytestreams->ibb, stanza);
 }
 
+static bool has_room(const struct xylem_client *c)
+{
+    return xy_session_backlog(c) < c->config.o.queue_bytes_max / 2;
+}
+
+static bool may_go_on(const struct xylem_client *c)
+{
+    return !xy_list_empty(&c->bytestreams->stalled) && has_room(c);
+}
+
+/* Who finds no room after all waits again, and ends the loop. */
+static void go_on(struct xylem_client *c)
+{
+    while (!c->doomed && may_go_on(c)) {
+        struct xy_list *first = c->bytestreams->stalled.next;
+        struct xylem_bytestream *stream = xy_container_of(first, struct xylem_bytestream, stalled);
+        xy_list_remove(first);
+        if (stream->handlers.writable)
+            stream->handlers.writable(stream, stream->ctx);
+    }
+}
+
 void xy_bytestreams_tick(struct xylem_client *c)
 {
-    if (c->bytestreams && xy_ibb_deadline_us(c->bytestreams->ibb) <= xy_client_now(c))
+    if (!c->bytestreams)
+        return;
+    if (xy_ibb_deadline_us(c->bytestreams->ibb) <= xy_client_now(c))
         xy_ibb_tick(c->bytestreams->ibb);
+    go_on(c);
 }
 
 uint64_t xy_bytestreams_deadline_us(const struct xylem_client *c)
 {
-    return c->bytestreams ? xy_ibb_deadline_us(c->bytestreams->ibb) : UINT64_MAX;
+    if (!c->bytestreams)
+        return UINT64_MAX;
+    return may_go_on(c) ? 0 : xy_ibb_deadline_us(c->bytestreams->ibb);
 }
 
 enum xylem_status xylem_bytestream_listen(struct xylem_client *c, xylem_bytestream_accept_fn *fn, void *ctx)
@@ -263,9 +298,17 @@ enum xylem_status xylem_bytestream_open(struct xylem_client *c, const char *to, 
 
 size_t xylem_bytestream_write(struct xylem_bytestream *stream, const void *data, size_t len)
 {
-    size_t taken = stream->session ? xy_ibb_write(stream->session, data, len) : 0;
+    struct xylem_client *c = stream->client;
+    if (!stream->session)
+        return 0;
+    if (!has_room(c)) {
+        if (!xy_list_linked(&stream->stalled))
+            xy_list_append(&c->bytestreams->stalled, &stream->stalled);
+        return 0;
+    }
+    size_t taken = xy_ibb_write(stream->session, data, len);
     if (taken)
-        xy_client_wake(stream->client);
+        xy_client_wake(c);
     return taken;
 }
 

@@ -249,6 +249,7 @@ void xy_session_events(struct xylem_client *c);          /* drains the link */
 void xy_session_flush(struct xylem_client *c);           /* queue to link, <a/>, <r/> */
 void xy_session_farewell(struct xylem_client *c);        /* what is queued, the last <a/>, </stream> */
 uint64_t xy_session_deadline_us(const struct xylem_client *c);
+size_t xy_session_backlog(const struct xylem_client *c); /* bytes not acknowledged, or not even sent */
 void xy_session_end(struct xylem_client *c, enum xylem_status why); /* nothing is left to resume */
 /* Queues whole stanzas; resend: in a new session too. Takes the reference. */
 bool xy_session_send(struct xylem_client *c, struct xy_bytes *stanza, bool resend);

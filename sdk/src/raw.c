@@ -20,7 +20,7 @@ enum xylem_status xylem_stanza_send(struct xylem_client *c, const char *xml, siz
         xy_arena_free(&arena);
         return invalid(c, "a stanza that is no message or presence, or");
     }
-    if (c->sm_queue.bytes_unsent + c->sm_queue.bytes_kept + len > c->config.o.queue_bytes_max) {
+    if (xy_session_backlog(c) + len > c->config.o.queue_bytes_max) {
         xy_arena_free(&arena);
         xy_client_error(c, "stanzas of queue_bytes_max bytes wait to be sent or acknowledged");
         return XYLEM_FULL;

@@ -103,6 +103,11 @@ bool xy_session_send_elem(struct xylem_client *c, const struct xy_elem *elem)
     return bytes && xy_session_send(c, bytes, false);
 }
 
+size_t xy_session_backlog(const struct xylem_client *c)
+{
+    return c->sm_queue.bytes_unsent + c->sm_queue.bytes_kept;
+}
+
 static void tell(struct xylem_client *c)
 {
     if (xy_stream_send_ack(xy_link_stream(c->link), xy_sm_h(&c->sm)))

@@ -1,7 +1,8 @@
 /* In-band bytestreams (XEP-0047): bytes of any amount between two clients, through their servers.
  *
  * Ownership, threading and callbacks as in <xylem/xylem.h>. A bytestream belongs to the client; the pointer is invalid
- * after its on_closed returned. Memory is bounded by window and block size, whatever passes. */
+ * after its on_closed returned. Memory is bounded, whatever passes: by window and block size, and by half of
+ * queue_bytes_max for blocks that the server has not acknowledged yet (XEP-0198). */
 #pragma once
 
 #include <xylem/xylem.h>

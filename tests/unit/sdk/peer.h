@@ -23,6 +23,7 @@ struct peer {
     bool restores;                                     /* resumes as after a restart */
     bool sm_on, resumable, refuse_login, deaf, silent; /* deaf: takes nothing in; silent: answers no IQ */
     bool drop_answers;                                 /* takes requests, keeps the answers */
+    bool slow_disk;                                    /* acknowledges no stanza, answers all the same */
     char error[64];                                    /* answer publishes with this condition */
     uint32_t client_h;                                 /* the last <a/> or <resume/> */
     unsigned connects, resumes, binds;
@@ -173,7 +174,8 @@ static inline void peer_event(struct peer *p, struct xy_stream_event *event)
         peer_stanza(p, event);
         break;
     case XY_STREAM_EVENT_SM_REQUEST:
-        xy_stream_send_ack(p->stream, xy_sm_h(&p->sm));
+        if (!p->slow_disk)
+            xy_stream_send_ack(p->stream, xy_sm_h(&p->sm));
         break;
     case XY_STREAM_EVENT_SM_ACK:
         p->client_h = event->h;
