@@ -407,8 +407,7 @@ static bool do_request(struct check *check, const struct op *op)
     settle(check);
     check->model->subid = peer->answer.subid;
     model_request(check->model, op, due);
-    bool async = check->model->nodes[op->args[OP_NODE]].durability == MODEL_ASYNC;
-    if (!peer->answer.came || async) /* what it says depends on a record that nobody hurried */
+    if (!peer->answer.came) /* what it says depends on a record that nobody hurried */
         pass(check, LAZY_US);
     compare_answer(check, &peer->answer, due);
     if (op->kind == OP_ITEMS && due->result && peer->answer.result)

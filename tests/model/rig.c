@@ -110,6 +110,8 @@ void rig_open(struct rig *rig, uint64_t seed, unsigned shards)
         rig->config->limits.node_memory = 1;
     if (seed % 2 == 0) /* idle nodes leave memory all the time */
         rig->config->limits.node_memory = 1024;
+    /* The model sends an item when it is published, so it has to be on disk then. */
+    rig->config->store.async_flush_ms = 0;
     store_begin(rig);
     for (unsigned i = 0; i < RIG_ACCOUNTS; i++) {
         char jid[32];
