@@ -478,14 +478,20 @@ static void on_attached(struct shard *shard, struct claim_key key, struct sessio
     send(subscription);
 }
 
+/* Where single items are acknowledged, that they were received says nothing, of a gap neither. */
+static void received(struct subscription *subscription, uint64_t seq)
+{
+    if (subscription->claim.ops->sm_only)
+        gap_acked(subscription, seq);
+    subscription->claim.ops->received(subscription, seq);
+}
+
 static void on_acked(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
     (void)session; /* whoever says so: it was received */
     struct subscription *subscription = find(shard, key);
-    if (subscription == NULL)
-        return;
-    gap_acked(subscription, seq);
-    subscription->claim.ops->received(subscription, seq);
+    if (subscription != NULL)
+        received(subscription, seq);
 }
 
 /* What claim the news of a run is about; NULL: of one that is over. */
@@ -533,8 +539,7 @@ static void on_released(struct shard *shard, struct claim_key key, struct sessio
     struct subscription *subscription = find(shard, key);
     if (subscription == NULL)
         return;
-    gap_acked(subscription, acked);
-    subscription->claim.ops->received(subscription, acked);
+    received(subscription, acked);
     if (!holds(subscription, session))
         return;
     lose(subscription);

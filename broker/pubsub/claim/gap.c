@@ -94,10 +94,18 @@ void gap_lost(struct subscription *subscription)
 
 /* --- what the subscriber says -------------------------------------------------------------------------------------- */
 
+/* Acknowledged by this number or a later one. If the session that holds the claim was not told, whoever received that
+ * number was told as an earlier holder, perhaps before a restart, or got the items before they were given up: everything
+ * is sent in order. */
+static uint64_t number_of(const struct gap *gap)
+{
+    return gap->told.last != 0 ? gap->told.last : gap->last;
+}
+
 void gap_acked(struct subscription *subscription, uint64_t seq)
 {
     struct gap *gap = &subscription->claim.gap;
-    if (gap->told.last == 0 || seq < gap->told.last)
+    if (gap->last == 0 || seq < number_of(gap))
         return;
     gap->first = gap->since.first;
     gap->last = gap->since.last;

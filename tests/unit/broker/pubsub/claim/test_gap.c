@@ -233,6 +233,45 @@ static void gone_before_it_began(void **state)
     assert_int_equal(bobs(rig)->claim.skipped, 1);
 }
 
+/* Who had it, or something behind it, before a restart says so when its session is resumed. */
+static void received_before_a_restart(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig);
+    publish(rig, 20);
+    wait_s(rig, 2);
+    online(rig);
+    struct claim_key key = attach(rig, 1, 0);
+    assert_gap(&rig->seen[0], 1, 20 - FITS, 1);
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), key, 20 - FITS - 1); /* of an older session */
+    rig_run(rig);
+    assert_int_equal(bobs(rig)->claim.gap.last, 20 - FITS);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), key, 20 - FITS + 1);
+    rig_run(rig);
+    assert_int_equal(bobs(rig)->claim.gap.last, 0);
+    rig_restart(rig, true);
+    online(rig);
+    (void)attach(rig, 1, 0);
+    assert_int_equal(rig->seen_count, FITS - 1);
+    assert_int_equal(rig->seen[0].seq, 20 - FITS + 2);
+}
+
+/* Who holds it no longer acknowledges late. */
+static void received_by_the_session_before(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig);
+    publish(rig, 20);
+    wait_s(rig, 2);
+    online(rig);
+    struct claim_key key = attach(rig, 1, 0);
+    rig_offline(rig, 1, "bob@example.org");
+    assert_int_equal(bobs(rig)->claim.state, CLAIM_DETACHED);
+    ack(rig, key, 20 - FITS);
+    assert_int_equal(bobs(rig)->claim.gap.last, 0);
+}
+
 static int setup_one(void **state)
 {
     *state = rig_new(1);
@@ -258,8 +297,14 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(told_before_what_is_owed), BOTH(survives),  BOTH(several_skips_are_one_gap),
-        BOTH(while_a_session_is_there), BOTH(not_taken), BOTH(gone_before_it_began),
+        BOTH(told_before_what_is_owed),
+        BOTH(survives),
+        BOTH(several_skips_are_one_gap),
+        BOTH(while_a_session_is_there),
+        BOTH(not_taken),
+        BOTH(gone_before_it_began),
+        BOTH(received_before_a_restart),
+        BOTH(received_by_the_session_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -265,6 +265,24 @@ static void grown_and_not_taken(void **state)
     assert_heard(rig, "[1-16] 17");
 }
 
+/* That it was received before a restart, as XEP-0198 says when the session is resumed, is not yet an acknowledgement. */
+static void received_is_not_acknowledged(void **state)
+{
+    struct rig *rig = *state;
+    struct claim_key key = told_of_six(rig, SUBSCRIBE(FIELD("ack_wait", "600")));
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), key, 10);
+    rig_run(rig);
+    assert_int_equal(claim(rig)->gap.last, 6);
+    (void)online(rig);
+    assert_heard(rig, "[1-6]/2");
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), key, 10);
+    rig_run(rig);
+    assert_int_equal(claim(rig)->gap.last, 6);
+    say(rig, "ack", 6, "");
+    assert_int_equal(claim(rig)->gap.last, 0);
+}
+
 /* --- given up meanwhile ---------------------------------------------------------------------------------------------- */
 
 /* An acknowledgement of the first telling counts, however often it was told and whatever was given up since. */
@@ -392,6 +410,7 @@ int main(void)
         BOTH(grows_downwards),
         BOTH(item_in_hand_stays_owed),
         BOTH(goes_on_behind_a_gap),
+        BOTH(received_is_not_acknowledged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
