@@ -501,8 +501,12 @@ bool acked_restore(struct subscription *subscription, uint64_t seq, const struct
     if (seq > window->sent)
         return true; /* nothing was ever published under that number */
     uint64_t wall_us = xy_wall_us(shard_of(subscription)->env), due_us = WINDOW_NEVER;
+    const struct item *item = index_find(&node_of(subscription)->items, seq);
+    bool damaged = item != NULL && item->damaged;
+    /* The session that it was sent to the last time is over, as in come_again. */
+    bool spent = row->attempts >= subscription->options.max_deliver && !damaged;
     enum window_state state = WINDOW_READY;
-    if (row->parked) {
+    if (row->parked || (spent && row->not_before_us <= wall_us)) {
         state = WINDOW_PARKED;
         if (subscription->options.dead_letter.len > 0)
             due_us = now_us(subscription);
@@ -514,7 +518,7 @@ bool acked_restore(struct subscription *subscription, uint64_t seq, const struct
     if (entry == NULL)
         return false;
     entry->reason = row->attempts >= subscription->options.max_deliver ? DEAD_MAX_DELIVER : DEAD_TERM;
-    if (index_find(&node_of(subscription)->items, seq) == NULL)
+    if (item == NULL)
         forget_entry(subscription, entry);
     changed(subscription);
     return true;

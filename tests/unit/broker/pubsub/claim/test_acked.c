@@ -284,6 +284,25 @@ static void parked_after_the_last_time(void **state)
     assert_null(index_find(&rig_node(rig, "n")->items, 1));
 }
 
+/* A crash is no reason to send an item once more: it could be the item that makes everything crash. */
+static void not_sent_once_more_after_a_crash(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "1");
+    subscribed(rig, SUBSCRIBE("bob@example.org", FIELD("max_deliver", "2")));
+    publish_many(rig, 0, 2);
+    assert_sent(rig, "1 2");
+    say(rig, BOB, verdict(rig, "nack", 1, ""));
+    assert_sent(rig, "1/2");
+    rig_restart(rig, true);
+    rig_online(rig, 1, "bob@example.org", "b", 0, false);
+    (void)attached(rig, 1);
+    rig_run(rig);
+    assert_sent(rig, "2/2");
+    assert_int_equal(window(rig)->count[WINDOW_PARKED], 1);
+    assert_int_equal(pending(rig, 1), 1);
+}
+
 static void several_verdicts_in_one_message(void **state)
 {
     struct rig *rig = *state;
@@ -736,6 +755,7 @@ int main(void)
         BOTH(backoff_delays),
         BOTH(time_passes_and_working_stops_it),
         BOTH(parked_after_the_last_time),
+        BOTH(not_sent_once_more_after_a_crash),
         BOTH(several_verdicts_in_one_message),
         BOTH(errors),
         BOTH(wrong_options),
