@@ -10,9 +10,10 @@
 
 /* Who hears a stanza first is who comes first. */
 static const struct sim_activity *const activities[] = {
-    &sim_acknowledging, &sim_carbons,   &sim_queue_working, &sim_subscribing, &sim_messages,
-    &sim_pings,         &sim_presence,  &sim_creations,     &sim_publishing,  &sim_retracting,
-    &sim_purges,        &sim_deletions, &sim_unsubscribing, &sim_queue_setup, &sim_queue_publishing,
+    &sim_dead_letters, &sim_acknowledging, &sim_carbons,     &sim_queue_working,
+    &sim_subscribing,  &sim_messages,      &sim_pings,       &sim_presence,
+    &sim_creations,    &sim_publishing,    &sim_retracting,  &sim_purges,
+    &sim_deletions,    &sim_unsubscribing, &sim_queue_setup, &sim_queue_publishing,
 };
 #define ACTIVITIES (sizeof(activities) / sizeof(*activities))
 
@@ -101,15 +102,20 @@ void sim_app_session_new(struct sim_client *client)
         sim_app_say(client, p);
 }
 
-static const struct sim_activity *choose(struct sim_random *random)
+static uint32_t weight(const struct sim_world *world, size_t i)
+{
+    return activities[i]->known == NULL || activities[i]->known(&world->mood) ? activities[i]->weight : 0;
+}
+
+static const struct sim_activity *choose(struct sim_world *world)
 {
     uint32_t sum = 0;
     for (size_t i = 0; i < ACTIVITIES; i++)
-        sum += activities[i]->weight;
-    uint32_t choice = sim_below(random, sum);
+        sum += weight(world, i);
+    uint32_t choice = sim_below(&world->random, sum);
     size_t i = 0;
-    while (choice >= activities[i]->weight)
-        choice -= activities[i++]->weight;
+    while (choice >= weight(world, i))
+        choice -= weight(world, i++);
     return activities[i];
 }
 
@@ -120,7 +126,7 @@ void sim_app_act(struct sim_client *client)
         if (activities[i]->drain)
             activities[i]->drain(client);
     if (!world->draining && (!client->sm || xy_sm_unacked(&client->counters) <= UNACKED_MAX))
-        choose(&world->random)->act(client);
+        choose(world)->act(client);
 }
 
 bool sim_app_satisfied(const struct sim_client *client)

@@ -17,7 +17,8 @@ struct sim_request {
 
 /* Every function may be absent but `act`. */
 struct sim_activity {
-    unsigned weight; /* how often, among all of them */
+    unsigned weight;                        /* how often, among all of them */
+    bool (*known)(const struct sim_mood *); /* absent: in every world */
     void (*act)(struct sim_client *client);
     bool (*hear)(struct sim_client *client, const struct xy_stanza *stanza); /* true: it was this one's */
     void (*session_new)(struct sim_client *client); /* nothing that was under way is known to have come */
@@ -26,7 +27,7 @@ struct sim_activity {
 };
 extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
     sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing, sim_queue_setup,
-    sim_queue_publishing, sim_queue_working, sim_carbons, sim_acknowledging;
+    sim_queue_publishing, sim_queue_working, sim_carbons, sim_acknowledging, sim_dead_letters;
 
 void sim_app_padding(struct sim_client *client, struct xy_buf *out);
 /* NULL: too many wait already. To be said by sim_app_say once it is complete. */
@@ -39,6 +40,8 @@ void sim_app_write_jid(struct sim_client *client,
                        struct xy_buf *out); /* jid='…', under which it subscribes */
 /* <delay/> and <delivery/> of an event. */
 void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery);
+/* How often an item is sent to this client, which acknowledges one by one; 0: without end. */
+unsigned sim_app_max_deliver(const struct sim_client *client);
 /* The client got an item that it is to acknowledge by itself. */
 void sim_app_has(struct sim_client *client, unsigned node, const struct xy_elem *delivery);
 bool sim_app_no_room(const struct sim_client *client, const struct xy_stanza *iq);

@@ -1,5 +1,5 @@
-/* Acknowledging items one by one (docs/protocol.md 1.5): done, not done, not yet, or nothing at all until the time is
- * over; asked and answered, or said in a message. */
+/* Acknowledging items one by one (docs/protocol.md 1.5): done, not done, not yet, never, or nothing at all until the time
+ * is over; asked and answered, or said in a message. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,8 +44,14 @@ static void write_verdict(struct xy_buf *out, const char *verb, unsigned node, c
 
 static void write_ack(struct sim_client *client, const struct sim_pending *p, struct xy_buf *out)
 {
-    (void)client;
+    sim_letter_acked(client->world->model, p->node, xy_str(p->subid), p->seq, false);
     write_verdict(out, "ack", p->node, p->epoch, p->seq, p->subid, "");
+}
+
+static void write_term(struct sim_client *client, const struct sim_pending *p, struct xy_buf *out)
+{
+    sim_letter_termed(client->world->model, p->node, xy_str(p->subid), p->seq);
+    write_verdict(out, "term", p->node, p->epoch, p->seq, p->subid, "");
 }
 
 static void on_acked(struct sim_client *client, const struct sim_pending *p, const struct xy_stanza *iq)
@@ -53,17 +59,27 @@ static void on_acked(struct sim_client *client, const struct sim_pending *p, con
     struct sim_model *model = client->world->model;
     enum xy_condition condition = iq->type == XY_ERROR ? xy_error_read(iq).condition : XY_NO_ERROR;
     if (condition == XY_NO_ERROR)
-        sim_model_settled(model, p->node, xy_str(p->subid), p->seq, client->left_moment);
+        sim_model_settled(model, p->node, xy_str(p->subid), p->seq, client->left_moment,
+                          xy_wall_us(&client->world->env));
     else if (condition != XY_ITEM_NOT_FOUND && !sim_app_no_room(client, iq))
         sim_violation(model, "client %u could not acknowledge number %" PRIu64 " of node %u", client->index,
                       p->seq, p->node);
 }
 
-static const struct sim_request ack = { .bare = true, .write = write_ack, .answered = on_acked };
-
-static bool ask(struct sim_client *client, const struct out *out)
+static void on_termed(struct sim_client *client, const struct sim_pending *p, const struct xy_stanza *iq)
 {
-    struct sim_pending *p = sim_app_pending(client, &ack, out->node);
+    if (iq->type == XY_ERROR && xy_error_read(iq).condition != XY_ITEM_NOT_FOUND &&
+        !sim_app_no_room(client, iq))
+        sim_violation(client->world->model, "client %u could not give up number %" PRIu64 " of node %u",
+                      client->index, p->seq, p->node);
+}
+
+static const struct sim_request ack = { .bare = true, .write = write_ack, .answered = on_acked };
+static const struct sim_request term = { .bare = true, .write = write_term, .answered = on_termed };
+
+static bool ask(struct sim_client *client, const struct sim_request *request, const struct out *out)
+{
+    struct sim_pending *p = sim_app_pending(client, request, out->node);
     if (p == NULL)
         return false;
     p->seq = out->seq;
@@ -75,6 +91,11 @@ static bool ask(struct sim_client *client, const struct out *out)
 
 static void say(struct sim_client *client, const struct out *out, const char *verb, const char *more)
 {
+    struct sim_model *model = client->world->model;
+    if (verb[0] == 'a')
+        sim_letter_acked(model, out->node, xy_str(out->subid), out->seq, more[0] != '\0');
+    else if (verb[0] == 't')
+        sim_letter_termed(model, out->node, xy_str(out->subid), out->seq);
     struct xy_buf text = { 0 };
     xy_buf_lit(&text, "<message to='" SIM_SERVICE "'>");
     write_verdict(&text, verb, out->node, out->epoch, out->seq, out->subid, more);
@@ -92,9 +113,9 @@ static void act(struct sim_client *client)
         return;
     size_t which = sim_below(random, (uint32_t)outs_count(client));
     struct out out = out_at(client, which);
-    uint32_t how = sim_below(random, 12);
-    if (how < 6) {
-        if (!ask(client, &out))
+    uint32_t how = sim_below(random, client->world->mood.deaths ? 15 : 12);
+    if (how < 6 || how == 12) {
+        if (!ask(client, how == 12 ? &term : &ack, &out))
             return;
     } else if (how < 8) {
         say(client, &out, "ack", "");
@@ -105,8 +126,10 @@ static void act(struct sim_client *client)
     } else if (how == 10) {
         say(client, &out, "working", "");
         return;
+    } else if (how == 13) {
+        say(client, &out, "term", "");
     }
-    out_remove(client, which); /* at 11 it is forgotten, and comes again */
+    out_remove(client, which); /* at 11 and 14 it is forgotten, and comes again */
 }
 
 static void drain(struct sim_client *client)
@@ -115,7 +138,7 @@ static void drain(struct sim_client *client)
     if (outs_count(client) == 0)
         return;
     out = out_at(client, 0);
-    if (ask(client, &out))
+    if (ask(client, &ack, &out))
         out_remove(client, 0);
 }
 

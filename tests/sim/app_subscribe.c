@@ -32,6 +32,11 @@ static void write_subscribe(struct sim_client *client, const struct sim_pending 
                       "<field var='{urn:xylem:delivery:0}ack_wait'><value>%u</value></field>"
                       "<field var='{urn:xylem:delivery:0}max_inflight'><value>%u</value></field>",
                       2 + client->world->mood.sm_seconds / 4, 1 + 3 * (client->index % 3));
+    if (sim_app_max_deliver(client) > 0)
+        xy_buf_printf(out,
+                      "<field var='{urn:xylem:delivery:0}max_deliver'><value>%u</value></field>"
+                      "<field var='{urn:xylem:delivery:0}dead_letter'><value>d%u</value></field>",
+                      sim_app_max_deliver(client), client->account);
     xy_buf_lit(out, "</x></options>");
 }
 

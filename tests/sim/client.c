@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/base/assert.h"
+#include "tests/sim/app.h"
 #include "tests/sim/broker.h"
 
 #define LOGIN_US_MAX      (20u * 1000 * 1000)
@@ -32,6 +33,7 @@ struct sim_client *sim_client_new(struct sim_world *world, unsigned index, unsig
     client->chunks.spare_max = 4;
     xy_sm_queue_init(&client->queue, &client->chunks);
     world->model->account_of[index] = account;
+    world->model->max_deliver[index] = sim_app_max_deliver(client);
     return client;
 }
 

@@ -60,9 +60,11 @@ struct sim_client {
     unsigned publish_number;
     struct xy_buf again; /* unsigned each: tokens of messages to send once more */
     bool queue_created[SIM_QUEUES], queue_joined[SIM_QUEUES];
-    bool one_by_one;    /* acknowledges items itself */
-    struct xy_buf outs; /* of app_ack.c: items it has */
-    struct xy_buf jobs; /* unsigned each: tokens of those it has */
+    bool one_by_one;     /* acknowledges items itself */
+    struct xy_buf outs;  /* of app_ack.c: items it has */
+    struct xy_buf jobs;  /* unsigned each: tokens of those it has */
+    bool letters_joined; /* reads dead letters … */
+    uint64_t letters_us; /* … or asks for them again then */
     bool created[SIM_NODES_MAX], subscribed[SIM_NODES_MAX];
     char subid[SIM_NODES_MAX][64];
     unsigned pings_first, pings_next; /* numbers of this session's pings */

@@ -26,6 +26,8 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_EARLY_COMMIT] = "early-commit",
     [SIM_FAULT_RESUME_ORDER] = "resume-order",
     [SIM_FAULT_NO_REFUSAL] = "no-refusal",
+    [SIM_FAULT_LOST_LETTER] = "lost-letter",
+    [SIM_FAULT_WRONG_LETTER] = "wrong-letter",
 };
 
 struct sim_planted {

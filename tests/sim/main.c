@@ -2,8 +2,8 @@
  *
  *   sim [--seeds N] [--first SEED] [--steps M]   run seeds, each twice: the same seed must make the same world
  *       [--seconds T]                            no new seed after so long; SEED `any`: others each time
- *   sim --regressions FILE                       the seeds that once failed: SEED STEPS, and what it was
- *   sim --seed N [--steps M] [--trace]           one seed, as it failed
+ *   sim --regressions FILE                       the seeds that once failed: SEED STEPS [plain], and what it was
+ *   sim --seed N [--steps M] [--plain] [--trace] one seed, as it failed
  *   sim --fault NAME [--seeds N]                 plant a fault; fails if no seed notices it
  *
  * Exit code 0: all held. A failure prints its seed and the step. */
@@ -41,7 +41,7 @@ static void on_abort(int signal_number)
 static int usage(void)
 {
     fprintf(stderr, "usage: sim [--seeds N] [--first SEED] [--seed SEED] [--steps N] [--seconds T]\n"
-                    "           [--regressions FILE] [--fault NAME] [--trace]\n");
+                    "           [--plain] [--regressions FILE] [--fault NAME] [--trace]\n");
     return 2;
 }
 
@@ -60,10 +60,11 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
 {
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(argv[i], "--trace") == 0) {
-            a->options.trace = true;
+        bool trace = strcmp(argv[i], "--trace") == 0, plain = strcmp(argv[i], "--plain") == 0;
+        a->options.trace |= trace;
+        a->options.plain |= plain;
+        if (trace || plain)
             continue;
-        }
         i++;
         if (strcmp(argv[i - 1], "--seeds") == 0)
             a->seeds = (unsigned)strtoul(value, NULL, 10);
@@ -91,10 +92,11 @@ static void print_result(uint64_t seed, const struct sim_result *r)
     printf("  %u crashes, %u restarts, %u cuts, %u broken and %u full disks, %u sessions, %u resumptions, "
            "%" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64 " tokens, %" PRIu64 " promises, %" PRIu64
            " deliveries (%" PRIu64 " of items, %" PRIu64 " of jobs, %" PRIu64 " gaps, %" PRIu64
-           " copies, %" PRIu64 " marked); %.1f s of virtual time; hash %016" PRIx64 "\n",
+           " copies, %" PRIu64 " dead letters, %" PRIu64 " marked); %.1f s of virtual time; hash %016" PRIx64
+           "\n",
            r->crashes, r->restarts, r->cuts, r->broken_disks, r->full_disks, r->rebound, r->resumed,
            r->stalls, r->refused, r->tokens, r->promises, r->deliveries, r->items, r->jobs, r->skips,
-           r->copies, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
+           r->copies, r->letters, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
 }
 
 static void add(struct sim_result *sum, const struct sim_result *r)
@@ -114,6 +116,7 @@ static void add(struct sim_result *sum, const struct sim_result *r)
     sum->jobs += r->jobs;
     sum->skips += r->skips;
     sum->copies += r->copies;
+    sum->letters += r->letters;
     sum->promises += r->promises;
     sum->deliveries += r->deliveries;
     sum->redeliveries += r->redeliveries;
@@ -145,10 +148,11 @@ static void print_sum(const struct arguments *a, unsigned seeds, unsigned failed
            ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u broken and %u full "
            "disks, %u sessions, %u resumptions, %" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64
            " promises, %" PRIu64 " deliveries (%" PRIu64 " of items, %" PRIu64 " of jobs, %" PRIu64
-           " gaps, %" PRIu64 " copies, %" PRIu64 " marked); %.0f s of virtual time\n",
+           " gaps, %" PRIu64 " copies, %" PRIu64 " dead letters, %" PRIu64
+           " marked); %.0f s of virtual time\n",
            seeds, a->first, failed, sum->step, sum->crashes, sum->restarts, sum->cuts, sum->broken_disks,
            sum->full_disks, sum->rebound, sum->resumed, sum->stalls, sum->refused, sum->promises,
-           sum->deliveries, sum->items, sum->jobs, sum->skips, sum->copies, sum->redeliveries,
+           sum->deliveries, sum->items, sum->jobs, sum->skips, sum->copies, sum->letters, sum->redeliveries,
            (double)sum->virtual_us / 1e6);
 }
 
@@ -177,8 +181,10 @@ static int run_regressions(const struct arguments *a)
     FILE *file = fopen(a->regressions, "r");
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
         struct sim_options options = a->options;
-        if (line[0] == '#' || sscanf(line, "%" SCNu64 " %u", &options.seed, &options.steps) != 2)
+        char word[8] = "";
+        if (line[0] == '#' || sscanf(line, "%" SCNu64 " %u %7s", &options.seed, &options.steps, word) != 3)
             continue;
+        options.plain = strcmp(word, "plain") == 0;
         count++;
         failed += !run_twice(&options, &r);
     }

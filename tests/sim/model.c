@@ -27,6 +27,9 @@ void sim_model_free(struct sim_model **model)
         xy_buf_free(&(*model)->subscriptions[i].fresh);
         xy_buf_free(&(*model)->subscriptions[i].skipped);
         xy_buf_free(&(*model)->subscriptions[i].settled);
+        xy_buf_free(&(*model)->subscriptions[i].settled_us);
+        xy_buf_free(&(*model)->subscriptions[i].said);
+        xy_buf_free(&(*model)->subscriptions[i].buried);
     }
     xy_buf_free(&(*model)->crossed);
     free((*model)->last);
@@ -215,7 +218,23 @@ void sim_model_deleted(struct sim_model *model, unsigned node)
         model->subscriptions[i].ended |= model->subscriptions[i].node == node;
 }
 
-static struct sim_subscription *subscription_find(struct sim_model *model, unsigned node, struct xy_str subid)
+uint64_t sim_number_get(const struct xy_buf *numbers, uint64_t at)
+{
+    uint64_t number = 0;
+    if ((at + 1) * sizeof(number) <= numbers->len)
+        memcpy(&number, numbers->data + at * sizeof(number), sizeof(number));
+    return number;
+}
+
+void sim_number_put(struct xy_buf *numbers, uint64_t at, uint64_t number)
+{
+    const uint64_t none = 0;
+    while (numbers->len <= at * sizeof(none))
+        xy_buf_add(numbers, &none, sizeof(none));
+    memcpy(numbers->data + at * sizeof(number), &number, sizeof(number));
+}
+
+struct sim_subscription *sim_subscription_find(struct sim_model *model, unsigned node, struct xy_str subid)
 {
     for (size_t i = 0; i < model->subscriptions_count; i++) {
         struct sim_subscription *s = &model->subscriptions[i];
@@ -228,7 +247,7 @@ static struct sim_subscription *subscription_find(struct sim_model *model, unsig
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,
                           struct xy_str subid, uint64_t asked_moment)
 {
-    if (subscription_find(model, node, subid))
+    if (sim_subscription_find(model, node, subid))
         return;
     if (subid.len == 0 || subid.len >= sizeof(model->subscriptions[0].subid) ||
         model->subscriptions_count == SIM_SUBSCRIPTIONS_MAX) {
@@ -249,7 +268,7 @@ void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned nod
 
 void sim_model_unsubscribed(struct sim_model *model, unsigned node, struct xy_str subid)
 {
-    struct sim_subscription *s = subscription_find(model, node, subid);
+    struct sim_subscription *s = sim_subscription_find(model, node, subid);
     if (s)
         s->ended = true;
 }
@@ -263,23 +282,13 @@ static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
 }
 
 void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
-                       uint64_t left_moment)
+                       uint64_t left_moment, uint64_t wall_us)
 {
-    struct sim_subscription *s = subscription_find(model, node, subid);
-    const uint64_t never = 0;
+    struct sim_subscription *s = sim_subscription_find(model, node, subid);
     if (s == NULL || s->ended)
         return;
-    while (s->settled.len <= seq * sizeof(never))
-        xy_buf_add(&s->settled, &never, sizeof(never));
-    memcpy(s->settled.data + seq * sizeof(left_moment), &left_moment, sizeof(left_moment));
-}
-
-static uint64_t settled_moment(const struct sim_subscription *s, uint64_t seq)
-{
-    uint64_t moment = 0;
-    if ((seq + 1) * sizeof(moment) <= s->settled.len)
-        memcpy(&moment, s->settled.data + seq * sizeof(moment), sizeof(moment));
-    return moment;
+    sim_number_put(&s->settled, seq, left_moment);
+    sim_number_put(&s->settled_us, seq, wall_us);
 }
 
 static bool is_skipped(const struct sim_subscription *s, uint64_t seq)
@@ -306,7 +315,7 @@ static bool is_missing(const struct sim_subscription *s, uint64_t seq)
  * then the clients' own speeds decide who reads first. */
 static void check_item(struct sim_model *model, const struct sim_delivery *d, struct sim_token *token)
 {
-    struct sim_subscription *s = d->claimed ? subscription_find(model, token->to, d->subid) : NULL;
+    struct sim_subscription *s = d->claimed ? sim_subscription_find(model, token->to, d->subid) : NULL;
     bool once = !d->claimed && !d->marked && model->deleted[token->to] == 0;
     if (d->claimed && model->deleted[token->to] == 0)
         check_seq(model, d, token);
@@ -318,7 +327,7 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (s->epoch != 0 && s->epoch != d->epoch)
         sim_violation(model, "node %u changed its epoch", token->to);
     s->epoch = d->epoch;
-    uint64_t done_moment = settled_moment(s, d->seq);
+    uint64_t done_moment = sim_number_get(&s->settled, d->seq);
     if (done_moment != 0 && done_moment < d->bound_moment)
         sim_violation(model,
                       "item %u (number %" PRIu64
@@ -342,7 +351,7 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
 void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *d,
                        struct sim_gap gap)
 {
-    struct sim_subscription *s = subscription_find(model, node, d->subid);
+    struct sim_subscription *s = sim_subscription_find(model, node, d->subid);
     model->skips++;
     if (s == NULL || s->ended || (s->epoch != 0 && s->epoch != d->epoch))
         return;
@@ -401,6 +410,12 @@ static bool message_arrived(struct sim_model *model, unsigned number, bool expla
     return false;
 }
 
+static bool came(const struct sim_model *model, const struct sim_token *token,
+                 const struct sim_subscription *s)
+{
+    return s->bare ? reached_account(model, token, model->account_of[s->client]) : token->all[s->client] > 0;
+}
+
 static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
 {
     const struct sim_token *token = &model->tokens[number];
@@ -412,12 +427,13 @@ static bool item_arrived(struct sim_model *model, unsigned number, bool explain)
             continue;
         if (s->skipped.len > 0 && (token->seq == 0 || is_skipped(s, token->seq)))
             continue;
-        if (s->bare ? reached_account(model, token, model->account_of[s->client]) : token->all[s->client] > 0)
+        bool dies = model->max_deliver[s->client] > 0 && model->deleted[token->to] == 0;
+        if (dies ? sim_letter_ended(model, s, number) : came(model, token, s))
             continue;
         if (explain)
-            sim_violation(model,
-                          "item %u of node %u was acknowledged to client %u and never came to client %u",
-                          number, token->to, token->from, s->client);
+            sim_violation(model, "item %u of node %u was acknowledged to client %u and never %s client %u",
+                          number, token->to, token->from,
+                          dies ? "acknowledged by, nor came to the dead letters of," : "came to", s->client);
         return false;
     }
     return true;

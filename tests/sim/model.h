@@ -53,7 +53,10 @@ struct sim_subscription {
     bool ended;               /* somebody asked for its end */
     struct xy_buf fresh;      /* a byte per number: how often it came unmarked */
     struct xy_buf settled;    /* uint64_t each: by number, when the answer left that it is; 0: not yet */
+    struct xy_buf settled_us; /* … and when that came, by the wall clock */
     struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
+    struct xy_buf said;       /* of model_dead.c: a byte per number, what the client said of it */
+    struct xy_buf buried;     /* uint64_t each: its number in the node of dead letters; 0: not there */
 };
 
 struct sim_last { /* unmarked message of a sender's session that came to a client */
@@ -72,6 +75,8 @@ struct sim_model {
     size_t tokens_count, tokens_cap;
     unsigned clients_count;
     unsigned account_of[SIM_CLIENTS_MAX];
+    unsigned max_deliver[SIM_CLIENTS_MAX];              /* 0: nothing of it becomes a dead letter */
+    uint64_t letters_last[SIM_CLIENTS_MAX];             /* the newest dead letter that came to it */
     unsigned sessions;                                  /* of senders, given out */
     unsigned crossings[SIM_CLIENTS_MAX], crossings_all; /* see sim_model_crossed */
     bool refusals;                                      /* stanzas may be refused for want of room */
@@ -87,6 +92,7 @@ struct sim_model {
     uint64_t deliveries, items, jobs, redeliveries, promises; /* items, jobs: of the deliveries */
     uint64_t copies;                                          /* carbons */
     uint64_t skips;                                           /* gaps told */
+    uint64_t letters;                                         /* dead ones */
     struct xy_buf verdict;                                    /* the first rule broken; empty: none */
 };
 
@@ -131,13 +137,17 @@ struct sim_delivery {
     struct xy_str subid;
 };
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
-/* The recipient was answered, by bytes that left then, that this one is done with. */
+/* The recipient was answered, by bytes that left then and came at `wall_us`, that this one is done with. */
 void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
-                       uint64_t left_moment);
+                       uint64_t left_moment, uint64_t wall_us);
 /* Instead of an item: the subscription was told that it will not get these. */
 void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *delivery,
                        struct sim_gap gap);
 
+/* A table of numbers by number, 0 where none was put; for the files model*.c. */
+uint64_t sim_number_get(const struct xy_buf *numbers, uint64_t at);
+void sim_number_put(struct xy_buf *numbers, uint64_t at, uint64_t number);
+struct sim_subscription *sim_subscription_find(struct sim_model *model, unsigned node, struct xy_str subid);
 /* It was on disk when bytes that say so left; for the files model*.c. */
 void sim_model_must_be_durable(struct sim_model *model, unsigned token, uint64_t left_moment,
                                const char *what);
@@ -149,6 +159,23 @@ void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment)
 /* The answer was that there is no such job. */
 void sim_job_gone(struct sim_model *model, unsigned token, unsigned client, uint64_t left_moment);
 bool sim_job_complete(struct sim_model *model, unsigned token, bool explain);
+
+/* model_dead.c: items that are not sent any more */
+struct sim_letter {
+    struct xy_str by; /* who published it there */
+    struct xy_str reason, node, id, publisher, subid;
+    uint64_t epoch, seq, attempts;
+    uint64_t wall_us; /* 0: not said; UINT64_MAX: no time */
+};
+void sim_letter_acked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
+                      bool cumulative); /* the client is about to say so */
+void sim_letter_termed(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq);
+/* `delivery` numbers it in the node of dead letters; the token is that of the item. */
+void sim_letter_delivered(struct sim_model *model, const struct sim_delivery *delivery,
+                          const struct sim_letter *letter);
+/* The item is done with, or in the dead letters. */
+bool sim_letter_ended(const struct sim_model *model, const struct sim_subscription *subscription,
+                      unsigned token);
 
 /* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,

@@ -142,6 +142,24 @@ static void swap_messages(struct xy_buf *bytes)
     *bytes = swapped;
 }
 
+/* Planted: the number of the item that a dead letter was. */
+static void forge_letter(struct xy_buf *bytes)
+{
+    struct xy_str all = xy_buf_view(bytes), name = XY_STR("Xylem-Dead-Seq");
+    size_t at = find(all, 0, name) + name.len + 2; /* behind '> */
+    if (at < bytes->len)
+        bytes->data[at] = bytes->data[at] == '9' ? '8' : (char)(bytes->data[at] + 1);
+}
+
+/* Planted: what the client gives up is said to be done. */
+static void forge_term(struct xy_buf *bytes)
+{
+    struct xy_str all = xy_buf_view(bytes), term = XY_STR("<term ");
+    size_t at = find(all, 0, term);
+    if (at < bytes->len)
+        memcpy(bytes->data + at, "<ack  ", term.len);
+}
+
 static bool wire_write(struct link *link, struct xy_str bytes)
 {
     struct sim_wire *wire = wire_of(link);
@@ -162,6 +180,8 @@ static bool wire_write(struct link *link, struct xy_str bytes)
         forge_h(&copy);
     if (world->options.fault == SIM_FAULT_RESUME_ORDER)
         swap_messages(&copy);
+    if (world->options.fault == SIM_FAULT_WRONG_LETTER)
+        forge_letter(&copy);
     pipe_add(&wire->down, xy_buf_view(&copy), arrival(wire), world->model->moment, wire->counts);
     xy_buf_free(&copy);
     wire->kept = wire->down.bytes > wire->capacity;
@@ -250,8 +270,14 @@ struct sim_wire *sim_wire_open(struct sim_world *world, unsigned client, unsigne
 void sim_wire_send(struct sim_wire *wire, struct xy_str bytes)
 {
     sim_trace_bytes(wire->world, "up", wire->number, bytes);
-    if (!wire->severed && bytes.len > 0)
-        pipe_add(&wire->up, bytes, arrival(wire), wire->world->model->moment, true);
+    struct xy_buf copy = { 0 };
+    if (wire->severed || bytes.len == 0)
+        return;
+    xy_buf_str(&copy, bytes);
+    if (wire->world->options.fault == SIM_FAULT_LOST_LETTER)
+        forge_term(&copy);
+    pipe_add(&wire->up, xy_buf_view(&copy), arrival(wire), wire->world->model->moment, true);
+    xy_buf_free(&copy);
 }
 
 size_t sim_wire_receive(struct sim_wire *wire, char *out, size_t len_max, uint64_t *left_moment)

@@ -19,6 +19,7 @@
 #define SETTLE_US       1000000u /* until acknowledgements are on disk, which nobody waits for */
 #define DOWN_US_MAX     500000u
 #define STORE_BYTES_MAX (64ull << 20)
+#define EXTRAS          UINT64_C(0x5851f42d4c957f2d)
 
 /* --- clock, entropy, trace ---------------------------------------------------------------------------------------- */
 
@@ -366,6 +367,16 @@ static void mood_choose(struct sim_world *world)
     world->model->refusals = world->mood.disk_fills || world->mood.disk_breaks;
 }
 
+/* What came later. Older seeds mean the same world without it. */
+static void mood_extend(struct sim_world *world)
+{
+    struct sim_random random = { world->options.seed ^ EXTRAS };
+    struct sim_mood *mood = &world->mood;
+    if (world->options.plain)
+        return;
+    mood->deaths = mood->acks && sim_below(&random, 3) > 0;
+}
+
 static void world_begin(struct sim_world *world, const struct sim_options *options)
 {
     world->options = *options;
@@ -378,6 +389,7 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
     world->model = sim_model_new();
     world->model->clients_count = options->clients;
     mood_choose(world);
+    mood_extend(world);
     world->disk = sim_disk_new(world->model);
     world->clients = calloc(options->clients, sizeof(struct sim_client *));
     xy_assert(world->clients != NULL && options->clients <= SIM_CLIENTS_MAX &&
@@ -436,6 +448,7 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .jobs = model->jobs,
                                    .skips = model->skips,
                                    .copies = model->copies,
+                                   .letters = model->letters,
                                    .redeliveries = model->redeliveries,
                                    .virtual_us = world->now_us };
     snprintf(result->verdict, sizeof(result->verdict), "%s", result->failed ? model->verdict.data : "");

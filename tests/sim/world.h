@@ -37,6 +37,8 @@ enum sim_fault {
     SIM_FAULT_EARLY_COMMIT, /* a shard takes what it handed to the store for committed */
     SIM_FAULT_RESUME_ORDER, /* a resumed session is sent two stanzas in the wrong order */
     SIM_FAULT_NO_REFUSAL,   /* a full disk says nothing and keeps nothing */
+    SIM_FAULT_LOST_LETTER,  /* what should go to the dead letters is settled */
+    SIM_FAULT_WRONG_LETTER, /* a dead letter says that it is another item */
     SIM_FAULT_COUNT
 };
 extern const char *const sim_fault_names[SIM_FAULT_COUNT];
@@ -48,6 +50,8 @@ struct sim_options {
     unsigned accounts;
     bool pubsub;
     bool trace; /* print every step */
+    bool
+        plain; /* nothing of what struct sim_mood has below `plain`: a seed is the world that it was before that */
     enum sim_fault fault;
     const struct xy_scram_keys *keys; /* of SIM_PASSWORD, for every account: derived once, it takes long */
     size_t keys_count;
@@ -60,7 +64,7 @@ struct sim_result {
     uint64_t hash; /* of everything that happened */
     unsigned crashes, restarts, cuts, resumed, rebound, broken_disks, full_disks;
     uint64_t refused, stalls;
-    uint64_t tokens, promises, deliveries, items, jobs, skips, copies, redeliveries, virtual_us;
+    uint64_t tokens, promises, deliveries, items, jobs, skips, copies, letters, redeliveries, virtual_us;
 };
 
 /* Runs one seed to its end. */
@@ -83,6 +87,8 @@ struct sim_mood {
     bool queues;
     bool acks;  /* some subscriptions acknowledge one by one */
     bool skips; /* some subscriptions may be owed little only */
+    /* Chosen by a generator of their own, and absent in a plain world: */
+    bool deaths; /* items that are acknowledged one by one go to the dead letters */
 };
 
 struct sim_world {
