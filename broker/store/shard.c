@@ -174,9 +174,9 @@ void shard_hand_over(struct store_shard *shard, bool marker)
     shard->open = shard->spare;
     if (shard->open != NULL)
         shard->spare = shard->open->next;
-    if (was_empty)
-        pthread_cond_signal(&store->commit_wake);
     pthread_mutex_unlock(&store->lock);
+    if (was_empty)
+        pthread_cond_signal(&store->commit_wake); /* without the lock, which it would wait for at once */
 
     if (shard->open == NULL && (shard->open = batch_new(shard)) == NULL)
         store_fail(store, "cannot begin a batch", "out of memory");
