@@ -3,6 +3,8 @@
  * today. */
 #include "core/base/table.h"
 
+#include <endian.h>
+
 struct sip {
     uint64_t v0, v1, v2, v3;
 };
@@ -12,7 +14,7 @@ static uint64_t rotate(uint64_t x, int bits)
     return (x << bits) | (x >> (64 - bits));
 }
 
-static void sip_round(struct sip *s)
+static inline void sip_round(struct sip *s)
 {
     s->v0 += s->v1;
     s->v1 = rotate(s->v1, 13) ^ s->v0;
@@ -34,11 +36,22 @@ static void sip_word(struct sip *s, uint64_t word)
 }
 
 /* Little-endian whatever the machine: owners of addresses must not depend on it. */
-static uint64_t load(const unsigned char *p, size_t len)
+static uint64_t load(const char *p)
 {
+    uint64_t word;
+    memcpy(&word, p, sizeof(word));
+    return le64toh(word);
+}
+
+/* The last bytes, fewer than a word: of a longer key as the upper end of the word that ends there. */
+static uint64_t load_rest(struct xy_str key)
+{
+    size_t rest = key.len % 8;
+    if (rest > 0 && key.len > 8)
+        return load(key.data + key.len - 8) >> (64 - 8 * rest);
     uint64_t word = 0;
-    for (size_t i = 0; i < len; i++)
-        word |= (uint64_t)p[i] << (8 * i);
+    for (size_t i = 0; i < rest; i++)
+        word |= (uint64_t)(unsigned char)key.data[i] << (8 * i);
     return word;
 }
 
@@ -51,11 +64,9 @@ uint64_t xy_hash(struct xy_str key, uint64_t seed)
         .v2 = seed ^ 0x6c7967656e657261u,
         .v3 = ~seed ^ 0x7465646279746573u,
     };
-    const unsigned char *p = (const unsigned char *)key.data;
-    size_t left = key.len;
-    for (; left >= 8; p += 8, left -= 8)
-        sip_word(&s, load(p, 8));
-    sip_word(&s, load(p, left) | (uint64_t)key.len << 56);
+    for (size_t at = 0; at + 8 <= key.len; at += 8)
+        sip_word(&s, load(key.data + at));
+    sip_word(&s, load_rest(key) | (uint64_t)key.len << 56);
     s.v2 ^= 0xff;
     for (int i = 0; i < 3; i++)
         sip_round(&s);

@@ -5,6 +5,8 @@
 
 #include "core/namespaces.h"
 
+#define EACH_BYTE(byte) (UINT64_C(0x0101010101010101) * (byte))
+
 /* What becomes of a byte. Zero: copied as it is. */
 enum escape { AS_IS, AMP, LT, GT, APOS, QUOT, TAB, LF, CR, FORBIDDEN };
 
@@ -38,12 +40,29 @@ static const unsigned char in_attr[256] = {
     ['"'] = QUOT, ['\t'] = TAB, ['\n'] = LF, ['\r'] = CR
 };
 
+/* Whether eight bytes are copied as they are wherever they stand, looked at together: subtracting sets the highest bit of a
+ * byte that is below the limit, and what equals a byte is below one once that is taken away by exclusive or. Of "&'" and
+ * "<>" the two differ in one bit. */
+static inline bool are_plain(const char *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof(word));
+    uint64_t quote = word ^ EACH_BYTE('"');
+    uint64_t ampersand = (word | EACH_BYTE('&' ^ '\'')) ^ EACH_BYTE('\'');
+    uint64_t angle = (word | EACH_BYTE('<' ^ '>')) ^ EACH_BYTE('>');
+    uint64_t below = ((word - EACH_BYTE(' ')) & ~word) | ((quote - EACH_BYTE(1)) & ~quote) |
+                     ((ampersand - EACH_BYTE(1)) & ~ampersand) | ((angle - EACH_BYTE(1)) & ~angle);
+    return (below & EACH_BYTE(0x80)) == 0;
+}
+
 static void escape(struct xy_buf *out, struct xy_str text, const unsigned char *table)
 {
     if (text.len == 0)
         return;
     const char *run = text.data, *end = text.data + text.len;
     for (const char *p = run; p < end; p++) {
+        while (end - p > 8 && are_plain(p))
+            p += 8;
         unsigned char what = table[(unsigned char)*p];
         if (what == AS_IS)
             continue;

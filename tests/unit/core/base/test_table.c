@@ -150,12 +150,31 @@ static void hashing_is_keyed_and_fixed(void **state)
     }
 }
 
+/* Ids that were made of it are stored and sent: it stays what it is, for every length of a last word. */
+static void hashing_stays_the_same(void **state)
+{
+    static const struct {
+        size_t len;
+        uint64_t hash;
+    } known[] = { { 0, 0x69641a04857b092b },  { 1, 0x86480797cfcfb1f2 },  { 7, 0xe5677c23f12f5830 },
+                  { 8, 0x440995fa97c6cb57 },  { 9, 0xce2a27991631fa8a },  { 12, 0x6bed017b0164e886 },
+                  { 15, 0xbe49687180b2d981 }, { 16, 0xabc575077d53af23 }, { 17, 0x505cdb6af93f4197 },
+                  { 23, 0x5903318edbbead74 }, { 24, 0xc3a3c24bf39681d3 } };
+    (void)state;
+    char text[24];
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(0xf0 - 7 * i);
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        assert_true(xy_hash(xy_str_n(text, known[i].len), 5) == known[i].hash);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_a_model),         cmocka_unit_test(iterates_once_over_all),
         cmocka_unit_test(removing_while_iterating),    cmocka_unit_test(an_empty_table),
         cmocka_unit_test(replacing_takes_the_new_key), cmocka_unit_test(hashing_is_keyed_and_fixed),
+        cmocka_unit_test(hashing_stays_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

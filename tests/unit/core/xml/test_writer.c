@@ -47,6 +47,34 @@ static void escapes(void **state)
     }
 }
 
+/* The writer looks at several bytes at once: what it must not copy is noticed at each place, beside anything. */
+static void escapes_every_byte_at_every_place(void **state)
+{
+    enum { LEN = 20 };
+    static const unsigned char neighbours[] = { 'a', ' ', '!', '?', '#', '(', '=', 0x7f, 0x80, 0xa7, 0xff };
+    (void)state;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char alone = (char)byte;
+        xy_xml_escape(&out, xy_str_n(&alone, 1));
+        char expected[16];
+        size_t expected_len = out.len;
+        memcpy(expected, out.data, expected_len);
+        xy_buf_reset(&out);
+        for (unsigned i = 0; i < sizeof(neighbours) * LEN; i++) {
+            char text[LEN];
+            unsigned place = i % LEN;
+            memset(text, neighbours[i / LEN], LEN);
+            text[place] = alone;
+            xy_xml_escape(&out, xy_str_n(text, LEN));
+            assert_int_equal(out.len, LEN - 1 + expected_len);
+            assert_memory_equal(out.data, text, place);
+            assert_memory_equal(out.data + place, expected, expected_len);
+            assert_memory_equal(out.data + place + expected_len, text + place + 1, LEN - 1 - place);
+            xy_buf_reset(&out);
+        }
+    }
+}
+
 static void attribute(void **state)
 {
     (void)state;
@@ -133,6 +161,7 @@ int main(void)
 #define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         test(escapes),
+        test(escapes_every_byte_at_every_place),
         test(attribute),
         test(text_keeps_what_it_may),
         test(namespaces_where_they_change),
