@@ -11,6 +11,7 @@
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/net/net_internal.h"
+#include "broker/shard/spans.h"
 #include "broker/shard/stats.h"
 
 /* Resident memory that is not a file's. 0: not known. */
@@ -33,12 +34,13 @@ static uint64_t memory_resident(int fd)
     return pages[1] < pages[2] ? 0 : (pages[1] - pages[2]) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static uint64_t memory_in_use(void)
+static uint64_t memory_in_use(const struct shard_group *group)
 {
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
     struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
+    return info.uordblks + info.hblkhd + spans_bytes(shard_group_spans(group));
 #else
+    (void)group;
     return UINT64_MAX;
 #endif
 }
@@ -48,7 +50,7 @@ static void on_look(struct shard *shard, struct shard_timer *timer)
     struct net *net = shard->net;
     uint64_t limit = shard->config->limits.memory;
     bool was = shard_memory_is_short(shard);
-    bool is = memory_resident(net->memory_fd) > limit && memory_in_use() > limit - limit / 8;
+    bool is = memory_resident(net->memory_fd) > limit && memory_in_use(shard->group) > limit - limit / 8;
     shard_timer_set(shard, timer, xy_now_us(shard->env) + NET_MEMORY_LOOK_US);
     if (is)
         stat_add(shard, memory_full, 1);

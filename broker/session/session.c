@@ -555,6 +555,7 @@ bool sessions_init(struct shard *shard)
     sessions->stream_options = (struct xy_stream_options){
         .env = shard->env,
         .arenas = shard->arenas,
+        .spans = shard->spans,
         .stanza_bytes_max = config->limits.stanza_size,
         .idle_seconds = (uint32_t)(config->limits.idle_timeout_ms / 1000),
         .auth_tries_max = (unsigned)config->limits.auth_failures,

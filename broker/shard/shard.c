@@ -11,6 +11,7 @@
 
 #include "broker/shard/letters.h"
 #include "broker/shard/shard_internal.h"
+#include "broker/shard/spans.h"
 #include "broker/shard/stats.h"
 #include "broker/store/store.h"
 #include "core/base/assert.h"
@@ -43,6 +44,7 @@ struct shard_group {
     unsigned count;
     uint64_t hash_seed;
     struct store *store;
+    struct spans *spans;
     void (*wake)(void *ctx, unsigned shard);
     void *ctx;
     struct shard *shards;
@@ -64,6 +66,7 @@ static void shard_start(struct shard_group *group, unsigned index, const struct 
                              .log = options->log,
                              .store = options->store ? store_shard(options->store, index) : NULL,
                              .arenas = xy_arena_pool_new(SHARD_ARENAS_KEPT),
+                             .spans = spans_view(group->spans),
                              .stats = &group->stats[index],
                              .secret = group->secret,
                              .mailroom = room };
@@ -79,6 +82,7 @@ struct shard_group *shard_group_new(const struct shard_group_options *options)
     group->count = options->count;
     group->hash_seed = options->hash_seed;
     group->store = options->store;
+    group->spans = spans_new();
     group->wake = options->wake;
     group->ctx = options->ctx;
     group->secret = options->secret;
@@ -89,7 +93,7 @@ struct shard_group *shard_group_new(const struct shard_group_options *options)
     group->shards = calloc(options->count, sizeof(struct shard));
     group->mailrooms = calloc(options->count, sizeof(struct shard_mailroom));
     group->stats = calloc(options->count, sizeof(struct shard_stats));
-    xy_assert(group->shards && group->mailrooms && group->stats);
+    xy_assert(group->spans && group->shards && group->mailrooms && group->stats);
     for (unsigned i = 0; i < options->count; i++)
         shard_start(group, i, options);
     return group;
@@ -130,6 +134,7 @@ void shard_group_free(struct shard_group **group_pointer)
     free(group->shards);
     free(group->mailrooms);
     free(group->stats);
+    spans_free(&group->spans);
     free(group);
 }
 
@@ -142,6 +147,11 @@ struct shard *shard_group_get(struct shard_group *group, unsigned index)
 {
     xy_assert(index < group->count);
     return &group->shards[index];
+}
+
+struct spans *shard_group_spans(const struct shard_group *group)
+{
+    return group->spans;
 }
 
 struct store *shard_group_store(const struct shard_group *group)

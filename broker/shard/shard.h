@@ -13,12 +13,14 @@
 #include "core/base/bytes.h"
 #include "core/base/env.h"
 #include "core/base/list.h"
+#include "core/base/spans.h"
 
 struct config;
 struct log;
 struct store;
 struct store_shard;
 struct shard_group;
+struct spans;
 struct workers;
 
 /* Runs on the receiving shard. `payload` is a copy that lives until the function returns; pointers in it change owner
@@ -36,6 +38,7 @@ struct shard {
     struct log *log;
     struct store_shard *store;
     struct xy_arena_pool *arenas;
+    const struct xy_spans *spans; /* the same for all shards */
     struct shard_stats *stats;
     struct xy_str secret; /* the broker's own, the same on all shards and over restarts */
     struct shard_timers timers;
@@ -71,6 +74,7 @@ struct shard_group *shard_group_new(const struct shard_group_options *options);
 void shard_group_free(struct shard_group **group);
 unsigned shard_count(const struct shard *shard);
 struct shard *shard_group_get(struct shard_group *group, unsigned index);
+struct spans *shard_group_spans(const struct shard_group *group);
 struct store *shard_group_store(const struct shard_group *group); /* what all shards write to; NULL: none */
 
 /* More memory is in use than limits.memory: shed what may be shed (at-most-once events, new connections). Set by

@@ -15,7 +15,7 @@ struct xy_stream *stream_new(const struct xy_stream_options *options, const stru
 {
     struct xy_stream *s = calloc(1, sizeof *s);
     size_t bytes_max = options->stanza_bytes_max ? options->stanza_bytes_max : XY_STANZA_BYTES_DEFAULT;
-    struct xy_xml_options xml = { .arenas = options->arenas };
+    struct xy_xml_options xml = { .arenas = options->arenas, .spans = options->spans };
     xml.stanza_bytes_max = is_server ? XY_STANZA_BYTES_UNAUTHENTICATED : bytes_max;
     if (!s)
         return NULL;

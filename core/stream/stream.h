@@ -128,6 +128,8 @@ struct xy_stream_event {
 struct xy_stream_options {
     const struct xy_env *env;
     struct xy_arena_pool *arenas; /* NULL: plain arenas */
+    const struct xy_spans
+        *spans; /* for what an idle stream does not need; the same for all threads; NULL: malloc */
     size_t stanza_bytes_max;   /* once authenticated; 0: XY_STANZA_BYTES_DEFAULT. XEP-0478 <max-bytes/> says
                                   this */
     uint32_t idle_seconds;     /* server: XEP-0478 <idle-seconds/>; 0: not advertised */

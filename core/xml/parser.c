@@ -16,6 +16,7 @@
 #include "core/base/limits.h"
 #include "core/namespaces.h"
 #include "core/xml/builder.h"
+#include "core/xml/memory.h"
 #include "core/xml/writer.h"
 
 #define EXPAT_BYTES_ABOUT (12u << 10) /* what one expat parser takes, without its input buffer */
@@ -24,6 +25,7 @@
 struct xy_xml_parser {
     struct xy_xml_options options;
     XML_Parser expat; /* NULL: asleep, or nothing fed yet */
+    struct xml_memory memory;
     struct xml_builder builder;
 
     const char *input; /* fed, not given to expat */
@@ -301,10 +303,38 @@ static void on_comment(void *ctx, const XML_Char *data)
 /* --- the life of an expat parser
  * --------------------------------------------------------------------------------- */
 
+static void create_expat(struct xy_xml_parser *p)
+{
+    static const XML_Char separator[] = { XML_NAME_SEPARATOR, '\0' };
+    xml_memory_take(&p->memory);
+    struct xml_memory *before = xml_memory_enter(&p->memory);
+    p->expat = XML_ParserCreate_MM("UTF-8", xml_memory_suite(&p->memory), separator);
+    xml_memory_leave(before);
+}
+
+static enum XML_Status parse(struct xy_xml_parser *p, const char *data, size_t len)
+{
+    struct xml_memory *before = xml_memory_enter(&p->memory);
+    enum XML_Status status = XML_Parse(p->expat, data, (int)len, 0);
+    xml_memory_leave(before);
+    return status;
+}
+
+static enum XML_Status resume(struct xy_xml_parser *p)
+{
+    struct xml_memory *before = xml_memory_enter(&p->memory);
+    enum XML_Status status = XML_ResumeParser(p->expat);
+    xml_memory_leave(before);
+    return status;
+}
+
 static void free_expat(struct xy_xml_parser *p)
 {
+    struct xml_memory *before = xml_memory_enter(&p->memory);
     if (p->expat != NULL)
         XML_ParserFree(p->expat);
+    xml_memory_leave(before);
+    xml_memory_give(&p->memory);
     p->expat = NULL;
     p->suspended = false;
     p->fed = p->base = p->start = p->rescanned = p->piece_max = 0;
@@ -314,12 +344,12 @@ static void free_expat(struct xy_xml_parser *p)
 static bool make_expat(struct xy_xml_parser *p)
 {
     xy_assert(p->expat == NULL && p->builder.arena == NULL);
-    p->expat = XML_ParserCreateNS("UTF-8", XML_NAME_SEPARATOR);
+    create_expat(p);
     if (p->expat == NULL)
         return false;
     if (p->in_stream) {
         xy_assert(p->header.len > 0);
-        if (XML_Parse(p->expat, p->header.data, (int)p->header.len, 0) != XML_STATUS_OK)
+        if (parse(p, p->header.data, p->header.len) != XML_STATUS_OK)
             return false;
         p->fed = p->base = p->header.len;
     }
@@ -340,6 +370,7 @@ struct xy_xml_parser *xy_xml_new(const struct xy_xml_options *options)
     if (p == NULL)
         return NULL;
     p->options = *options;
+    p->memory.spans = options->spans;
     if (p->options.stanza_bytes_max == 0)
         p->options.stanza_bytes_max = XY_STANZA_BYTES_DEFAULT;
     if (p->options.depth_max == 0)
@@ -504,7 +535,7 @@ static enum XML_Status feed_piece(struct xy_xml_parser *p)
     p->fed += piece;
     if (piece > p->piece_max)
         p->piece_max = piece;
-    enum XML_Status status = XML_Parse(p->expat, data, (int)piece, 0);
+    enum XML_Status status = parse(p, data, piece);
     if (status == XML_STATUS_OK && !put_off)
         count_rescan(p);
     return status;
@@ -572,7 +603,7 @@ void xy_xml_next(struct xy_xml_parser *p, struct xy_xml_event *event)
         enum XML_Status status;
         if (p->suspended) {
             p->suspended = false;
-            status = XML_ResumeParser(p->expat);
+            status = resume(p);
         } else {
             status = feed_piece(p);
         }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "core/base/arena.h"
+#include "core/base/spans.h"
 #include "core/xml/elem.h"
 
 enum xy_xml_event_kind {
@@ -41,6 +42,7 @@ struct xy_xml_event {
 
 struct xy_xml_options {
     struct xy_arena_pool *arenas; /* borrowed; NULL: plain xy_arena_new */
+    const struct xy_spans *spans; /* for expat's memory; borrowed; NULL: malloc */
     size_t stanza_bytes_max;      /* 0: XY_STANZA_BYTES_DEFAULT; may be changed later: xy_xml_set_max */
     unsigned depth_max;           /* 0: XY_XML_DEPTH_MAX; a client allows more, for what a server wraps */
 };
@@ -51,7 +53,7 @@ struct xy_xml_parser *xy_xml_new(const struct xy_xml_options *options);
 void xy_xml_free(struct xy_xml_parser **parser);
 void xy_xml_set_max(struct xy_xml_parser *parser, size_t stanza_bytes_max);
 
-/* The parser moves to another thread: arenas come from that thread's pool from now on. */
+/* The parser moves to another thread: arenas come from that thread's pool from now on. Spans stay whose they are. */
 void xy_xml_adopt(struct xy_xml_parser *parser, struct xy_arena_pool *arenas);
 
 /* `data` must stay valid until xy_xml_next returned XY_XML_MORE, XY_XML_ERROR or XY_XML_CLOSE, or until the parser is
