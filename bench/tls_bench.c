@@ -102,6 +102,17 @@ static void shake_hands(struct ends *ends, struct xy_str ticket)
         stop("not resumed, or resumed without a ticket");
 }
 
+/* After a first read: TLS 1.3 brings tickets behind the handshake. */
+static void take_ticket(struct ends *ends, struct xy_buf *ticket)
+{
+    char plain[16];
+    size_t len;
+    shake_hands(ends, XY_STR_NONE);
+    enum xy_tls_status status = xy_tls_read(ends->client, plain, sizeof plain, &len);
+    if (status != XY_TLS_WANT_MORE || !xy_tls_session_save(ends->client, ticket))
+        stop("no ticket");
+}
+
 static void part(struct ends *ends)
 {
     xy_tls_free(&ends->server);
@@ -186,10 +197,8 @@ int main(int argc, char **argv)
     struct xy_buf ticket = { 0 };
     xy_tls_warm_up();
     configure(&ends);
-    shake_hands(&ends, XY_STR_NONE);
+    take_ticket(&ends, &ticket);
     printf("%s, %s\n", xy_tls_version(ends.server), xy_tls_cipher(ends.server));
-    if (!xy_tls_session_save(ends.client, &ticket))
-        stop("no ticket");
     part(&ends);
     measure_handshakes(&ends, "full", XY_STR_NONE, seconds);
     measure_handshakes(&ends, "resumed", xy_buf_view(&ticket), seconds);

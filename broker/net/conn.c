@@ -345,9 +345,10 @@ static void tls_secured(struct conn *conn)
 {
     struct shard *shard = conn->link.shard;
     struct net *net = shard->net;
-    unsigned char end_point[XY_TLS_BINDING_MAX], unique[XY_TLS_BINDING_MAX];
+    unsigned char exporter[XY_TLS_BINDING_MAX], end_point[XY_TLS_BINDING_MAX], unique[XY_TLS_BINDING_MAX];
     struct xy_sasl_binding bindings[XY_SASL_BINDINGS_MAX];
     size_t count = 0;
+    count += binding_add(&bindings[count], "tls-exporter", exporter, xy_tls_exporter(conn->tls, exporter));
     count += binding_add(&bindings[count], "tls-server-end-point", end_point,
                          xy_tls_server_end_point(conn->tls, end_point));
     count += binding_add(&bindings[count], "tls-unique", unique, xy_tls_unique(conn->tls, unique));

@@ -96,10 +96,10 @@ void xy_scram_keys_fake(struct xy_str secret, enum xy_scram_hash hash, struct xy
 
 /* Channel binding data of the connection, RFC 5929 / RFC 9266. */
 struct xy_sasl_binding {
-    const char *type; /* "tls-exporter", "tls-server-end-point" */
+    const char *type; /* "tls-exporter", "tls-server-end-point", "tls-unique" */
     struct xy_str data;
 };
-#define XY_SASL_BINDINGS_MAX 2
+#define XY_SASL_BINDINGS_MAX 3
 
 /* --- Steps: what both roles return
  * ----------------------------------------------------------------------------- */

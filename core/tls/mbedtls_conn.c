@@ -390,6 +390,11 @@ const char *xy_tls_error(const struct xy_tls *tls)
 
 /* ---- what was agreed ---- */
 
+const char *xy_tls_newest(void)
+{
+    return "TLSv1.2";
+}
+
 const char *xy_tls_version(const struct xy_tls *tls)
 {
     return mbedtls_ssl_get_version(&tls->ssl);
@@ -445,6 +450,13 @@ size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TL
         mbedtls_md(digest, (const unsigned char *)der.data, der.len, out) != 0)
         return 0;
     return mbedtls_md_get_size(digest);
+}
+
+size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+{
+    (void)tls;
+    (void)out;
+    return 0; /* not defined before TLS 1.3 */
 }
 
 /* In a full handshake the client finishes first. */

@@ -1,7 +1,7 @@
 /* What the files of the OpenSSL 3 backend share. Private to core/tls/openssl_*.c: nothing else includes it.
  *
- * It behaves as the mbedTLS backend does, so that either may be chosen when building: TLS 1.2, the same suites and
- * curves, the same judgement of certificates, the same words for what went wrong. */
+ * It behaves as the mbedTLS backend does, so that either may be chosen when building: the same suites and curves, the same
+ * judgement of certificates, the same words for what went wrong. It has TLS 1.3 besides. */
 #pragma once
 
 #include <openssl/err.h>

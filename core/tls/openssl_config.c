@@ -17,6 +17,7 @@
 #define BITS_112      2 /* OpenSSL's level of security: RSA of 2048 bits, no SHA-1 */
 
 /* AES-128 first: the processors we run on have instructions for it; ChaCha20 for peers that do not. */
+static const char suites_13[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 static const char suites[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
                              "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
                              "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
@@ -342,8 +343,9 @@ static bool context_setup(SSL_CTX *ctx)
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets only: the server keeps nothing */
     return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
-           SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION) == 1 &&
-           SSL_CTX_set_cipher_list(ctx, suites) == 1 && SSL_CTX_set1_groups_list(ctx, curves) == 1 &&
+           SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
+           SSL_CTX_set_cipher_list(ctx, suites) == 1 && SSL_CTX_set_ciphersuites(ctx, suites_13) == 1 &&
+           SSL_CTX_set1_groups_list(ctx, curves) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
            SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1) == 1;
 }
 

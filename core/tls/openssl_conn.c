@@ -9,6 +9,8 @@
 #include "core/tls/names.h"
 
 #define RECORD_BYTES_MAX 16384u
+#define EXPORTER_LABEL   "EXPORTER-Channel-Binding"
+#define EXPORTER_BYTES   32u
 
 struct suite_name {
     uint16_t suite; /* its number on the wire */
@@ -16,6 +18,9 @@ struct suite_name {
 };
 
 static const struct suite_name suite_names[] = {
+    { 0x1301, "TLS1-3-AES-128-GCM-SHA256" },
+    { 0x1302, "TLS1-3-AES-256-GCM-SHA384" },
+    { 0x1303, "TLS1-3-CHACHA20-POLY1305-SHA256" },
     { 0xc02b, "TLS-ECDHE-ECDSA-WITH-AES-128-GCM-SHA256" },
     { 0xc02f, "TLS-ECDHE-RSA-WITH-AES-128-GCM-SHA256" },
     { 0xc02c, "TLS-ECDHE-ECDSA-WITH-AES-256-GCM-SHA384" },
@@ -298,6 +303,11 @@ const char *xy_tls_error(const struct xy_tls *tls)
 
 /* ---- what was agreed ---- */
 
+const char *xy_tls_newest(void)
+{
+    return "TLSv1.3";
+}
+
 const char *xy_tls_version(const struct xy_tls *tls)
 {
     return SSL_get_version(tls->ssl);
@@ -346,10 +356,24 @@ size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TL
     return len;
 }
 
+static bool is_13(const struct xy_tls *tls)
+{
+    return SSL_version(tls->ssl) == TLS1_3_VERSION;
+}
+
+size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+{
+    if (!tls->established || !is_13(tls))
+        return 0;
+    int exported = SSL_export_keying_material(tls->ssl, out, EXPORTER_BYTES, EXPORTER_LABEL,
+                                              sizeof EXPORTER_LABEL - 1, NULL, 0, 0);
+    return exported == 1 ? EXPORTER_BYTES : 0;
+}
+
 /* In a full handshake the client finishes first. */
 size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
 {
-    if (!tls->established || xy_tls_resumed(tls))
+    if (!tls->established || xy_tls_resumed(tls) || is_13(tls))
         return 0;
     size_t len = tls->config->server ? SSL_get_peer_finished(tls->ssl, out, XY_TLS_BINDING_MAX)
                                      : SSL_get_finished(tls->ssl, out, XY_TLS_BINDING_MAX);

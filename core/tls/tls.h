@@ -1,4 +1,5 @@
-/* TLS 1.2 for both ends of a connection, without sockets: ciphertext in, ciphertext out, plaintext in between.
+/* TLS 1.2 and, where the library has it, 1.3 for both ends of a connection, without sockets: ciphertext in, ciphertext
+ * out, plaintext in between.
  *
  * A configuration (certificates, trust, tickets, randomness) is shared by many connections and may be shared by threads;
  * it is reference-counted, so a reload makes a new one while old connections keep theirs. A connection belongs to one
@@ -124,7 +125,8 @@ const char *xy_tls_error(const struct xy_tls *tls); /* "" when nothing failed */
 
 /* ---- what the handshake agreed on ---- */
 
-const char *xy_tls_version(const struct xy_tls *tls); /* "TLSv1.2" */
+const char *xy_tls_newest(void);                      /* version that the library speaks */
+const char *xy_tls_version(const struct xy_tls *tls); /* "TLSv1.2", "TLSv1.3" */
 const char *xy_tls_cipher(const struct xy_tls *tls);
 const char *xy_tls_alpn(const struct xy_tls *tls); /* NULL: none */
 bool xy_tls_resumed(const struct xy_tls *tls);     /* by a session ticket */
@@ -141,8 +143,12 @@ const char *xy_tls_peer_problem(const struct xy_tls *tls);
  * out, or 0 when this certificate's signature defines none. */
 size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
 
+/* tls-exporter (RFC 9266): of TLS 1.3; 0 before it. */
+size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
+
 /* tls-unique (RFC 5929 3): the first Finished message, which some clients know as the only binding. 0 after a resumption,
- * where it would not be unique (RFC 7627 1), and where the library does not tell (mbedTLS 3). */
+ * where it would not be unique (RFC 7627 1), in TLS 1.3, which does not define it, and where the library does not tell
+ * (mbedTLS 3). */
 size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
 
 /* What a client keeps to reconnect cheaply (a ticket and its secret: never log or show it), after the handshake and at

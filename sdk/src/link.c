@@ -33,10 +33,18 @@ static void link_fail(struct xy_link *link, const char *why)
 
 static void tls_established(struct xy_link *link)
 {
-    unsigned char data[XY_TLS_BINDING_MAX];
-    size_t len = xy_tls_server_end_point(link->tls, data);
-    struct xy_sasl_binding binding = { "tls-server-end-point", xy_str_n((const char *)data, len) };
-    xy_stream_tls_started(link->stream, &binding, len ? 1 : 0);
+    unsigned char exporter[XY_TLS_BINDING_MAX], end_point[XY_TLS_BINDING_MAX];
+    size_t exporter_len = xy_tls_exporter(link->tls, exporter);
+    size_t end_point_len = xy_tls_server_end_point(link->tls, end_point);
+    struct xy_sasl_binding bindings[XY_SASL_BINDINGS_MAX];
+    size_t count = 0;
+    if (exporter_len > 0)
+        bindings[count++] =
+            (struct xy_sasl_binding){ "tls-exporter", xy_str_n((const char *)exporter, exporter_len) };
+    if (end_point_len > 0)
+        bindings[count++] = (struct xy_sasl_binding){ "tls-server-end-point",
+                                                      xy_str_n((const char *)end_point, end_point_len) };
+    xy_stream_tls_started(link->stream, bindings, count);
     if (link->direct_tls)
         xy_stream_client_open(link->stream);
 }

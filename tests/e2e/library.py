@@ -56,6 +56,8 @@ async def connect(broker, user, tls="none", presence=True, **how):
     client = Client(user, **how)
     client.ca_certs = broker.certificate
     client.ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if (how.get("mechanism") or "").endswith("-PLUS"):  # slixmpp binds by tls-unique, which ends with TLS 1.2
+        client.ssl_context.maximum_version = ssl.TLSVersion.TLSv1_2
     port = broker.tls_port if tls == "direct" else broker.port
     client.connect(
         ("127.0.0.1", port), use_ssl=tls == "direct", force_starttls=tls == "starttls", disable_starttls=tls == "none"

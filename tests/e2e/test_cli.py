@@ -232,6 +232,7 @@ def over_network(broker, jid, password, *options):
 def test_over_the_network(broker):
     jid, password = "alice@" + DOMAIN, harness.USERS["alice"]
     ok(over_network(broker, jid, password))
+    assert "mechanism=SCRAM-SHA-256-PLUS" in broker.log()  # bound to this TLS connection
     ok(over_network(broker, jid, password, "--insecure"))
     ok(over_network(broker, jid, password, "--no-tls"))
     ok(over_network(broker, jid, password, "--port", str(broker.tls_port), "--direct-tls", "--ca", broker.certificate))

@@ -100,6 +100,21 @@ def test_channel_binding_mechanisms_only_under_tls(broker, connect):
     assert [m for m in secured.mechanisms() if m.endswith("-PLUS")]
 
 
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED])
+def test_channel_bindings_fit_the_version(broker, connect, newest):
+    context = ssl.create_default_context(cafile=broker.certificate)
+    context.check_hostname = False
+    context.maximum_version = newest
+    client = connect(broker, direct_tls=True, context=context)
+    client.open()
+    offered = [e.get("type") for e in client.features.iter() if raw.local_name(e) == "channel-binding"]
+    of_version = {
+        "TLSv1.2": ["tls-server-end-point", "tls-unique"],
+        "TLSv1.3": ["tls-exporter", "tls-server-end-point"],
+    }
+    assert offered == of_version[client.socket.version()]
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_tls_is_refused(broker, connect, version):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

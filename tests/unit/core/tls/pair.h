@@ -131,3 +131,21 @@ static inline bool pair_handshake(struct pair *pair)
     pair_step(pair->server, &pair->server_status);
     return pair->client_status == XY_TLS_DONE && pair->server_status == XY_TLS_DONE;
 }
+
+static inline void pair_line(struct pair *pair, struct xy_tls *from, struct xy_tls *to, const char *line)
+{
+    char got[64];
+    size_t len, have = 0;
+    assert_int_equal(xy_tls_write(from, line, strlen(line)), strlen(line));
+    while (have < strlen(line)) {
+        enum xy_tls_status status = xy_tls_read(to, got + have, sizeof got - have, &len);
+        have += len;
+        if (status == XY_TLS_WANT_MORE)
+            assert_true(pair_carry(pair, from, to));
+        else
+            assert_int_equal(status, XY_TLS_DONE);
+    }
+    assert_memory_equal(got, line, have);
+    assert_int_equal(xy_tls_read(to, got, sizeof got, &len), XY_TLS_WANT_MORE);
+    assert_int_equal(len, 0);
+}

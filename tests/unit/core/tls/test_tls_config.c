@@ -185,7 +185,9 @@ static void test_certificates_of_two_kinds(void **state)
     assert_non_null(client);
     pair_open(&pair, client, server, "rsa.example");
     assert_true(pair_handshake(&pair));
-    assert_string_equal(xy_tls_cipher(pair.client), "TLS-ECDHE-RSA-WITH-AES-128-GCM-SHA256");
+    if (strcmp(xy_tls_version(pair.client), "TLSv1.2") == 0) /* later ones do not tell the kind of key */
+        assert_string_equal(xy_tls_cipher(pair.client), "TLS-ECDHE-RSA-WITH-AES-128-GCM-SHA256");
+    assert_true(xy_tls_certificate_covers(xy_tls_peer_certificate(pair.client), XY_STR("rsa.example")));
     pair_close(&pair);
     expect_accepted(other, server, "example.org");
     xy_tls_config_unref(&server);
@@ -231,6 +233,7 @@ static void test_client_certificates(void **state)
     assert_true(xy_tls_names_open(&names, xy_tls_peer_certificate(pair.server)));
     assert_true(xy_tls_names_next(&names, &name));
     assert_str(name.value, "juliet@example.org");
+    pair_line(&pair, pair.server, pair.client, "<features/>");
     assert_true(xy_tls_session_save(pair.client, &ticket));
     pair_close(&pair);
 
