@@ -67,6 +67,7 @@ void queue_bury(struct queue *queue, struct queue_entry *entry, enum dead_reason
     stat_add(queue->node->pubsub->shard, queue_parked, 1);
     queue_park(queue->engine, entry, queue_now_us(queue));
     queue_dirty(queue, entry);
+    queue_touch(queue); /* who had it has room for another one */
     if (!has_letters(queue))
         return;
     queue_record(queue,

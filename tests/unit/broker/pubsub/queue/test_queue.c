@@ -154,6 +154,18 @@ static void a_better_session_takes_over_when_all_is_settled(void **state)
     sent(rig, "2:2/1");
 }
 
+static void who_gives_an_item_up_gets_the_next_one(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", QUEUE(""));
+    (void)consumer(rig, 1, BOB, CONSUME(BOB, "1"));
+    rig_publish(rig, "n", "a");
+    rig_publish(rig, "n", "b");
+    sent(rig, "1:1/1");
+    (void)rig_ok(rig, BOB, "set", "<term xmlns='" NS_XYLEM_DELIVERY "' node='n' id='a'/>");
+    sent(rig, "1:2/1"); /* at once, not when the states of items are recorded */
+}
+
 /* --- time ---------------------------------------------------------------------------------------------------------- */
 
 static void pass(struct rig *rig, uint64_t seconds)
@@ -477,6 +489,7 @@ int main(void)
                                         TEST(a_session_without_room_was_not_sent_to),
                                         TEST(a_session_that_ends_gives_back),
                                         TEST(a_better_session_takes_over_when_all_is_settled),
+                                        TEST(who_gives_an_item_up_gets_the_next_one),
                                         TEST(locks_end_and_pauses_pass),
                                         TEST(a_refusal_outlives_a_crash),
                                         TEST(states_are_stored_only_where_they_last),
