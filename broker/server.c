@@ -303,6 +303,7 @@ static void on_quiesce(struct shard *shard, void *payload)
 {
     if (shard->index == 0)
         net_listen_stop(shard);
+    pubsub_quiesce(shard);
     sessions_quiesce(shard);
     poll_until(shard, *(struct server **)payload, on_quiet_poll);
 }

@@ -288,6 +288,11 @@ bool pubsub_init(struct shard *shard)
     return true;
 }
 
+void pubsub_quiesce(struct shard *shard)
+{
+    shard->pubsub->quiescing = true;
+}
+
 void pubsub_free(struct shard *shard)
 {
     struct pubsub *pubsub = shard->pubsub;

@@ -8,6 +8,9 @@
 
 bool pubsub_init(struct shard *shard);
 void pubsub_free(struct shard *shard);
+/* The broker stops: from now on sessions end one after the other, and what one had to acknowledge or to do is not sent to the
+ * next one, which is about to end too. Before any session is ended, on every shard. */
+void pubsub_quiesce(struct shard *shard);
 
 struct pubsub_stats {
     uint64_t node_bytes; /* what nodes in memory take, about */

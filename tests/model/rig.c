@@ -194,8 +194,10 @@ static void end(struct rig *rig, bool crash)
     if (crash) {
         sim_disk_die(rig->disk);
     } else {
-        for (unsigned i = 0; i < rig->shards; i++)
+        for (unsigned i = 0; i < rig->shards; i++) {
+            pubsub_quiesce(rig_shard(rig, i));
             sessions_quiesce(rig_shard(rig, i));
+        }
         rig_settle(rig);
         for (unsigned i = 0; i < rig->shards; i++)
             sessions_shutdown(rig_shard(rig, i));

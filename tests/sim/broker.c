@@ -314,8 +314,10 @@ void sim_broker_stop(struct sim_world *world)
     sim_trace(world, "stop");
     world->restarts++;
     world->disk->die_in = world->disk->break_in = 0;
-    for (unsigned i = 0; i < broker->shards; i++)
+    for (unsigned i = 0; i < broker->shards; i++) {
+        pubsub_quiesce(sim_broker_shard(broker, i));
         sessions_quiesce(sim_broker_shard(broker, i));
+    }
     for (unsigned i = 0; i < STOP_TRIES_MAX; i++) {
         turns_until_quiet(broker);
         if (all_quiet(broker))

@@ -284,7 +284,7 @@ static void acked_send(struct subscription *subscription)
     size_t bytes = 0;
     struct window_entry *entry;
     enum claim_state state = CLAIM_OPEN;
-    for (size_t count = 1; state == CLAIM_OPEN; count++) {
+    for (size_t count = 1; state == CLAIM_OPEN && !node_of(subscription)->pubsub->quiescing; count++) {
         struct item *item = next_item(subscription, &entry);
         if (item == NULL || (entry == NULL && is_full(subscription)))
             break;

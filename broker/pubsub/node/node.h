@@ -147,6 +147,7 @@ struct pubsub {
     struct xy_table *quotas;    /* of accounts this shard owns: nodes they created; NULL until asked for */
     struct xy_list dirty;       /* nodes with cursors or freed items to record */
     bool flush_queued;
+    bool quiescing;        /* nothing is sent for an acknowledgement any more */
     struct move *moves;    /* under way (queue_move.c) */
     uint32_t dead_flight;  /* dead letters on their way from here */
     struct xy_list recent; /* items with an event, oldest first */

@@ -310,7 +310,7 @@ static void run(struct queue *queue)
         return;
     bool short_of_memory = false;
     bool more = pass_time(queue);
-    if (!more)
+    if (!more && !queue->node->pubsub->quiescing)
         more = hand_out(queue, &short_of_memory);
     if (queue->record_us <= queue_now_us(queue))
         queue_record(queue, true);

@@ -166,6 +166,24 @@ static void who_gives_an_item_up_gets_the_next_one(void **state)
     sent(rig, "1:2/1"); /* at once, not when the states of items are recorded */
 }
 
+/* Otherwise each session that ends would use up one of the times that an item may be sent. */
+static void a_broker_that_stops_hands_out_nothing(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", QUEUE(OPTION("max_deliver", "2")));
+    struct claim_key bob = consumer(rig, 1, BOB, CONSUME(BOB, "1"));
+    (void)consumer(rig, 2, CAROL, CONSUME(CAROL, "1"));
+    rig_publish(rig, "n", "a");
+    sent(rig, "1:1/1");
+    for (unsigned i = 0; i < rig->shards; i++)
+        pubsub_quiesce(rig_shard(rig, i));
+    delivery_released(shard_of(rig, 1), bob, rig_session(1), 1);
+    rig_offline(rig, 1, "bob@example.org");
+    rig_run(rig);
+    sent(rig, "");
+    assert_int_equal(queue_find(queue_of(rig)->engine, 1)->attempts, 1);
+}
+
 /* --- time ---------------------------------------------------------------------------------------------------------- */
 
 static void pass(struct rig *rig, uint64_t seconds)
@@ -490,6 +508,7 @@ int main(void)
                                         TEST(a_session_that_ends_gives_back),
                                         TEST(a_better_session_takes_over_when_all_is_settled),
                                         TEST(who_gives_an_item_up_gets_the_next_one),
+                                        TEST(a_broker_that_stops_hands_out_nothing),
                                         TEST(locks_end_and_pauses_pass),
                                         TEST(a_refusal_outlives_a_crash),
                                         TEST(states_are_stored_only_where_they_last),
