@@ -1,6 +1,6 @@
 /* Does an operation, lets the broker settle, and compares: the answer with what the model says, what every session heard
  * with what the model expects it to hear. See check.h. */
-#include "tests/model/check.h"
+#include "tests/model/check_internal.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -10,23 +10,10 @@
 
 #include "core/base/assert.h"
 #include "core/namespaces.h"
-#include "tests/model/peer.h"
 #include "tests/model/plant.h"
 #include "tests/model/say.h"
 
-#define LAZY_US 60000u /* acknowledgements are on disk then, which nobody waits for */
-
-struct check {
-    const struct check_options *options;
-    struct check_result *result;
-    struct rig rig;
-    struct model *model;
-    struct peer peers[MODEL_SESSIONS];
-    size_t looked[MODEL_SESSIONS]; /* entries of the log that were compared */
-};
-
-static void complain(struct check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void complain(struct check *check, const char *format, ...)
+void check_complain(struct check *check, const char *format, ...)
 {
     struct check_result *r = check->result;
     va_list args;
@@ -60,10 +47,23 @@ static void settle(struct check *check)
     rig_settle(&check->rig);
 }
 
-static void pass(struct check *check, uint64_t us)
+void check_pass(struct check *check, uint64_t us)
 {
     rig_pass(&check->rig, us);
+    check_queues_gather(check);
     model_pass(check->model, us);
+}
+
+/* Until what nobody waits for is on disk. */
+static void pass_until_stored(struct check *check)
+{
+    const struct model_queues *queues = &check->model->queues;
+    unsigned changes = queues->changes + 1;
+    check_pass(check, LAZY_US);
+    while (changes != queues->changes && queues->changes > 0) {
+        changes = queues->changes;
+        check_pass(check, MODEL_RECORD_US);
+    }
 }
 
 /* --- comparing ----------------------------------------------------------------------------------------------------- */
@@ -90,10 +90,10 @@ static void check_epoch(struct check *check, unsigned slot, const struct heard *
     if (node->epoch == 0) {
         node->epoch = heard->epoch;
         if (node->epoch == node->last_epoch)
-            complain(check, "node %u was created anew and kept its epoch", heard->node);
+            check_complain(check, "node %u was created anew and kept its epoch", heard->node);
     }
     if (heard->epoch != node->epoch || heard->epoch == 0)
-        complain(check, "session %u: the epoch of node %u changed", slot, heard->node);
+        check_complain(check, "session %u: the epoch of node %u changed", slot, heard->node);
 }
 
 static void check_mark(struct check *check, unsigned slot, const struct heard *heard,
@@ -101,13 +101,13 @@ static void check_mark(struct check *check, unsigned slot, const struct heard *h
 {
     bool again = heard->attempt > 1;
     if (heard->attempt == 0 || (e->mark == MARK_FRESH && again) || (e->mark == MARK_AGAIN && !again))
-        complain(check, "session %u: number %" PRIu64 " of node %u came as attempt %u, which it is not", slot,
-                 heard->seq, heard->node, heard->attempt);
+        check_complain(check, "session %u: number %" PRIu64 " of node %u came as attempt %u, which it is not",
+                       slot, heard->seq, heard->node, heard->attempt);
     if (again && !heard->delayed)
-        complain(check, "session %u: number %" PRIu64 " of node %u came again without <delay/>", slot,
-                 heard->seq, heard->node);
+        check_complain(check, "session %u: number %" PRIu64 " of node %u came again without <delay/>", slot,
+                       heard->seq, heard->node);
     if (heard->headline)
-        complain(check, "session %u: an item that is owed came as a headline", slot);
+        check_complain(check, "session %u: an item that is owed came as a headline", slot);
 }
 
 static void check_item(struct check *check, unsigned slot, const struct heard *heard,
@@ -117,16 +117,16 @@ static void check_item(struct check *check, unsigned slot, const struct heard *h
     describe(e, text, sizeof(text));
     if (heard->kind == HEARD_NOTICE) {
         if (!e->notice || heard->what != e->what || (e->what == 'r' && heard->id != e->id))
-            complain(check, "session %u: notice '%c' (item %u) of node %u came where %s was due", slot,
-                     heard->what, heard->id, heard->node, text);
+            check_complain(check, "session %u: notice '%c' (item %u) of node %u came where %s was due", slot,
+                           heard->what, heard->id, heard->node, text);
         return;
     }
     if (e->notice || heard->id != e->id || heard->token != e->token || heard->publisher != e->publisher ||
         (e->claimed && heard->seq != e->seq)) {
-        complain(check,
-                 "session %u: number %" PRIu64
-                 " (id %u, token %u, publisher %u) of node %u came where %s was due",
-                 slot, heard->seq, heard->id, heard->token, heard->publisher, heard->node, text);
+        check_complain(check,
+                       "session %u: number %" PRIu64
+                       " (id %u, token %u, publisher %u) of node %u came where %s was due",
+                       slot, heard->seq, heard->id, heard->token, heard->publisher, heard->node, text);
         return;
     }
     if (!e->claimed)
@@ -152,8 +152,9 @@ static void hear(struct check *check, unsigned slot, size_t at)
         return;
     }
     session->log[at] = (struct model_expected){ 0 };
-    if (heard->kind == HEARD_OTHER || heard->kind == HEARD_ANSWER)
-        return;
+    if (heard->kind == HEARD_OTHER || heard->kind == HEARD_ANSWER ||
+        (heard->node >= HEARD_QUEUES && heard->node < HEARD_QUEUES + MODEL_QUEUES))
+        return; /* check_queue.c looks at those */
     check->result->events++;
     for (unsigned i = 0; i < session->expected_count; i++) {
         struct model_expected e = session->expected[i];
@@ -164,11 +165,12 @@ static void hear(struct check *check, unsigned slot, size_t at)
         forget_expected(session, i);
         return;
     }
-    complain(check, "session %u: %s %" PRIu64 " (token %u) of node %u came, and nothing of it was due", slot,
-             heard->kind == HEARD_NOTICE ? "a notice"
-             : heard->claimed            ? "number"
-                                         : "an item",
-             heard->seq, heard->token, heard->node);
+    check_complain(check, "session %u: %s %" PRIu64 " (token %u) of node %u came, and nothing of it was due",
+                   slot,
+                   heard->kind == HEARD_NOTICE ? "a notice"
+                   : heard->claimed            ? "number"
+                                               : "an item",
+                   heard->seq, heard->token, heard->node);
 }
 
 static void compare_sessions(struct check *check)
@@ -178,45 +180,45 @@ static void compare_sessions(struct check *check)
         const struct model_session *session = &check->model->sessions[slot];
         char text[160];
         if (peer->trouble[0] != '\0')
-            complain(check, "%s", peer->trouble);
+            check_complain(check, "%s", peer->trouble);
         while (check->looked[slot] < peer->count && !check->result->failed)
             hear(check, slot, check->looked[slot]++);
         if (session->state == SESSION_ON && session->expected_count > 0) {
             describe(&session->expected[0], text, sizeof(text));
-            complain(check, "session %u: %s is due and did not come", slot, text);
+            check_complain(check, "session %u: %s is due and did not come", slot, text);
         }
         if (peer->linked != (session->state == SESSION_ON))
-            complain(check, "session %u is %s", slot, peer->linked ? "still connected" : "cut off");
+            check_complain(check, "session %u is %s", slot, peer->linked ? "still connected" : "cut off");
     }
 }
 
 static void compare_answer(struct check *check, const struct answer *came, const struct model_answer *due)
 {
     if (!came->came) {
-        complain(check, "no answer came");
+        check_complain(check, "no answer came");
     } else if (came->result != due->result || (!due->result && came->condition != due->condition)) {
-        complain(check, "the answer is %s, not %s",
-                 came->result ? "a result" : xy_condition_name(came->condition),
-                 due->result ? "a result" : xy_condition_name(due->condition));
+        check_complain(check, "the answer is %s, not %s",
+                       came->result ? "a result" : xy_condition_name(came->condition),
+                       due->result ? "a result" : xy_condition_name(due->condition));
     } else if (came->result && due->sub != NULL) {
         if (came->subid == 0 || due->sub->subid != came->subid)
-            complain(check, "the subscription changed its subid");
+            check_complain(check, "the subscription changed its subid");
     }
 }
 
 static void compare_items(struct check *check, const struct answer *came, const struct model_answer *due)
 {
     if (came->count != due->items_count) {
-        complain(check, "%u items came, not %u", came->count, due->items_count);
+        check_complain(check, "%u items came, not %u", came->count, due->items_count);
         return;
     }
     for (unsigned i = 0; i < came->count; i++)
         if (came->ids[i] != due->items[i]->id || came->tokens[i] != due->items[i]->token ||
             came->publishers[i] != due->items[i]->publisher)
-            complain(check,
-                     "item %u of the answer is id %u, token %u of account %u, not id %u, token %u of %u", i,
-                     came->ids[i], came->tokens[i], came->publishers[i], due->items[i]->id,
-                     due->items[i]->token, due->items[i]->publisher);
+            check_complain(
+                check, "item %u of the answer is id %u, token %u of account %u, not id %u, token %u of %u", i,
+                came->ids[i], came->tokens[i], came->publishers[i], due->items[i]->id, due->items[i]->token,
+                due->items[i]->publisher);
 }
 
 /* --- sessions ------------------------------------------------------------------------------------------------------ */
@@ -241,9 +243,10 @@ static bool do_connect(struct check *check, const struct op *op)
     peer_connect(peer, op->args[1] != 0);
     settle(check);
     model_connected(check->model, slot, op->args[1] != 0);
-    check->looked[slot] = 0;
+    check->looked[slot] = check->sorted[slot] = 0;
+    check_queues_settle(check); /* what the former one had went to others before this one was available */
     if (!peer->ready)
-        complain(check, "session %u cannot log in", slot);
+        check_complain(check, "session %u cannot log in", slot);
     else
         say_presence(check, slot, op->args[2]);
     return true;
@@ -271,13 +274,13 @@ static bool do_resume(struct check *check, const struct op *op)
     peer_resume(peer, (uint32_t)h);
     settle(check);
     if (!peer->ready || !peer->resumed)
-        complain(check, "session %u cannot be resumed", slot);
+        check_complain(check, "session %u cannot be resumed", slot);
     else if (peer->count < before)
-        complain(check, "session %u: of %zu stanzas it had forgotten %zu came again", slot, before - h,
-                 peer->count - h);
+        check_complain(check, "session %u: of %zu stanzas it had forgotten %zu came again", slot, before - h,
+                       peer->count - h);
     for (size_t i = h; i < before && !check->result->failed; i++)
         if (!same_heard(&forgotten[i - h], &peer->log[i]))
-            complain(check, "session %u: stanza %zu is another one after its resumption", slot, i + 1);
+            check_complain(check, "session %u: stanza %zu is another one after its resumption", slot, i + 1);
     free(forgotten);
     model_resumed(check->model, slot);
     model_acked(check->model, slot, (uint32_t)h);
@@ -320,7 +323,7 @@ static void forget_peers(struct check *check)
 {
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++) {
         peer_drop(&check->peers[slot]);
-        check->peers[slot].count = check->looked[slot] = 0;
+        check->peers[slot].count = check->looked[slot] = check->sorted[slot] = 0;
     }
 }
 
@@ -374,19 +377,19 @@ static void do_lost(struct check *check, const struct op *op)
                        .subs[model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0)]
                        .durable;
     model_request(imagined, op, &answer);
-    pass(check, LAZY_US);
+    pass_until_stored(check);
     compare_sessions(check);
     ask(check, op);
     rig_turns(&check->rig);
     if (answer.records && !answer.early && peer->answer.came)
-        complain(check, "answered before the commit");
+        check_complain(check, "answered before the commit");
     bool room = op->kind == OP_SETTLE || (op->kind == OP_SUBSCRIBE && durable);
     bool heard_of = answer.records && !room; /* what has room now was on disk before */
     for (unsigned slot = 0; heard_of && slot < MODEL_SESSIONS; slot++)
         for (size_t i = check->looked[slot]; i < check->peers[slot].count; i++)
             if (check->peers[slot].log[i].kind == HEARD_ITEM ||
                 check->peers[slot].log[i].kind == HEARD_NOTICE)
-                complain(check, "session %u heard of it before the commit", slot);
+                check_complain(check, "session %u heard of it before the commit", slot);
     restart(check, true, check->rig.shards);
     free(imagined);
 }
@@ -408,7 +411,7 @@ static bool do_request(struct check *check, const struct op *op)
     check->model->subid = peer->answer.subid;
     model_request(check->model, op, due);
     if (!peer->answer.came) /* what it says depends on a record that nobody hurried */
-        pass(check, LAZY_US);
+        check_pass(check, LAZY_US);
     compare_answer(check, &peer->answer, due);
     if (op->kind == OP_ITEMS && due->result && peer->answer.result)
         compare_items(check, &peer->answer, due);
@@ -431,17 +434,24 @@ static bool do_op(struct check *check, const struct op *op)
     case OP_ACK:
         return do_session(check, op);
     case OP_TIME:
-        pass(check, (uint64_t)op->args[0] * 1000);
+        check_pass(check, (uint64_t)op->args[0] * 1000);
         return true;
     case OP_CRASH:
     case OP_STOP:
-        pass(check, LAZY_US);
+        pass_until_stored(check);
         compare_sessions(check);
         restart(check, op->kind == OP_CRASH, op->args[0] > 0 ? (unsigned)op->args[0] : 1);
         return true;
     case OP_CHECKPOINT:
         rig_checkpoint(&check->rig);
         return true;
+    case OP_QUEUE_MAKE:
+    case OP_QUEUE_JOIN:
+    case OP_QUEUE_LEAVE:
+    case OP_QUEUE_PUT:
+    case OP_QUEUE_DONE:
+    case OP_QUEUE_LOOK:
+        return check_queue_op(check, op);
     default:
         return do_request(check, op);
     }
@@ -477,10 +487,11 @@ void check_run(const struct check_options *options, const struct op *ops, unsign
             printf("%u %s\n", i + 1, text);
         }
         result->effective += do_op(check, &ops[i]);
-        pass(check, 1); /* no two deadlines are the same */
+        check_queues_end(check);
+        check_pass(check, 1); /* no two deadlines are the same */
         compare_sessions(check);
         if (check->rig.failed)
-            complain(check, "the store failed");
+            check_complain(check, "the store failed");
         xy_assert(check->model->now_us == check->rig.now_us);
         result->done = i + 1;
     }

@@ -22,7 +22,8 @@
 
 #define LENGTH_DEFAULT  250u
 #define LENGTH_MAX      600u
-#define ENDS_MAX        (7u * MODEL_SESSIONS + 2u * MODEL_NODES + 4u) /* head and tail */
+#define ENDS_MAX        (9u * MODEL_SESSIONS + 2u * MODEL_NODES + 4u) /* head and tail */
+#define QUEUES_IN       5u /* of so many sequences one has queues */
 #define OPERATIONS      1000000u
 #define SEQUENCES_FAULT 2000u
 #define SHORT_ENOUGH    30u /* operations that a planted fault may take to show */
@@ -48,9 +49,23 @@ static unsigned tail(struct op *ops)
         }
         for (int node = 0; round > 0 && node < (int)MODEL_NODES; node++)
             ops[count++] = (struct op){ .kind = OP_ITEMS, .args = { 0, node, 0 } };
+        for (int queue = 0; queue < (int)MODEL_QUEUES; queue++)
+            ops[count++] = (struct op){ .kind = OP_QUEUE_LOOK, .args = { queue, queue } };
         if (round == 0)
             ops[count++] = (struct op){ .kind = OP_CRASH, .args = { 2 } };
     }
+    return count;
+}
+
+static unsigned head_of_queues(struct sim_random *random, struct op *ops)
+{
+    unsigned count = 0;
+    for (int queue = 0; queue < (int)MODEL_QUEUES; queue++)
+        ops[count++] = (struct op){ .kind = OP_QUEUE_MAKE, .args = { queue, queue } };
+    for (int slot = 0; slot < (int)MODEL_SESSIONS; slot++)
+        ops[count++] = (struct op){ .kind = OP_QUEUE_JOIN,
+                                    .args = { slot, (int)sim_below(random, MODEL_QUEUES),
+                                              1 + (int)sim_below(random, 4) } };
     return count;
 }
 
@@ -76,9 +91,12 @@ static unsigned sequence(uint64_t seed, unsigned length, struct op *ops, struct 
     struct sim_random random = { .state = seed };
     options->seed = seed;
     options->shards = 1 + sim_below(&random, 3);
+    bool queues = seed % QUEUES_IN == 3;
     unsigned count = head(&random, ops);
+    if (queues)
+        count += head_of_queues(&random, ops + count);
     for (unsigned i = 0; i < length; i++)
-        ops[count++] = op_random(&random, (int)i + 1);
+        ops[count++] = op_random(&random, (int)i + 1, queues);
     return count + tail(ops + count);
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "tests/model/op.h"
+#include "tests/model/queue.h"
 
 #define MODEL_NODES    3u
 #define MODEL_SESSIONS 8u /* slots; slot s is resource r<s> of account s % MODEL_ACCOUNTS */
@@ -152,6 +153,7 @@ struct model {
     bool full;      /* some array is: the sequence ends here, without a verdict */
     struct model_node nodes[MODEL_NODES];
     struct model_session sessions[MODEL_SESSIONS];
+    struct model_queues queues;
 };
 
 /* What the answer to a request must be. */

@@ -32,6 +32,12 @@ enum op_kind {
     OP_CRASH,       /* shards */
     OP_STOP,        /* shards */
     OP_CHECKPOINT,
+    OP_QUEUE_MAKE,  /* session, queue */
+    OP_QUEUE_JOIN,  /* session, queue, requests */
+    OP_QUEUE_LEAVE, /* session, queue */
+    OP_QUEUE_PUT,   /* session, queue, id, token, group (0: none), urgency (0: none), delay in seconds */
+    OP_QUEUE_DONE,  /* session, queue, verb, own, which, delay (-1: none); own: one that it has */
+    OP_QUEUE_LOOK,  /* session, queue */
     OP_KIND_COUNT
 };
 
@@ -52,6 +58,7 @@ struct op_shape {
 };
 extern const struct op_shape op_shapes[OP_KIND_COUNT];
 
-struct op op_random(struct sim_random *random, int token);
+/* `queues`: half of them are about queues. */
+struct op op_random(struct sim_random *random, int token, bool queues);
 void op_print(const struct op *op, char *out, size_t size);
 bool op_parse(const char *line, struct op *op);

@@ -230,6 +230,18 @@ static unsigned item_token(const struct xy_elem *item, struct xy_arena *arena)
     return payload != NULL ? number_after(xy_elem_text(payload, arena), 't') : UINT32_MAX;
 }
 
+const char *const heard_figures[HEARD_FIGURES] = { "depth",   "ready",   "in-flight",
+                                                   "delayed", "blocked", "parked" };
+
+static void read_figures(const struct xy_elem *state, struct answer *answer)
+{
+    for (unsigned i = 0; i < HEARD_FIGURES; i++) {
+        uint32_t number = UINT32_MAX;
+        xy_str_u32(xy_elem_attr(state, heard_figures[i]), &number);
+        answer->figures[i] = number;
+    }
+}
+
 static void read_answer(struct peer *peer, const struct xy_stanza *iq)
 {
     struct answer *a = &peer->answer;
@@ -244,6 +256,9 @@ static void read_answer(struct peer *peer, const struct xy_stanza *iq)
         a->condition = xy_error_read(iq).condition;
         return;
     }
+    const struct xy_elem *state = xy_elem_child(iq->elem, "queue-state", NS_XYLEM_DELIVERY);
+    if (state != NULL)
+        read_figures(state, a);
     const struct xy_elem *pubsub = xy_elem_child(iq->elem, "pubsub", NS_PUBSUB);
     const struct xy_elem *first = pubsub != NULL ? xy_elem_first(pubsub) : NULL;
     if (first == NULL)
@@ -282,7 +297,9 @@ static void read_event(const struct xy_stanza *stanza, const struct xy_elem *eve
     const struct xy_elem *first = xy_elem_first(event);
     if (first == NULL)
         return;
-    heard->node = number_after(xy_elem_attr(first, "node"), 'n');
+    struct xy_str name = xy_elem_attr(first, "node");
+    unsigned queue = number_after(name, 'q');
+    heard->node = queue != UINT32_MAX ? HEARD_QUEUES + queue : number_after(name, 'n');
     heard->kind = HEARD_NOTICE;
     heard->what = first->name.data[0];
     if (!xy_elem_is(first, "items", NS_PUBSUB_EVENT))
@@ -291,6 +308,10 @@ static void read_event(const struct xy_stanza *stanza, const struct xy_elem *eve
     if (item == NULL || xy_elem_is(item, "retract", NS_PUBSUB_EVENT)) {
         heard->what = 'r';
         heard->id = item != NULL ? number_after(xy_elem_attr(item, "id"), 'i') : UINT32_MAX;
+        return;
+    }
+    if (!xy_elem_is(item, "item", NS_PUBSUB_EVENT)) { /* unlocked: it is somebody else's now */
+        heard->what = 'u';
         return;
     }
     heard->kind = HEARD_ITEM;
@@ -310,6 +331,7 @@ static void on_stanza(struct peer *peer, struct xy_stream_event *event)
     }
     struct heard *heard = &peer->log[peer->count++];
     memset(heard, 0, sizeof(*heard));
+    heard->at_us = peer->rig->now_us;
     const struct xy_elem *e = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
     if (stanza->kind == XY_IQ && (stanza->type == XY_RESULT || stanza->type == XY_ERROR)) {
         heard->kind = HEARD_ANSWER;

@@ -13,10 +13,14 @@ enum heard_kind {
 };
 
 #define HEARD_ITEMS_MAX 64u
+#define HEARD_QUEUES    100u /* node of an event: from here on it is a queue */
+#define HEARD_FIGURES   6u   /* of a queue */
+extern const char *const heard_figures[HEARD_FIGURES];
 
 /* One stanza. Names are short in this test; what does not fit is a defect of it. */
 struct heard {
     enum heard_kind kind;
+    uint64_t at_us;
     bool claimed; /* with <delivery/> */
     bool delayed, headline;
     char what; /* NOTICE: first letter of its element; retract: 'r' */
@@ -31,6 +35,7 @@ struct answer {
     bool came, result;
     enum xy_condition condition;
     uint64_t subid;
+    unsigned figures[HEARD_FIGURES];
     unsigned count; /* of <item/> */
     unsigned ids[HEARD_ITEMS_MAX], tokens[HEARD_ITEMS_MAX], publishers[HEARD_ITEMS_MAX];
 };

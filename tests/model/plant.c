@@ -8,7 +8,8 @@
 
 #define EVERY 3u
 
-const char *const plant_names[] = { "lost-ack", "early-ack", "no-release", "lost-notice", NULL };
+const char *const plant_names[] = { "lost-ack", "early-ack", "no-release", "lost-notice",
+                                    "lost-job", "no-group",  NULL };
 
 static const struct delivery_owner *owner_true;
 static struct delivery_owner owner;

@@ -73,7 +73,7 @@ void model_resumed(struct model *model, unsigned slot)
 
 static uint64_t next_deadline(const struct model *model)
 {
-    uint64_t due_us = UINT64_MAX;
+    uint64_t due_us = model_queues_due(model);
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++) {
         const struct model_session *session = &model->sessions[slot];
         if (session->state == SESSION_DETACHED && session->expires_us < due_us)
@@ -110,6 +110,7 @@ void model_pass(struct model *model, uint64_t us)
                     model_settled(model, n, s);
                 }
         model_recheck(model);
+        model_queues_settle(model);
     }
     model->now_us = end_us;
 }
@@ -154,6 +155,7 @@ void model_restarted(struct model *model)
 {
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
         session_reset(&model->sessions[slot]);
+    model_queues_restarted(model);
     for (unsigned n = 0; n < MODEL_NODES; n++) {
         struct model_node *node = &model->nodes[n];
         unsigned kept = 0;

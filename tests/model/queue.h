@@ -1,0 +1,91 @@
+/* Queues as docs/protocol.md 9 has them: a list of items, each waiting, handed to one consumer, or parked. Which consumer
+ * gets an item may be the broker's choice, so what came to the sessions is an input here: queue.c says which items are due
+ * next, looks who got them, and whether that was allowed. check_queue.c asks and compares. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+#define MODEL_QUEUES    2u
+#define MODEL_JOBS      640u
+#define MODEL_WORKERS   8u /* by slot: each is a consumer of its full JID */
+#define MODEL_GOT       1024u
+#define MODEL_LOCK_S    20u
+#define MODEL_RECORD_US (1100ull * 1000) /* how often items were sent is on disk then */
+
+enum { DONE_RETRACT, DONE_UNLOCK, DONE_ACK, DONE_NACK, DONE_TERM, DONE_WORKING, DONE_VERBS };
+enum model_job_state { JOB_WAITS, JOB_LOCKED, JOB_PARKED, JOB_GONE };
+
+struct model;
+
+struct model_job {
+    uint64_t seq;
+    unsigned id, token, publisher;
+    int priority, group;    /* group 0: none */
+    uint64_t not_before_us; /* WAITS: until then */
+    uint64_t due_us;        /* LOCKED: until then */
+    enum model_job_state state;
+    unsigned attempts, worker;
+    bool returned;
+    unsigned had; /* number of the consumer that had it last; 0: none */
+    bool vague;   /* nobody was there, or the broker began anew: what is only in memory may be forgotten */
+};
+
+struct model_worker {
+    bool there;
+    bool offered; /* its session waits for its resumption, and has no room */
+    unsigned number, capacity;
+    uint64_t subid;
+    unsigned since; /* which session it is; 0: none */
+};
+
+struct model_got { /* an item of a queue that came to a session */
+    bool taken;    /* looked at */
+    unsigned queue, slot, id, token, publisher, attempt;
+    bool delayed;
+    uint64_t seq, epoch, at_us;
+};
+
+struct model_queue {
+    bool there;
+    unsigned maker; /* account */
+    uint64_t next_seq, epoch;
+    unsigned numbers; /* of consumers, given out */
+    struct model_job jobs[MODEL_JOBS];
+    unsigned jobs_count;
+    struct model_worker workers[MODEL_WORKERS];
+    unsigned letters[MODEL_JOBS]; /* tokens */
+    unsigned letters_count;
+};
+
+struct model_queues {
+    struct model_queue queue[MODEL_QUEUES];
+    struct model_got got[MODEL_GOT];
+    unsigned got_count;
+    unsigned changes;  /* of what the store knows a second later */
+    char verdict[256]; /* what broke first; empty: nothing */
+};
+
+struct model_figures {
+    unsigned depth, ready, in_flight, delayed, blocked, parked;
+};
+
+/* Requests of a session: the answer's condition, XY_NO_ERROR for a result; `other`: what it may be instead. */
+void model_queue_join(struct model *model, unsigned queue, unsigned slot, unsigned capacity, uint64_t subid);
+bool model_queue_leave(struct model *model, unsigned queue, unsigned slot); /* false: it was none */
+bool model_queue_put(struct model *model, unsigned queue, unsigned slot, const struct model_job *job);
+enum xy_condition model_queue_done(struct model *model, unsigned queue, unsigned slot, int verb, unsigned job,
+                                   int delay, enum xy_condition *other);
+/* The k-th item that this session has, or (-1) of all that have not left, those that somebody has first. jobs_count: there
+ * is none. */
+unsigned model_queue_job(const struct model_queue *queue, unsigned k, int slot);
+void model_queue_figures(const struct model *model, unsigned queue, struct model_figures *out);
+
+/* Sessions or items changed, or time has come: what is due has come to somebody. */
+void model_queues_settle(struct model *model);
+uint64_t model_queues_due(const struct model *model); /* UINT64_MAX: nothing is */
+void model_queues_restarted(struct model *model);
+/* Everything that came was due. */
+void model_queues_end(struct model *model);
