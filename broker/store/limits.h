@@ -31,7 +31,8 @@
 #define STORE_ROOM_US            100000u    /* free disk is looked up this often */
 #define STORE_ROOM_TOLD_BYTES    (1u << 20) /* refusing with less room than this is worth a line in the log */
 #define STORE_HOLD_BYTES         (8u << 20) /* of disk kept ahead of the log's last page */
-#define STORE_ROOM_FACTOR        4u         /* bytes of file that a byte of records may need, at worst */
+#define STORE_ZERO_BYTES         (64u << 10)  /* of it written in advance at a time */
+#define STORE_ROOM_FACTOR        4u           /* bytes of file that a byte of records may need, at worst */
 #define STORE_LOG_BYTES_MAX      (1ull << 30) /* default of options.log_bytes_max */
 #define STORE_MAP_BYTES          (1ull << 40) /* default of options.map_bytes */
 #define STORE_MAP_BYTES_MIN      (4ull << 30) /* less address space is not tried */

@@ -1,5 +1,5 @@
 /* The data directory and what may be found in it: locks, newer formats, damage, missing entries; full
- * disks. */
+ * disks; how the log grows. */
 #include "fixture.h"
 
 #include <fcntl.h>
@@ -442,6 +442,72 @@ static void test_full_disk(void **state)
     remove_directory(directory);
 }
 
+/* --- growth -------------------------------------------------------------------------------------------------------- */
+
+static off_t log_size(const char *directory)
+{
+    char path[128];
+    struct stat info;
+    (void)snprintf(path, sizeof(path), "%s/log.mdb", directory);
+    assert_int_equal(stat(path, &info), 0);
+    return info.st_size;
+}
+
+/* Bytes that this process gave to write calls so far. */
+static unsigned long long bytes_written(void)
+{
+    unsigned long long bytes = 0;
+    char line[128];
+    FILE *io = fopen("/proc/self/io", "r");
+    assert_non_null(io);
+    while (fgets(line, sizeof(line), io) != NULL)
+        if (strncmp(line, "wchar: ", 7) == 0)
+            bytes = strtoull(line + 7, NULL, 10);
+    (void)fclose(io);
+    return bytes;
+}
+
+static void commit_item(struct store *store, uint64_t seq, size_t len)
+{
+    static char payload[200000];
+    assert_true(len <= sizeof(payload));
+    append_item(store_shard(store, 0), 1, seq, xy_str_n(payload, len));
+    store_flush(store_shard(store, 0));
+    assert_true(store_step_commit(store));
+}
+
+/* A flush that has to make the file longer takes the disk much longer than one that writes over what is there. */
+static void test_growth(void **state)
+{
+    enum { SMALL = 300, LARGE = 40 };
+    (void)state;
+    char directory[64];
+    struct store_options options;
+    make_options(directory, &options);
+    struct store *store = must_open(&options);
+    off_t size = log_size(directory), begin = size;
+    unsigned changes = 0;
+    for (uint64_t seq = 1; seq <= SMALL; seq++) {
+        commit_item(store, seq, 1000);
+        changes += log_size(directory) != size;
+        size = log_size(directory);
+    }
+    assert_true(size - begin > SMALL * 1000);
+    assert_true(size - begin < SMALL * 1000 * 2);
+    assert_in_range(changes, 1, SMALL / 30);
+
+    unsigned long long written = bytes_written();
+    for (uint64_t seq = SMALL + 1; seq <= SMALL + LARGE; seq++)
+        commit_item(store, seq, 100000);
+    assert_in_range(bytes_written() - written, LARGE * 100000, LARGE * 100000 * 13 / 10);
+    store_crash(&store);
+    store = must_open(&options);
+    for (uint64_t seq = 1; seq <= SMALL + LARGE; seq++)
+        assert_int_equal(item_flag(store_shard(store, 0), 1, seq), 'r');
+    store_close(&store);
+    remove_directory(directory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,7 +516,7 @@ int main(void)
         cmocka_unit_test(test_damage),        cmocka_unit_test(test_unknown_records),
         cmocka_unit_test(test_missing_entry), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_room),          cmocka_unit_test(test_full_tables),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_growth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
