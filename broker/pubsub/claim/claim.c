@@ -51,9 +51,10 @@ static void new_run(struct claim *claim)
         claim->run = 1;
 }
 
+/* Single items need no order: a gap goes first, and its acknowledgement ends nothing else. */
 static void send(struct subscription *subscription)
 {
-    if (gap_send(subscription))
+    if (subscription->claim.ops->sm_only || gap_send(subscription))
         subscription->claim.ops->send(subscription);
     else
         claim_block(subscription);
@@ -347,6 +348,7 @@ static void convert(struct subscription *subscription)
     struct claim *claim = &subscription->claim;
     uint64_t floor = claim->ops->floor(subscription), sent = claim->sent;
     claim->ops->rewind(subscription, floor);
+    gap_rewound(subscription, floor);
     (void)claim_record(subscription, false);
     claim->ops = ops_for(&subscription->options);
     claim->cursor = claim->sent = floor;
@@ -386,6 +388,7 @@ bool claim_rewind(struct subscription *subscription, uint64_t seq)
     if (claim->attempts == 1)
         claim->attempts = 2;
     claim->ops->rewind(subscription, seq);
+    gap_rewound(subscription, seq);
     backlog_begin_before(subscription);
     return true;
 }

@@ -39,29 +39,51 @@ static bool send_one(struct subscription *subscription, struct item *item, bool 
     return true;
 }
 
+struct page {
+    size_t items, bytes;
+};
+
+/* Until nothing is left, or a gap has to be told first: then true. Else the state says why no more is sent now. */
+static bool send_items(struct subscription *subscription, struct page *page)
+{
+    struct item *item = owed(subscription, subscription->claim.sent);
+    while (item != NULL) {
+        struct item *next = owed(subscription, item->seq);
+        page->items++;
+        page->bytes += item->bytes;
+        bool page_end = next != NULL && (page->items >= PAGE_ITEMS_MAX || page->bytes >= PAGE_BYTES_MAX);
+        if (!send_one(subscription, item, page_end)) {
+            claim_block(subscription);
+            return false;
+        }
+        if (page_end) {
+            claim_set_state(subscription, CLAIM_WAITING);
+            return false;
+        }
+        item = next;
+    }
+    return true;
+}
+
+/* A gap goes in its place: what is owed again in front of it (a replay) would be settled by its acknowledgement. */
+static bool send_gap(struct subscription *subscription)
+{
+    if (gap_send(subscription))
+        return true;
+    claim_block(subscription);
+    return false;
+}
+
 /* Sends the next page. Having sent all there is, the subscription is live: mail keeps its order, so what is published
  * next arrives behind this page. */
 static void durable_send(struct subscription *subscription)
 {
-    struct node *node = node_of(subscription);
+    const struct node *node = node_of(subscription);
     struct claim *claim = &subscription->claim;
-    size_t bytes = 0;
-    struct item *item = owed(subscription, claim->sent);
-    for (size_t count = 1; item != NULL; count++) {
-        struct item *next = owed(subscription, item->seq);
-        bytes += item->bytes;
-        bool page_end = next != NULL && (count == PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX);
-        if (!send_one(subscription, item, page_end)) {
-            claim_block(subscription);
-            return;
-        }
-        if (page_end) {
-            claim_set_state(subscription, CLAIM_WAITING);
-            return;
-        }
-        item = next;
-    }
-    if (gap_hides(subscription, node->delivered_seq)) {
+    struct page page = { 0 };
+    if (!send_items(subscription, &page) || !send_gap(subscription) || !send_items(subscription, &page))
+        return;
+    if (gap_hides(subscription, UINT64_MAX)) {
         claim_set_state(subscription, CLAIM_WAITING); /* goes on when the gap before is acknowledged */
         return;
     }

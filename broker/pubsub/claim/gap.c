@@ -67,8 +67,10 @@ bool gap_send(struct subscription *subscription)
 
 bool gap_hides(const struct subscription *subscription, uint64_t seq)
 {
-    const struct gap_range *since = &subscription->claim.gap.since;
-    return since->last != 0 && seq > since->first;
+    const struct gap *gap = &subscription->claim.gap;
+    if (gap->told.last == 0)
+        return gap->last != 0 && seq > gap->last;
+    return gap->since.last != 0 && seq > gap->since.first;
 }
 
 /* No session was told anything: the next one hears of all, under the number that it has by then. */
@@ -90,6 +92,23 @@ void gap_stalled(struct subscription *subscription, uint64_t unsent)
 void gap_lost(struct subscription *subscription)
 {
     forget_told(&subscription->claim.gap);
+}
+
+/* --- owed again ---------------------------------------------------------------------------------------------------- */
+
+void gap_rewound(struct subscription *subscription, uint64_t seq)
+{
+    const struct item_index *items = &subscription->subscriber->node->items;
+    struct gap *gap = &subscription->claim.gap;
+    uint64_t last = gap->last;
+    xy_assert(gap->told.last == 0);
+    for (const struct item *item; gap->last > seq && gap->last >= gap->first; gap->last--)
+        if ((item = index_find(items, gap->last)) == NULL || !item_concerns(item, subscription->born))
+            break;
+    if (gap->last < gap->first)
+        gap->first = gap->last = 0;
+    if (gap->last != last)
+        gap->attempts = 0;
 }
 
 /* --- what the subscriber says -------------------------------------------------------------------------------------- */

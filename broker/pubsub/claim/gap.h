@@ -28,8 +28,10 @@ struct gap {
 /* As the store has it. */
 void gap_restore(struct subscription *subscription, uint64_t first, uint64_t last, uint8_t reason);
 void gap_add(struct subscription *subscription, uint64_t first, uint64_t last, enum gap_reason reason);
+/* Everything above seq that the node has is owed again, and so not missing; no session holds the claim. */
+void gap_rewound(struct subscription *subscription, uint64_t seq);
 bool gap_send(struct subscription *subscription); /* false: not now, memory is short */
-/* In order of publishing: the item is behind what was given up after the gap that is told, and which is told next. */
+/* In order of publishing: the item is behind a gap that is told first, or next, when the one that is told was acknowledged. */
 bool gap_hides(const struct subscription *subscription, uint64_t seq);
 void gap_stalled(struct subscription *subscription,
                  uint64_t unsent);                               /* the session took nothing from there on */

@@ -196,6 +196,39 @@ static void not_taken(void **state)
     assert_int_equal(rig->seen_count, FITS);
 }
 
+/* The newest item alone is too much, while an older gap is told: what follows waits until that one is told as well, also when
+ * the session had no room meanwhile. */
+static void newest_item_is_given_up(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig);
+    (void)rig_ok(
+        rig, BOB, "set",
+        PUBSUB("<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' "
+               "type='submit'>" FIELD("{urn:xylem:delivery:0}max_backlog_bytes", "50") "</x></options>"));
+    publish(rig, 1);
+    wait_s(rig, 2);
+    online(rig);
+    struct claim_key key = attach(rig, 1, 0);
+    assert_gap(&rig->seen[0], 1, 1, 1);
+    uint16_t run = rig->seen[0].run;
+    publish(rig, 1);
+    wait_s(rig, 2);
+    assert_int_equal(bobs(rig)->claim.gap.since.first, 2);
+    struct shard *shard = rig_shard(rig, rig_session(1).shard);
+    delivery_stalled(shard, key, rig_session(1), run, 2);
+    rig_run(rig);
+    delivery_ready(shard, key, rig_session(1), run);
+    rig_run(rig);
+    rig->seen_count = 0;
+    publish(rig, 1);
+    rig_run(rig);
+    assert_int_equal(rig_count(rig, "one", NULL) + rig_count(rig, "publish", NULL), 0);
+    ack(rig, key, 1);
+    (void)attach(rig, 1, 1);
+    assert_gap(&rig->seen[0], 2, 3, 1); /* it was too much as well */
+}
+
 /* What was published and is gone when it begins was never owed to it: with start=all it gets the one old item of many
  * numbers, and all that fits behind it. */
 static void gone_before_it_began(void **state)
@@ -303,6 +336,7 @@ int main(void)
         BOTH(while_a_session_is_there),
         BOTH(not_taken),
         BOTH(gone_before_it_began),
+        BOTH(newest_item_is_given_up),
         BOTH(received_before_a_restart),
         BOTH(received_by_the_session_before),
     };

@@ -334,6 +334,81 @@ static void grows_downwards(void **state)
     assert_int_equal(claim(rig)->gap.last, 0);
 }
 
+/* --- owed again ------------------------------------------------------------------------------------------------------ */
+
+#define BY_STREAM /* and more may be owed from now on */                                                     \
+    PUBSUB(                                                                                                  \
+        "<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' type='submit'>" FIELD( \
+            "ack", "stream") FIELD("max_backlog_bytes", "3000") "</x></options>")
+
+static void received(struct rig *rig, struct claim_key key, uint64_t seq)
+{
+    delivery_acked(rig_shard(rig, rig_session(1).shard), key, rig_session(1), seq);
+    rig_run(rig);
+}
+
+static struct claim_key online_with_sm(struct rig *rig)
+{
+    const struct seen *seen;
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    assert_true(rig_count(rig, "attach", &seen) > 0);
+    struct claim_key key = seen->key;
+    delivery_attached(rig_shard(rig, rig_session(1).shard), key, rig_session(1), 3);
+    rig_run(rig);
+    return key;
+}
+
+/* Of an item in hand, of what was given up behind it and is gone, and of what follows: in order once XEP-0198 acknowledges,
+ * so that who received the one has not received the other. */
+static void told_behind_what_is_in_hand(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set",
+                 PUBSUB("<create node='n'/><configure><x xmlns='jabber:x:data' type='submit'>"
+                        "<field var='pubsub#max_items'><value>4</value></field></x></configure>"));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE(FIELD("max_inflight", "2")));
+    struct claim_key key = online(rig);
+    publish(rig, 2);
+    say(rig, "ack", 2, "");
+    for (unsigned i = 0; i < 3; i++)
+        publish(rig, 4);
+    wait_s(rig, 2);
+    assert_heard(rig, "1 2 3 [3-10] 11");
+    offline(rig, key);
+    (void)rig_ok(rig, BOB, "set", BY_STREAM);
+    key = online_with_sm(rig);
+    assert_heard(rig, "1/2 [3-10]/2 11/2 12 13 14");
+    received(rig, key, 1);
+    assert_int_equal(claim(rig)->cursor, 1);
+    assert_int_equal(claim(rig)->gap.last, 10);
+    received(rig, key, 10);
+    assert_int_equal(claim(rig)->gap.last, 0);
+    rig_restart(rig, true);
+    (void)online_with_sm(rig);
+    assert_heard(rig, "11/2 12/2 13/2 14/2");
+}
+
+/* What the node still has of it is owed again by a replay, so it is not missing. */
+static void replayed(void **state)
+{
+    struct rig *rig = *state;
+    (void)told_of_six(rig, SUBSCRIBE(""));
+    (void)rig_ok(rig, BOB, "set", BY_STREAM);
+    (void)rig_ok(rig, BOB, "set", "<replay xmlns='urn:xylem:delivery:0' node='n' start='seq:4'/>");
+    assert_int_equal(claim(rig)->gap.first, 1);
+    assert_int_equal(claim(rig)->gap.last, 3);
+    rig_restart(rig, true);
+    assert_int_equal(claim(rig)->gap.last, 3);
+    struct claim_key key = online_with_sm(rig);
+    assert_heard(rig, "[1-3]/2 4/2 5/2 6/2 7/2 8/2 9/2 10/2");
+    received(rig, key, 3);
+    assert_int_equal(claim(rig)->gap.last, 0);
+    assert_int_equal(claim(rig)->cursor, 3);
+    (void)rig_ok(rig, BOB, "set", "<replay xmlns='urn:xylem:delivery:0' node='n' start='all'/>");
+    rig->seen_count = 0;
+    assert_int_equal(claim(rig)->cursor, 0);
+}
+
 /* --- what is not given up ------------------------------------------------------------------------------------------ */
 
 /* An item in hand that the cursor has passed is not among those that exceed the bytes: it stays owed, and comes again. */
@@ -411,6 +486,8 @@ int main(void)
         BOTH(item_in_hand_stays_owed),
         BOTH(goes_on_behind_a_gap),
         BOTH(received_is_not_acknowledged),
+        BOTH(told_behind_what_is_in_hand),
+        BOTH(replayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
