@@ -11,6 +11,8 @@
 #include "broker/session/session_internal.h"
 #include "core/base/assert.h"
 
+#define HELD_BEGUN_FIRST 16u
+
 /* --- the oldest ---------------------------------------------------------------------------------------------------- */
 
 struct oldest {
@@ -56,10 +58,40 @@ uint64_t held_unsent_limit(struct session *session, uint64_t h)
 
 /* --- come and go --------------------------------------------------------------------------------------------------- */
 
-static void note_begun(struct session_held *held, const struct session_inbound *inbound)
+static struct session_seen *begun_slot(const struct session_held *held, uint64_t number)
 {
-    if (held->begun != NULL)
-        held->begun[inbound->number % XY_SM_WINDOW] = (struct session_seen){ inbound->number, inbound->what };
+    return &held->begun[number % held->begun_cap];
+}
+
+static bool begun_grow(struct session_held *held, uint64_t floor)
+{
+    struct session_held larger = { .begun_cap = 2 * held->begun_cap };
+    larger.begun = calloc(larger.begun_cap, sizeof(*larger.begun));
+    if (larger.begun == NULL)
+        return false;
+    for (uint32_t i = 0; i < held->begun_cap; i++) {
+        if (held->begun[i].number > floor)
+            *begun_slot(&larger, held->begun[i].number) = held->begun[i];
+    }
+    free(held->begun);
+    held->begun = larger.begun;
+    held->begun_cap = larger.begun_cap;
+    return true;
+}
+
+/* Over what cannot come again any more; where something still can, in more room. */
+static void note_begun(struct session *session, const struct session_inbound *inbound)
+{
+    struct session_held *held = &session->sm->held;
+    if (held->begun == NULL)
+        return;
+    struct session_seen *slot = begun_slot(held, inbound->number);
+    if (slot->number != 0 && slot->number != inbound->number) {
+        uint64_t floor = held_limit(session);
+        while (slot->number > floor && held->begun_cap < XY_SM_WINDOW && begun_grow(held, floor))
+            slot = begun_slot(held, inbound->number);
+    }
+    *slot = (struct session_seen){ inbound->number, inbound->what };
 }
 
 static void count(struct session_held *held, uint64_t number)
@@ -69,13 +101,15 @@ static void count(struct session_held *held, uint64_t number)
         held->first = number;
 }
 
-void held_pushed(struct session_sm *sm, const struct session_inbound *inbound)
+void held_pushed(struct session *session, const struct session_inbound *inbound)
 {
-    struct session_held *held = &sm->held;
+    struct session_held *held = &session->sm->held;
     count(held, inbound->number);
-    if (sm->resumable && held->begun == NULL)
-        held->begun = calloc(XY_SM_WINDOW, sizeof(*held->begun)); /* NULL: numbers have to do */
-    note_begun(held, inbound);
+    if (session->sm->resumable && held->begun == NULL) {
+        held->begun = calloc(HELD_BEGUN_FIRST, sizeof(*held->begun)); /* NULL: numbers have to do */
+        held->begun_cap = HELD_BEGUN_FIRST;
+    }
+    note_begun(session, inbound);
 }
 
 static void adopt(struct xy_sm_entry *entry, bool sent, void *ctx)
@@ -128,13 +162,13 @@ uint64_t held_resume(struct session_sm *sm, uint64_t h)
     return h;
 }
 
-bool held_seen(struct session_sm *sm, const struct session_inbound *inbound)
+bool held_seen(struct session *session, const struct session_inbound *inbound)
 {
-    struct session_held *held = &sm->held;
-    const struct session_seen *slot = held->begun ? &held->begun[inbound->number % XY_SM_WINDOW] : NULL;
+    struct session_held *held = &session->sm->held;
+    const struct session_seen *slot = held->begun ? begun_slot(held, inbound->number) : NULL;
     bool again = inbound->number <= held->again &&
                  (slot == NULL || slot->number != inbound->number || slot->what == inbound->what);
-    note_begun(held, inbound);
+    note_begun(session, inbound);
     if (held->count == 0 && inbound->number >= held->again)
         held_free(held);
     return again;

@@ -179,7 +179,7 @@ bool proof_seen(struct session *session, struct session_inbound *inbound)
     struct session_proof *proof = session->sm ? &session->sm->proof : NULL;
     if (proof == NULL || inbound->number == 0)
         return false;
-    if (held_seen(session->sm, inbound))
+    if (held_seen(session, inbound))
         return true;
     while (proof->seen_next < proof->seen_count && proof->seen[proof->seen_next].number < inbound->number)
         proof->seen_next++;

@@ -468,7 +468,7 @@ static void send_answer(struct session *session, struct xy_bytes **stanza,
     if (pushed && kind == ENTRY_ANSWER)
         session->sm->proof.answers_pending++;
     else if (pushed && kind == ENTRY_HELD)
-        held_pushed(session->sm, inbound);
+        held_pushed(session, inbound);
     else if (!pushed && kind != ENTRY_STANZA && session->state != SESSION_ENDED)
         session_fail(session, XY_STREAM_POLICY_VIOLATION, "too many answers wait to be read");
 }

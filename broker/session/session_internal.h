@@ -108,7 +108,8 @@ struct session_proof {
 struct session_held {
     uint64_t count;
     uint64_t first;             /* the oldest request with one; 0: has to be looked up */
-    struct session_seen *begun; /* while there are any: what came, by number modulo XY_SM_WINDOW */
+    struct session_seen *begun; /* while there are any: what came, by number modulo begun_cap */
+    uint32_t begun_cap;         /* a power of two; up to XY_SM_WINDOW, where what may come again needs it */
     uint64_t again;             /* stanzas up to this one come a second time */
     uint64_t told;              /* the newest h that was told */
 };
@@ -297,12 +298,12 @@ void proof_free(struct session_sm *sm);
 /* held.c */
 uint64_t held_limit(struct session *session); /* h that leaves out what has such an answer */
 uint64_t held_unsent_limit(struct session *session, uint64_t h); /* and what has any that is not sent yet */
-void held_pushed(struct session_sm *sm, const struct session_inbound *inbound);
+void held_pushed(struct session *session, const struct session_inbound *inbound);
 void held_adopt(struct session *session); /* what was on disk is not any more */
 void held_arrived(struct session_sm *sm, uint64_t number);
 /* <resumed/> says `h`: what is beyond it comes again. All that came is handled. */
 uint64_t held_resume(struct session_sm *sm, uint64_t h);
-bool held_seen(struct session_sm *sm, const struct session_inbound *inbound);
+bool held_seen(struct session *session, const struct session_inbound *inbound);
 void held_free(struct session_held *held);
 
 /* sent.c */

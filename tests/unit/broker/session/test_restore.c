@@ -576,6 +576,60 @@ static void test_others_instead_of_what_was_refused(void **state)
     rig_free(&rig);
 }
 
+static void ping(struct wire *juliet, const char *id)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text),
+                   "<iq type='get' id='%s' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>", id);
+    wire_say(juliet, text);
+}
+
+static void pings(struct wire *juliet, unsigned first, unsigned count)
+{
+    char id[16];
+    for (unsigned n = first; n < first + count; n++) {
+        (void)snprintf(id, sizeof(id), "n%u", n);
+        ping(juliet, id);
+    }
+}
+
+/* What came is remembered as far as it may come again, and no memory is taken for more. */
+static void test_memory_for_what_may_come_again(void **state)
+{
+    (void)state;
+    char id[80];
+    unsigned stored;
+    struct wire *juliet;
+    struct rig *rig = crowded(1, id, &juliet, &stored);
+    const struct session_held *held = &wire_session(juliet)->sm->held;
+    for (unsigned n = 0; n < 100; n++) {
+        wire_ack(juliet, 1 + n);
+        pings(juliet, n, 1);
+        assert_int_equal(held->count, 2);
+        assert_int_equal(held->begun_cap, 16);
+    }
+    pings(juliet, 100, 100);
+    assert_int_equal(held->begun_cap, 128);
+    wire_ack(juliet, 2 + 190);
+    pings(juliet, 200, 100);
+    assert_int_equal(held->begun_cap, 128);
+    wire_vanish(juliet);
+
+    juliet = resumed(rig, 0, JULIET, id, 2 + 190);
+    const char *heard = wire_heard(juliet);
+    assert_resumed(heard, stored + 2 + 190);
+    assert_int_equal(text_count(heard, "id='n"), 110);
+    pings(juliet, 190, 50); /* they came before, and their answers did now */
+    ping(juliet, "another");
+    pings(juliet, 241, 59);
+    heard = wire_heard(juliet);
+    assert_int_equal(text_count(heard, "id='n"), 0);
+    assert_int_equal(text_count(heard, "id='another'"), 1);
+    pings(juliet, 300, 2000);
+    assert_int_equal(wire_session(juliet)->sm->held.begun_cap, XY_SM_WINDOW);
+    rig_free(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -598,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_h_does_not_go_back_when_answers_leave_the_disk),
         cmocka_unit_test(test_others_once_the_refusals_arrived),
         cmocka_unit_test(test_others_instead_of_what_was_refused),
+        cmocka_unit_test(test_memory_for_what_may_come_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
