@@ -107,11 +107,10 @@ static bool can_take(const struct model *model, const struct model_queue *queue,
     return has_room(queue, slot) && model->sessions[slot].state == SESSION_ON;
 }
 
-/* A session that waits for its resumption is tried once; what it was to get goes to others then, in whatever order. */
+/* A session that waits for its resumption may be tried; what it was to get goes to others then, in whatever order. */
 static bool is_tried(const struct model *model, const struct model_queue *queue, unsigned slot)
 {
-    return has_room(queue, slot) && model->sessions[slot].state == SESSION_DETACHED &&
-           !queue->workers[slot].offered;
+    return has_room(queue, slot) && model->sessions[slot].state == SESSION_DETACHED;
 }
 
 static void lose(struct model *model, unsigned number, unsigned slot)
@@ -135,8 +134,6 @@ static void recheck(struct model *model, unsigned number)
         unsigned since = receives ? session->since : 0;
         if (since != worker->since && worker->since != 0)
             lose(model, number, slot);
-        if (session->state == SESSION_ON || since != worker->since)
-            worker->offered = false;
         worker->since = since;
         anybody |= since != 0;
     }
@@ -246,17 +243,12 @@ static bool somebody_can(const struct model *model, const struct model_queue *qu
 static void hand_out(struct model *model, unsigned number)
 {
     struct model_queue *queue = &model->queues.queue[number];
-    struct model_job *job = next_job(model, queue);
     bool in_order = true;
-    for (unsigned slot = 0; job != NULL && slot < MODEL_WORKERS; slot++) {
-        if (!is_tried(model, queue, slot))
-            continue;
-        in_order = false;
-        queue->workers[slot].offered = true;
-    }
+    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++)
+        in_order &= !is_tried(model, queue, slot);
     while (model->queues.verdict[0] == '\0' && somebody_can(model, queue)) {
         struct model_job *came = in_order ? NULL : any_job(model, number);
-        job = came != NULL ? came : next_job(model, queue);
+        struct model_job *job = came != NULL ? came : next_job(model, queue);
         if (job == NULL)
             return;
         hand_out_one(model, number, job, in_order);
@@ -301,7 +293,6 @@ void model_queues_restarted(struct model *model)
         for (unsigned slot = 0; slot < MODEL_WORKERS; slot++) {
             lose(model, number, slot);
             queue->workers[slot].since = 0;
-            queue->workers[slot].offered = false;
         }
         for (unsigned i = 0; i < queue->jobs_count; i++)
             queue->jobs[i].vague = true;

@@ -35,7 +35,6 @@ struct model_job {
 
 struct model_worker {
     bool there;
-    bool offered; /* its session waits for its resumption, and has no room */
     unsigned number, capacity;
     uint64_t subid;
     unsigned since; /* which session it is; 0: none */
