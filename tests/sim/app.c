@@ -10,10 +10,10 @@
 
 /* Who hears a stanza first is who comes first. */
 static const struct sim_activity *const activities[] = {
-    &sim_dead_letters, &sim_acknowledging, &sim_carbons,     &sim_queue_working,
-    &sim_subscribing,  &sim_messages,      &sim_pings,       &sim_presence,
-    &sim_creations,    &sim_publishing,    &sim_retracting,  &sim_purges,
-    &sim_deletions,    &sim_unsubscribing, &sim_queue_setup, &sim_queue_publishing,
+    &sim_dead_letters,     &sim_acknowledging, &sim_carbons,   &sim_queue_working, &sim_subscribing,
+    &sim_messages,         &sim_pings,         &sim_presence,  &sim_creations,     &sim_publishing,
+    &sim_retracting,       &sim_purges,        &sim_deletions, &sim_unsubscribing, &sim_queue_setup,
+    &sim_queue_publishing, &sim_looking,       &sim_replaying,
 };
 #define ACTIVITIES (sizeof(activities) / sizeof(*activities))
 
@@ -31,7 +31,8 @@ void sim_app_say(struct sim_client *client, const struct sim_pending *pending)
 {
     struct xy_buf out = { 0 };
     const struct sim_request *request = pending->request;
-    xy_buf_printf(&out, "<iq type='set' to='" SIM_SERVICE "' id='q%u'>", pending->id);
+    xy_buf_printf(&out, "<iq type='%s' to='" SIM_SERVICE "' id='q%u'>", request->get ? "get" : "set",
+                  pending->id);
     if (!request->bare)
         xy_buf_printf(&out, "<pubsub xmlns='%s'>", request->owner ? NS_PUBSUB_OWNER : NS_PUBSUB);
     request->write(client, pending, &out);
@@ -53,7 +54,8 @@ struct sim_pending *sim_app_pending(struct sim_client *client, const struct sim_
                                    .request = request,
                                    .id = client->next_id++,
                                    .node = node,
-                                   .asked_moment = client->world->model->moment };
+                                   .asked_moment = client->world->model->moment,
+                                   .asked_us = client->world->now_us };
         return p;
     }
     return NULL;

@@ -10,6 +10,7 @@
 struct sim_request {
     bool owner; /* in the namespace of node owners */
     bool bare;  /* not within <pubsub/> */
+    bool get;   /* changes nothing */
     void (*write)(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out);
     void (*answered)(struct sim_client *client, const struct sim_pending *pending,
                      const struct xy_stanza *iq);
@@ -27,7 +28,8 @@ struct sim_activity {
 };
 extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
     sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing, sim_queue_setup,
-    sim_queue_publishing, sim_queue_working, sim_carbons, sim_acknowledging, sim_dead_letters;
+    sim_queue_publishing, sim_queue_working, sim_carbons, sim_acknowledging, sim_dead_letters, sim_looking,
+    sim_replaying;
 
 void sim_app_padding(struct sim_client *client, struct xy_buf *out);
 /* NULL: too many wait already. To be said by sim_app_say once it is complete. */
@@ -42,6 +44,8 @@ void sim_app_write_jid(struct sim_client *client,
 void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery);
 /* How often an item is sent to this client, which acknowledges one by one; 0: without end. */
 unsigned sim_app_max_deliver(const struct sim_client *client);
+/* After how many seconds items of a node expire; 0: never. */
+unsigned sim_app_expire_s(const struct sim_world *world, unsigned node);
 /* The client got an item that it is to acknowledge by itself. */
 void sim_app_has(struct sim_client *client, unsigned node, const struct xy_elem *delivery);
 bool sim_app_no_room(const struct sim_client *client, const struct xy_stanza *iq);

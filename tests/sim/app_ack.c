@@ -59,7 +59,7 @@ static void on_acked(struct sim_client *client, const struct sim_pending *p, con
     struct sim_model *model = client->world->model;
     enum xy_condition condition = iq->type == XY_ERROR ? xy_error_read(iq).condition : XY_NO_ERROR;
     if (condition == XY_NO_ERROR)
-        sim_model_settled(model, p->node, xy_str(p->subid), p->seq, client->left_moment,
+        sim_model_settled(model, p->node, xy_str(p->subid), p->seq, p->asked_moment, client->left_moment,
                           xy_wall_us(&client->world->env));
     else if (condition != XY_ITEM_NOT_FOUND && !sim_app_no_room(client, iq))
         sim_violation(model, "client %u could not acknowledge number %" PRIu64 " of node %u", client->index,

@@ -4,13 +4,18 @@
 
 static void write_create(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
 {
-    (void)client;
     xy_buf_printf(out,
                   "<create node='n%u'/><configure><x xmlns='" NS_DATA_FORM "' type='submit'>"
                   "<field var='FORM_TYPE'><value>" NS_PUBSUB_NODE_CONFIG "</value></field>"
                   "<field var='pubsub#publish_model'><value>open</value></field>"
-                  "<field var='pubsub#max_items'><value>%u</value></field></x></configure>",
-                  pending->node, 1 + 3 * pending->node);
+                  "<field var='pubsub#max_items'><value>%u</value></field>",
+                  pending->node, SIM_MAX_ITEMS(pending->node));
+    unsigned expire_s = sim_app_expire_s(client->world, pending->node);
+    if (client->world->options.fault == SIM_FAULT_LATE_EXPIRY)
+        expire_s *= 10;
+    if (expire_s > 0)
+        xy_buf_printf(out, "<field var='pubsub#item_expire'><value>%u</value></field>", expire_s);
+    xy_buf_lit(out, "</x></configure>");
 }
 
 static void write_purge(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)

@@ -23,9 +23,10 @@ static void write_retract(struct sim_client *client, const struct sim_pending *p
 static void on_published(struct sim_client *client, const struct sim_pending *pending,
                          const struct xy_stanza *iq)
 {
-    if (iq->type == XY_RESULT)
+    if (iq->type == XY_RESULT) {
         sim_model_told(client->world->model, pending->token, client->left_moment);
-    else if (sim_app_no_room(client, iq))
+        sim_items_published(client->world->model, pending->token, client->world->now_us);
+    } else if (sim_app_no_room(client, iq))
         sim_model_refused(client->world->model, pending->token);
     else if (client->world->model->deleted[pending->node] > 0) /* it is gone, or somebody else's by now */
         client->created[pending->node] = false;
@@ -38,6 +39,8 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
 static void on_retracted(struct sim_client *client, const struct sim_pending *pending,
                          const struct xy_stanza *iq)
 {
+    if (iq->type == XY_RESULT)
+        sim_items_retracted(client->world->model, pending->token, client->left_moment);
     if (iq->type == XY_ERROR && xy_error_read(iq).condition != XY_ITEM_NOT_FOUND &&
         client->world->model->deleted[pending->node] == 0)
         sim_violation(client->world->model, "client %u could not retract item %u", client->index,

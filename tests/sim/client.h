@@ -21,7 +21,8 @@ struct sim_pending {
     unsigned id;
     unsigned token, number; /* PUBLISH: which item, and the number in its publish-id */
     unsigned node;
-    uint64_t asked_moment; /* the first time */
+    uint64_t asked_moment; /* the first time … */
+    uint64_t asked_us;     /* … by the clock */
     uint64_t seq;          /* ACK: which item of which subscription */
     char epoch[20], subid[20];
 };

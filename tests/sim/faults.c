@@ -28,6 +28,8 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_NO_REFUSAL] = "no-refusal",
     [SIM_FAULT_LOST_LETTER] = "lost-letter",
     [SIM_FAULT_WRONG_LETTER] = "wrong-letter",
+    [SIM_FAULT_LATE_EXPIRY] = "late-expiry",
+    [SIM_FAULT_LOST_REPLAY] = "lost-replay",
 };
 
 struct sim_planted {

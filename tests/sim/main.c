@@ -92,11 +92,11 @@ static void print_result(uint64_t seed, const struct sim_result *r)
     printf("  %u crashes, %u restarts, %u cuts, %u broken and %u full disks, %u sessions, %u resumptions, "
            "%" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64 " tokens, %" PRIu64 " promises, %" PRIu64
            " deliveries (%" PRIu64 " of items, %" PRIu64 " of jobs, %" PRIu64 " gaps, %" PRIu64
-           " copies, %" PRIu64 " dead letters, %" PRIu64 " marked); %.1f s of virtual time; hash %016" PRIx64
-           "\n",
+           " copies, %" PRIu64 " dead letters, %" PRIu64 " replays, %" PRIu64 " items seen, %" PRIu64
+           " marked); %.1f s of virtual time; hash %016" PRIx64 "\n",
            r->crashes, r->restarts, r->cuts, r->broken_disks, r->full_disks, r->rebound, r->resumed,
            r->stalls, r->refused, r->tokens, r->promises, r->deliveries, r->items, r->jobs, r->skips,
-           r->copies, r->letters, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
+           r->copies, r->letters, r->replays, r->seen, r->redeliveries, (double)r->virtual_us / 1e6, r->hash);
 }
 
 static void add(struct sim_result *sum, const struct sim_result *r)
@@ -117,6 +117,8 @@ static void add(struct sim_result *sum, const struct sim_result *r)
     sum->skips += r->skips;
     sum->copies += r->copies;
     sum->letters += r->letters;
+    sum->replays += r->replays;
+    sum->seen += r->seen;
     sum->promises += r->promises;
     sum->deliveries += r->deliveries;
     sum->redeliveries += r->redeliveries;
@@ -148,12 +150,12 @@ static void print_sum(const struct arguments *a, unsigned seeds, unsigned failed
            ", %u failed; %u steps, %u crashes, %u restarts, %u cuts, %u broken and %u full "
            "disks, %u sessions, %u resumptions, %" PRIu64 " stalls, %" PRIu64 " refusals; %" PRIu64
            " promises, %" PRIu64 " deliveries (%" PRIu64 " of items, %" PRIu64 " of jobs, %" PRIu64
-           " gaps, %" PRIu64 " copies, %" PRIu64 " dead letters, %" PRIu64
-           " marked); %.0f s of virtual time\n",
+           " gaps, %" PRIu64 " copies, %" PRIu64 " dead letters, %" PRIu64 " replays, %" PRIu64
+           " items seen, %" PRIu64 " marked); %.0f s of virtual time\n",
            seeds, a->first, failed, sum->step, sum->crashes, sum->restarts, sum->cuts, sum->broken_disks,
            sum->full_disks, sum->rebound, sum->resumed, sum->stalls, sum->refused, sum->promises,
-           sum->deliveries, sum->items, sum->jobs, sum->skips, sum->copies, sum->letters, sum->redeliveries,
-           (double)sum->virtual_us / 1e6);
+           sum->deliveries, sum->items, sum->jobs, sum->skips, sum->copies, sum->letters, sum->replays,
+           sum->seen, sum->redeliveries, (double)sum->virtual_us / 1e6);
 }
 
 static int run_all(const struct arguments *a)

@@ -30,8 +30,10 @@ void sim_model_free(struct sim_model **model)
         xy_buf_free(&(*model)->subscriptions[i].settled_us);
         xy_buf_free(&(*model)->subscriptions[i].said);
         xy_buf_free(&(*model)->subscriptions[i].buried);
+        xy_buf_free(&(*model)->subscriptions[i].came);
     }
     xy_buf_free(&(*model)->crossed);
+    xy_buf_free(&(*model)->due);
     free((*model)->last);
     free((*model)->tokens);
     free(*model);
@@ -282,11 +284,13 @@ static unsigned count_fresh(struct sim_subscription *s, uint64_t seq)
 }
 
 void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
-                       uint64_t left_moment, uint64_t wall_us)
+                       uint64_t asked_moment, uint64_t left_moment, uint64_t wall_us)
 {
     struct sim_subscription *s = sim_subscription_find(model, node, subid);
     if (s == NULL || s->ended)
         return;
+    if (asked_moment <= s->replayed_moment)
+        return; /* before or after, who knows */
     sim_number_put(&s->settled, seq, left_moment);
     sim_number_put(&s->settled_us, seq, wall_us);
 }
@@ -327,6 +331,8 @@ static void check_item(struct sim_model *model, const struct sim_delivery *d, st
     if (s->epoch != 0 && s->epoch != d->epoch)
         sim_violation(model, "node %u changed its epoch", token->to);
     s->epoch = d->epoch;
+    sim_replay_came(model, s, d);
+    sim_number_put(&s->came, d->seq, d->left_moment);
     uint64_t done_moment = sim_number_get(&s->settled, d->seq);
     if (done_moment != 0 && done_moment < d->bound_moment)
         sim_violation(model,
@@ -448,5 +454,5 @@ bool sim_model_complete(struct sim_model *model, bool explain)
         if (!arrived)
             return false;
     }
-    return true;
+    return sim_replays_complete(model, explain);
 }

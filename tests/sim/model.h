@@ -14,7 +14,8 @@
 #define SIM_ACCOUNTS_MAX      8u
 #define SIM_NODES_MAX         4u
 #define SIM_QUEUES            2u
-#define SIM_SESSIONS_MAX      4096u /* of one run */
+#define SIM_MAX_ITEMS(node)   (1 + 3 * (node)) /* of its configuration */
+#define SIM_SESSIONS_MAX      4096u            /* of one run */
 #define SIM_SUBSCRIPTIONS_MAX 1024u
 
 enum sim_kind { SIM_MESSAGE, SIM_ITEM, SIM_JOB };
@@ -31,6 +32,8 @@ struct sim_token {
     bool excused;   /* may be lost: handed to a socket of a recipient that does not count */
     uint64_t durable_moment; /* 0: not on disk yet */
     uint64_t first_moment;   /* when it was sent first */
+    uint64_t told_us;        /* item: when the publisher was told that it is there */
+    uint64_t gone_moment;    /* item: when the answer left that it is retracted; 0: not yet */
     uint32_t sends;
     uint32_t fresh[SIM_CLIENTS_MAX]; /* deliveries without a mark, per client */
     uint32_t all[SIM_CLIENTS_MAX];
@@ -55,7 +58,9 @@ struct sim_subscription {
     struct xy_buf settled;    /* uint64_t each: by number, when the answer left that it is; 0: not yet */
     struct xy_buf settled_us; /* … and when that came, by the wall clock */
     struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
+    uint64_t replayed_moment; /* everything that was settled before came again; UINT64_MAX: it may soon */
     struct xy_buf said;       /* of model_dead.c: a byte per number, what the client said of it */
+    struct xy_buf came;       /* uint64_t each: by number, when it left for its client last */
     struct xy_buf buried;     /* uint64_t each: its number in the node of dead letters; 0: not there */
 };
 
@@ -76,6 +81,8 @@ struct sim_model {
     unsigned clients_count;
     unsigned account_of[SIM_CLIENTS_MAX];
     unsigned max_deliver[SIM_CLIENTS_MAX];              /* 0: nothing of it becomes a dead letter */
+    unsigned expire_s[SIM_NODES_MAX];                   /* 0: items do not expire */
+    struct xy_buf due;                                  /* of model_items.c: what comes again */
     uint64_t letters_last[SIM_CLIENTS_MAX];             /* the newest dead letter that came to it */
     unsigned sessions;                                  /* of senders, given out */
     unsigned crossings[SIM_CLIENTS_MAX], crossings_all; /* see sim_model_crossed */
@@ -92,6 +99,7 @@ struct sim_model {
     uint64_t deliveries, items, jobs, redeliveries, promises; /* items, jobs: of the deliveries */
     uint64_t copies;                                          /* carbons */
     uint64_t skips;                                           /* gaps told */
+    uint64_t seen, replays;                                   /* items in answers; granted */
     uint64_t letters;                                         /* dead ones */
     struct xy_buf verdict;                                    /* the first rule broken; empty: none */
 };
@@ -137,9 +145,10 @@ struct sim_delivery {
     struct xy_str subid;
 };
 void sim_model_delivered(struct sim_model *model, const struct sim_delivery *delivery);
-/* The recipient was answered, by bytes that left then and came at `wall_us`, that this one is done with. */
+/* The recipient asked first at `asked_moment` and was answered, by bytes that left then and came at `wall_us`, that this
+ * one is done with. */
 void sim_model_settled(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
-                       uint64_t left_moment, uint64_t wall_us);
+                       uint64_t asked_moment, uint64_t left_moment, uint64_t wall_us);
 /* Instead of an item: the subscription was told that it will not get these. */
 void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_delivery *delivery,
                        struct sim_gap gap);
@@ -159,6 +168,21 @@ void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment)
 /* The answer was that there is no such job. */
 void sim_job_gone(struct sim_model *model, unsigned token, unsigned client, uint64_t left_moment);
 bool sim_job_complete(struct sim_model *model, unsigned token, bool explain);
+
+/* model_items.c: what a node retains */
+struct sim_look { /* a request for it */
+    unsigned client, node;
+    uint64_t asked_moment, asked_us, left_moment;
+};
+void sim_items_published(struct sim_model *model, unsigned token, uint64_t now_us); /* says the answer */
+void sim_items_retracted(struct sim_model *model, unsigned token, uint64_t left_moment);
+void sim_items_seen(struct sim_model *model, const struct sim_look *look, unsigned token);
+/* By a session that began then; and again after it was lost. */
+void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t bound_moment);
+void sim_replay_answered(struct sim_model *model, unsigned node, struct xy_str subid, bool granted);
+void sim_replay_came(struct sim_model *model, const struct sim_subscription *subscription,
+                     const struct sim_delivery *delivery);
+bool sim_replays_complete(struct sim_model *model, bool explain);
 
 /* model_dead.c: items that are not sent any more */
 struct sim_letter {

@@ -8,8 +8,8 @@
 #include "broker/shard/stats.h"
 #include "broker/shard/workers.h"
 #include "core/base/assert.h"
+#include "tests/sim/app.h"
 #include "tests/sim/broker.h"
-#include "tests/sim/client.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/wire.h"
 
@@ -375,6 +375,8 @@ static void mood_extend(struct sim_world *world)
     if (world->options.plain)
         return;
     mood->deaths = mood->acks && sim_below(&random, 3) > 0;
+    mood->expires = sim_once_in(&random, 3);
+    mood->replays = sim_once_in(&random, 3);
 }
 
 static void world_begin(struct sim_world *world, const struct sim_options *options)
@@ -390,6 +392,8 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
     world->model->clients_count = options->clients;
     mood_choose(world);
     mood_extend(world);
+    for (unsigned node = 0; node < SIM_NODES_MAX; node++)
+        world->model->expire_s[node] = sim_app_expire_s(world, node);
     world->disk = sim_disk_new(world->model);
     world->clients = calloc(options->clients, sizeof(struct sim_client *));
     xy_assert(world->clients != NULL && options->clients <= SIM_CLIENTS_MAX &&
@@ -449,6 +453,8 @@ void sim_run(const struct sim_options *options, struct sim_result *result)
                                    .skips = model->skips,
                                    .copies = model->copies,
                                    .letters = model->letters,
+                                   .seen = model->seen,
+                                   .replays = model->replays,
                                    .redeliveries = model->redeliveries,
                                    .virtual_us = world->now_us };
     snprintf(result->verdict, sizeof(result->verdict), "%s", result->failed ? model->verdict.data : "");

@@ -39,6 +39,8 @@ enum sim_fault {
     SIM_FAULT_NO_REFUSAL,   /* a full disk says nothing and keeps nothing */
     SIM_FAULT_LOST_LETTER,  /* what should go to the dead letters is settled */
     SIM_FAULT_WRONG_LETTER, /* a dead letter says that it is another item */
+    SIM_FAULT_LATE_EXPIRY,  /* items are kept longer than their node says */
+    SIM_FAULT_LOST_REPLAY,  /* a replay is granted and nothing comes */
     SIM_FAULT_COUNT
 };
 extern const char *const sim_fault_names[SIM_FAULT_COUNT];
@@ -64,7 +66,8 @@ struct sim_result {
     uint64_t hash; /* of everything that happened */
     unsigned crashes, restarts, cuts, resumed, rebound, broken_disks, full_disks;
     uint64_t refused, stalls;
-    uint64_t tokens, promises, deliveries, items, jobs, skips, copies, letters, redeliveries, virtual_us;
+    uint64_t tokens, promises, deliveries, items, jobs, skips, copies, letters, seen, replays, redeliveries,
+        virtual_us;
 };
 
 /* Runs one seed to its end. */
@@ -88,7 +91,9 @@ struct sim_mood {
     bool acks;  /* some subscriptions acknowledge one by one */
     bool skips; /* some subscriptions may be owed little only */
     /* Chosen by a generator of their own, and absent in a plain world: */
-    bool deaths; /* items that are acknowledged one by one go to the dead letters */
+    bool deaths;  /* items that are acknowledged one by one go to the dead letters */
+    bool expires; /* items of some nodes, and clients look at what is there */
+    bool replays; /* subscribers ask for items once more */
 };
 
 struct sim_world {
