@@ -32,8 +32,6 @@ MEANING = {
     "sdk-pub1": "libxylem: publish, persisted, window 1",
     "sdk-pub100": "libxylem: publish, persisted, window 100",
 }
-# What every broker does, whatever it speaks.
-COMMON = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "rate1000", "arate1000", "idle"]
 CPU = "server_cpu_s_per_million"
 RATE = "operations_per_s"
 DISTURBED = 0.2  # of a core, taken by other processes

@@ -57,19 +57,12 @@ def undisturbed(server, scenario, options):
     return best
 
 
-def can(server, scenario):
-    """libxylem is for Xylem, messages and logins are XMPP's."""
-    if scenario.startswith("sdk-"):
-        return server.name == report.OURS
-    return server.protocol == "xmpp" or scenario in report.COMMON
-
-
 def measure(server, options, results):
     log(f"{server.name}: starts")
     server.start()
     try:
         for scenario in options.scenarios:
-            if not can(server, scenario):
+            if not server.does(scenario):
                 continue
             for _ in range(options.runs):
                 result = undisturbed(server, scenario, options)

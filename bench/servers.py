@@ -25,6 +25,11 @@ START_S = 120
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"  # where Debian puts servers
 
 
+# What every broker does, whatever it speaks, and what of it has to do with storing.
+COMMON = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "rate1000", "arate1000", "idle"]
+PERSISTED = ["afan100", "pub1", "pub100", "arate1000"]
+
+
 class Xylem:
     name = "Xylem"
     protocol, domain, service = "xmpp", harness.DOMAIN, harness.PUBSUB
@@ -33,6 +38,11 @@ class Xylem:
     def __init__(self, settings=None, accounts=None):
         """`accounts`: a data directory to begin with a copy of; without it they are made, a key derived for each."""
         self.settings, self.accounts = settings or {}, accounts
+
+    @staticmethod
+    def does(scenario):
+        del scenario
+        return True
 
     @staticmethod
     def missing():
@@ -77,6 +87,11 @@ class Installed:
     programs = []
     options = []
     domain, service = "localhost", "pubsub.localhost"
+
+    @staticmethod
+    def does(scenario):
+        """Whether that is measured of it."""
+        return scenario in COMMON
 
     @classmethod
     def missing(cls):
@@ -146,6 +161,10 @@ class Ejabberd(Installed):
     """Debian's package in an Erlang machine with the flags of ejabberdctl, Mnesia, plain passwords (the cheapest logins)."""
 
     name, protocol, programs = "ejabberd", "xmpp", ["ejabberdctl", "erl"]
+
+    @staticmethod
+    def does(scenario):
+        return not scenario.startswith("sdk-")  # libxylem is for Xylem
 
     CONFIGURATION = """
 loglevel: warning
@@ -300,9 +319,19 @@ class RabbitMQ(Installed):
         harness.release_ports(self.epmd_port, self.distribution_port)
 
 
+class RabbitMQQuorum(RabbitMQ):
+    """The same with quorum queues: one member each, which writes its log and syncs it before publishes are confirmed."""
+
+    name, options = "rabbitmq-quorum", ["--quorum"]
+
+    @staticmethod
+    def does(scenario):
+        return scenario in PERSISTED
+
+
 def children_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]
 
 
-SERVERS = [Xylem, Ejabberd, Nats, Mosquitto, RabbitMQ]
+SERVERS = [Xylem, Ejabberd, Nats, Mosquitto, RabbitMQ, RabbitMQQuorum]

@@ -1,5 +1,5 @@
-/* AMQP 0-9-1: a node is a fanout exchange, a subscriber a queue bound to it. Where nodes keep items, queues are durable,
- * messages persistent, publishes confirmed and deliveries acknowledged; where they do not, none of it. */
+/* AMQP 0-9-1: a node is a fanout exchange, a subscriber a queue bound to it. Where nodes keep items, queues are durable (quorum
+ * queues with --quorum), messages persistent, publishes confirmed and deliveries acknowledged; where they do not, none of it. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +34,11 @@ enum {
 static bool keeps(const struct client *client)
 {
     return client->load->scenario->persist;
+}
+
+static bool is_quorum(const struct client *client)
+{
+    return keeps(client) && client->load->quorum;
 }
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
@@ -78,17 +83,20 @@ static size_t method_begin(struct client *client, unsigned method)
     return begin;
 }
 
-/* Reserved, name, up to two more names, bits, and arguments if there are any: the shape of most methods. */
+/* Tables of arguments, each behind its length: none, and what kind of queue it is to be. */
+#define EMPTY  XY_STR("\0\0\0\0")
+#define QUORUM XY_STR("\0\0\0\x18\x0cx-queue-typeS\0\0\0\x06quorum")
+
+/* Reserved, name, up to two more names, bits, and a table where the method has one: the shape of most methods. */
 static void ask(struct client *client, unsigned method, const char *const names[], unsigned bits,
-                bool arguments)
+                struct xy_str table)
 {
     size_t begin = method_begin(client, method);
     put(&client->out, 0, 2);
     for (; *names != NULL; names++)
         put_short(&client->out, *names);
     put(&client->out, bits, 1);
-    if (arguments)
-        put(&client->out, 0, 4);
+    xy_buf_str(&client->out, table);
     frame_end(&client->out, begin);
     client->load->waiting++;
 }
@@ -97,29 +105,49 @@ static void ask(struct client *client, unsigned method, const char *const names[
 
 static void make_queue(struct client *client, const char *queue, const char *node, unsigned bits)
 {
-    ask(client, QUEUE_DECLARE, NAMES(queue), bits, true);
-    ask(client, QUEUE_BIND, NAMES(queue, node, ""), 0, true);
+    ask(client, QUEUE_DECLARE, NAMES(queue), bits, is_quorum(client) ? QUORUM : EMPTY);
+    ask(client, QUEUE_BIND, NAMES(queue, node, ""), 0, EMPTY);
+}
+
+struct queue_name {
+    char text[NAME_BYTES];
+};
+
+static struct queue_name queue_of(const char *node, unsigned subscriber)
+{
+    struct queue_name name;
+    (void)snprintf(name.text, sizeof(name.text), "%s-%u", node, subscriber);
+    return name;
 }
 
 static void amqp_node_make(struct client *owner, const char *node)
 {
-    ask(owner, EXCHANGE_DECLARE, NAMES(node, "fanout"), keeps(owner) ? DURABLE : 0, true);
+    ask(owner, EXCHANGE_DECLARE, NAMES(node, "fanout"), keeps(owner) ? DURABLE : 0, EMPTY);
     if (owner->load->scenario->sinks == 0) /* a message that has nowhere to go would be confirmed at once */
         make_queue(owner, node, node, DURABLE);
 }
 
 static void amqp_node_delete(struct client *owner, const char *node)
 {
-    if (owner->load->scenario->sinks == 0)
-        ask(owner, QUEUE_DELETE, NAMES(node), 0, false);
-    ask(owner, EXCHANGE_DELETE, NAMES(node), 0, false);
+    unsigned sinks = owner->load->scenario->sinks;
+    if (sinks == 0)
+        ask(owner, QUEUE_DELETE, NAMES(node), 0, XY_STR_NONE);
+    for (unsigned i = 1; is_quorum(owner) && i <= sinks; i++) /* the others go with their consumers */
+        ask(owner, QUEUE_DELETE, NAMES(queue_of(node, i).text), 0, XY_STR_NONE);
+    ask(owner, EXCHANGE_DELETE, NAMES(node), 0, XY_STR_NONE);
+}
+
+static unsigned queue_bits(const struct client *client)
+{
+    if (!keeps(client))
+        return EXCLUSIVE | AUTO_DELETE;
+    return is_quorum(client) ? DURABLE : DURABLE | AUTO_DELETE;
 }
 
 static void amqp_subscribe(struct client *client, const char *node)
 {
-    char queue[NAME_BYTES];
-    (void)snprintf(queue, sizeof(queue), "%s-%u", node, client->number);
-    make_queue(client, queue, node, keeps(client) ? DURABLE | AUTO_DELETE : EXCLUSIVE | AUTO_DELETE);
+    struct queue_name queue = queue_of(node, client->number);
+    make_queue(client, queue.text, node, queue_bits(client));
     if (keeps(client)) {
         size_t begin = method_begin(client, QOS);
         put(&client->out, 0, 4);
@@ -128,7 +156,7 @@ static void amqp_subscribe(struct client *client, const char *node)
         frame_end(&client->out, begin);
         client->load->waiting++;
     }
-    ask(client, CONSUME, NAMES(queue, ""), keeps(client) ? 0 : NO_ACK, true);
+    ask(client, CONSUME, NAMES(queue.text, ""), keeps(client) ? 0 : NO_ACK, EMPTY);
 }
 
 static void amqp_publish(struct client *client, const char *node, uint64_t number, uint64_t time_us)

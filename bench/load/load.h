@@ -103,6 +103,7 @@ struct load {
     const char *host, *domain, *service, *password;
     uint16_t port;
     bool at_least_once; /* the server knows urn:xylem:delivery:0 */
+    bool quorum;        /* AMQP: queues that keep messages are quorum queues */
     double seconds, warmup_s;
     long pid; /* of the server; 0: no figures of it */
     struct {

@@ -48,6 +48,7 @@ static const struct option long_options[] = {
     { "warmup", required_argument, NULL, 'u' },
     { "at-least-once", no_argument, NULL, 'a' },
     { "protocol", required_argument, NULL, 'o' },
+    { "quorum", no_argument, NULL, 'q' },
     { "beside-sessions", required_argument, NULL, 'S' },
     { "beside-nodes", required_argument, NULL, 'N' },
     { "beside-subscriptions", required_argument, NULL, 'B' },
@@ -59,7 +60,7 @@ static _Noreturn void usage(void)
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
                 "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
-                "            [--protocol xmpp|mqtt|nats|amqp]\n"
+                "            [--protocol xmpp|mqtt|nats|amqp] [--quorum]\n"
                 "            [--beside-sessions N] [--beside-nodes N] [--beside-subscriptions N] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
@@ -119,6 +120,9 @@ static void set_option(struct load *load, int option)
         break;
     case 'a':
         load->at_least_once = true;
+        break;
+    case 'q':
+        load->quorum = true;
         break;
     case 'o':
         load->protocol = protocol_named(optarg);
