@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 import run
-from report import CPU, DISTURBED, FAULTS, number
+from report import CPU, DISTURBED, FAULTS, number, table
 from servers import Xylem
 
 SIZES = [10, 100, 1000, 10000, 100000]
@@ -116,10 +116,6 @@ def growth_row(curve, found, sizes):
     most, fewest = max(found), min(found)
     kib = kib_each(most, found[most])
     return cells + [f"{found[most][CPU] / found[fewest][CPU]:.2f}", "" if kib is None else f"{kib:.2f}"]
-
-
-def table(rows):
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
 def growth_table(results, sizes):

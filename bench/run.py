@@ -20,7 +20,9 @@ import servers  # noqa: E402
 
 QUICK = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "msg50", "amsg50", "aoffline", "rate1000", "arate1000"]
 QUICK += ["logins", "idle", "sdk-fan100", "sdk-afan100", "sdk-pub100"]
-FRESH = ("idle", "aoffline")  # a server that has done nothing else yet
+QUICK += ["tls-fan100", "tls-pub100", "tls-msg50", "tls-logins", "tls-idle"]
+SCENARIOS = [scenario for scenario in report.MEANING if scenario != report.DRAIN]
+FRESH = ("idle", "tls-idle", "aoffline")  # a server that has done nothing else yet
 AGAIN = 2  # times that a disturbed run is repeated at most; with --quick not at all
 RUN_S = 300
 
@@ -29,8 +31,13 @@ def log(text):
     print(text, flush=True)
 
 
+def generator(scenario):
+    """Of all TLS the cheapest, whatever the server uses: both share the machine."""
+    return os.path.join(servers.OPENSSL if scenario.startswith("tls-") else servers.harness.BIN, "load")
+
+
 def run_once(server, scenario, seconds):
-    command = [servers.harness.program("load"), "--port", str(server.port), "--domain", server.domain]
+    command = [generator(scenario), "--port", str(server.port), "--domain", server.domain]
     command += ["--service", server.service, "--password", servers.PASSWORD, "--pid", str(server.pid)]
     command += ["--protocol", server.protocol]
     command += ["--seconds", str(seconds), *server.options, scenario]
@@ -68,7 +75,7 @@ def measure(server, options, results):
                 result = undisturbed(server, scenario, options)
                 if result is not None:
                     results.append(result)
-                    figure = "kib_per_session" if scenario == "idle" else report.CPU
+                    figure = "kib_per_session" if scenario.endswith("idle") else report.CPU
                     log(f"{server.name} {scenario}: {result[figure]:.4g} {figure}, {result[report.RATE]:.0f}/s")
     finally:
         server.stop()
@@ -87,7 +94,7 @@ def about(options, chosen):
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return (
         f"Commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}: {', '.join(s.name for s in chosen)}; generator and server "
-        f"on the same {os.cpu_count()} cores ({models[0] if models else os.uname().machine}), plain TCP, 256-byte payloads, runs of "
+        f"on the same {os.cpu_count()} cores ({models[0] if models else os.uname().machine}), TCP on loopback, 256-byte payloads, runs of "
         f"{options.seconds:g} s after 1 s, medians of {options.runs}. A ratio above 1 is in Xylem's favour. `*`: other work took "
         f"more than a fifth of a core while Xylem was measured. {what_was_left_out(chosen)}\n"
     )
@@ -102,11 +109,11 @@ def arguments():
     parser.add_argument("--runs", type=int, help="of each scenario; default 3")
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     options = parser.parse_args()
-    options.scenarios = options.scenarios or (QUICK if options.quick else list(report.MEANING))
+    options.scenarios = options.scenarios or (QUICK if options.quick else SCENARIOS)
     options.runs = options.runs or (1 if options.quick else 3)
     for scenario in options.scenarios:
-        if scenario not in report.MEANING:
-            parser.error(f"no scenario {scenario}; there are {', '.join(report.MEANING)}")
+        if scenario not in SCENARIOS:
+            parser.error(f"no scenario {scenario}; there are {', '.join(SCENARIOS)}")
     for name in options.servers or []:
         if name not in [s.name.lower() for s in servers.SERVERS]:
             parser.error(f"no server {name}; there are {', '.join(s.name.lower() for s in servers.SERVERS)}")

@@ -30,8 +30,12 @@ COMMON = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "rate1000", 
 PERSISTED = ["afan100", "pub1", "pub100", "arate1000"]
 
 
+OPENSSL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "release-openssl", "bin")
+
+
 class Xylem:
     name = "Xylem"
+    bin = harness.BIN
     protocol, domain, service = "xmpp", harness.DOMAIN, harness.PUBSUB
     options = ["--at-least-once"]
 
@@ -41,17 +45,20 @@ class Xylem:
 
     @staticmethod
     def does(scenario):
+        """Whether that is measured of it."""
         del scenario
         return True
 
-    @staticmethod
-    def missing():
+    @classmethod
+    def missing(cls):
         """What keeps it from being measured; empty: nothing."""
-        return "" if os.path.exists(harness.program("xylemd")) else f"{harness.program('xylemd')} is not built"
+        program = os.path.join(cls.bin, "xylemd")
+        return "" if os.path.exists(program) else f"{program} is not built"
 
     def start(self):
         settings = {"shards": os.cpu_count() or 1, "log": {"level": "warning"}, "store": {"map_size": "16gb"}}
         self.broker = harness.Broker(harness.merged(settings, self.settings), users={})
+        self.broker.bin = self.bin
         if self.accounts:
             shutil.copytree(self.accounts, self.broker.data_dir, dirs_exist_ok=True)
         self.broker.start()
@@ -81,6 +88,16 @@ class Xylem:
         self.broker.finish()
 
 
+class XylemOpenSSL(Xylem):
+    """The same built on the other TLS library: only what goes through TLS differs."""
+
+    name, bin = "Xylem-OpenSSL", OPENSSL
+
+    @staticmethod
+    def does(scenario):
+        return scenario.startswith("tls-")
+
+
 class Installed:
     """A server that is found on PATH; what differs is in the classes below."""
 
@@ -90,7 +107,6 @@ class Installed:
 
     @staticmethod
     def does(scenario):
-        """Whether that is measured of it."""
         return scenario in COMMON
 
     @classmethod
@@ -169,11 +185,12 @@ class Ejabberd(Installed):
     CONFIGURATION = """
 loglevel: warning
 hosts: [localhost]
+certfiles: ["{certificate}"]
 auth_method: [mnesia]
 auth_password_format: plain
 listen:
   - {{port: {port}, ip: "127.0.0.1", module: ejabberd_c2s, max_stanza_size: 1048576, backlog: 4096, shaper: none,
-     access: anybody, starttls_required: false}}
+     access: anybody, starttls: true, starttls_required: false}}
 access_rules:
   anybody: {{allow: all}}
 shaper_rules:
@@ -199,8 +216,12 @@ modules:
 """
 
     def configuration(self, data):
-        del data
-        return self.CONFIGURATION.format(port=self.port)
+        both = os.path.join(data, "certificate-and-key.pem")
+        with open(both, "w", encoding="ascii") as file:
+            for path in harness.make_certificate(data, ("localhost",)):
+                with open(path, encoding="ascii") as part:
+                    file.write(part.read())
+        return self.CONFIGURATION.format(port=self.port, certificate=both)
 
     def command(self, configuration, data):
         del configuration
@@ -334,4 +355,4 @@ def children_of(pid):
         return [int(child) for child in file.read().split()]
 
 
-SERVERS = [Xylem, Ejabberd, Nats, Mosquitto, RabbitMQ, RabbitMQQuorum]
+SERVERS = [Xylem, XylemOpenSSL, Ejabberd, Nats, Mosquitto, RabbitMQ, RabbitMQQuorum]

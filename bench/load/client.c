@@ -176,17 +176,26 @@ static void want_write(struct client *client, bool wanted)
     (void)epoll_ctl(client->load->epoll, EPOLL_CTL_MOD, client->fd, &event);
 }
 
+static struct xy_str output(struct client *client)
+{
+    return client->tls != NULL ? tls_output(client) : xy_buf_view(&client->out);
+}
+
 void client_flush(struct client *client)
 {
-    while (client->out.len > 0 && client->fd >= 0) {
-        ssize_t sent = send(client->fd, client->out.data, client->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct xy_str left;
+    while (client->fd >= 0 && (left = output(client)).len > 0) {
+        ssize_t sent = send(client->fd, left.data, left.len, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EAGAIN) {
             want_write(client, true);
             return;
         }
         if (sent < 0)
             load_fail("u%u cannot write: %s", client->number, strerror(errno));
-        xy_buf_consume(&client->out, (size_t)sent);
+        if (client->tls != NULL)
+            xy_tls_output_consumed(client->tls, (size_t)sent);
+        else
+            xy_buf_consume(&client->out, (size_t)sent);
     }
     want_write(client, false);
 }
@@ -199,6 +208,22 @@ static void gone(struct client *client, ssize_t got)
                   got < 0 ? " with an error" : "");
     (void)close(client->fd);
     client->fd = -1;
+    xy_tls_free(&client->tls);
+}
+
+/* Into client->in, in clear. Returns what recv does. */
+static ssize_t receive(struct client *client)
+{
+    static char sealed[READ_BYTES];
+    char *room = client->tls != NULL ? sealed : xy_buf_reserve(&client->in, READ_BYTES);
+    if (room == NULL)
+        load_fail("no memory");
+    ssize_t got = recv(client->fd, room, READ_BYTES, MSG_DONTWAIT);
+    if (got > 0 && client->tls != NULL)
+        tls_received(client, sealed, (size_t)got);
+    else if (got > 0)
+        client->in.len += (size_t)got;
+    return got;
 }
 
 void client_event(struct client *client, uint32_t events)
@@ -207,16 +232,11 @@ void client_event(struct client *client, uint32_t events)
         client_flush(client);
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
         return;
-    char *room = xy_buf_reserve(&client->in, READ_BYTES);
-    if (room == NULL)
-        load_fail("no memory");
-    ssize_t got = recv(client->fd, room, READ_BYTES, MSG_DONTWAIT);
+    ssize_t got = receive(client);
     if (got < 0 && errno == EAGAIN)
         return;
-    if (got <= 0) {
+    if (got <= 0)
         gone(client, got);
-    } else {
-        client->in.len += (size_t)got;
+    else
         client->load->protocol->take(client);
-    }
 }

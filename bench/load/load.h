@@ -3,6 +3,7 @@
  *   main.c      scenarios as a table, options, the result as one line of JSON
  *   client.c    connections, and what they got
  *   xmpp.c      login by core/stream, then whole elements as bytes (scan.c), XEP-0198;  mqtt.c, nats.c, amqp.c  the same for these
+ *   tls.c       STARTTLS, by core/tls
  *   loop.c      epoll, the clock, waiting for something
  *   figures.c   counts, spreads, processor time of both sides
  *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
@@ -15,6 +16,7 @@
 #include "core/base/buf.h"
 #include "core/base/env.h"
 #include "core/stream/stream.h"
+#include "core/tls/tls.h"
 
 #define LOAD_PAYLOAD_BYTES 256u
 #define LOAD_MARK_BYTES    33u /* of the payload: '@', then number and time in hexadecimal */
@@ -39,6 +41,7 @@ struct scenario {
     unsigned total;  /* operations; 0: for the time of the run */
     bool persist;    /* the node keeps its newest ten items */
     bool in_turn;    /* publishes to each of the nodes that are there beside */
+    bool tls;        /* STARTTLS on every connection */
     bool sm; /* XEP-0198 on every session, and at-least-once subscriptions where the server has them */
 };
 
@@ -112,6 +115,7 @@ struct load {
 
     const struct xy_env *env;
     struct xy_stream_options stream;
+    struct xy_tls_config *tls; /* NULL: not used yet */
     int epoll;
     uint64_t now_us;
     struct client **clients;
@@ -149,6 +153,8 @@ struct client {
     unsigned number; /* of the user */
     int fd;
     struct xy_stream *stream; /* XMPP: until it is ready */
+    struct xy_tls *tls;       /* NULL: in clear */
+    bool secure;              /* and the stream knows that TLS is on */
     bool available;           /* says presence when it is in */
     bool sm, ready, closing, wants_write;
     struct client *dirty_next;

@@ -28,6 +28,11 @@ static const struct scenario scenarios[] = {
       .persist = true, .sm = true },
     { "logins", "logins", logins_run, .sinks = 500 },
     { "idle", "sessions", idle_run, .sinks = 2000 },
+    { "tls-fan100", "deliveries", nodes_run, .sinks = 100, .window = 16, .tls = true },
+    { "tls-pub100", "publishes", nodes_run, .window = 100, .persist = true, .tls = true },
+    { "tls-msg50", "messages", messages_run, .sinks = 50, .window = 16, .tls = true },
+    { "tls-logins", "logins", logins_run, .sinks = 500, .tls = true },
+    { "tls-idle", "sessions", idle_run, .sinks = 2000, .tls = true },
     { "sdk-fan1", "deliveries", sdk_run, .sinks = 1, .window = 16 },
     { "sdk-fan100", "deliveries", sdk_run, .sinks = 100, .window = 16 },
     { "sdk-afan100", "deliveries", sdk_run, .sinks = 100, .window = 16, .persist = true, .sm = true },
@@ -84,11 +89,12 @@ static bool has_beside(const struct load *load)
     return load->beside.sessions > 0 || load->beside.nodes > 0 || load->beside.subscriptions > 0;
 }
 
-/* Messages, logins and libxylem are XMPP, and so is what is there beside. */
+/* Messages, logins, STARTTLS and libxylem are XMPP, and so is what is there beside. */
 static bool speaks(const struct load *load)
 {
+    const struct scenario *scenario = load->scenario;
     return load->protocol == &protocol_xmpp ||
-           ((load->scenario->run == nodes_run || load->scenario->run == idle_run) && !has_beside(load));
+           ((scenario->run == nodes_run || scenario->run == idle_run) && !scenario->tls && !has_beside(load));
 }
 
 static void set_option(struct load *load, int option)

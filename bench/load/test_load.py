@@ -99,7 +99,7 @@ def test_what_goes_wrong_is_counted(broker, meddle, member):
     assert result["lost"] == (0 if member == "repeated" else proxy.meddled)
 
 
-@pytest.mark.parametrize("scenario", ["fan1", "pub1", "rate1000", "arate1000", "sdk-fan1", "sdk-pub100"])
+@pytest.mark.parametrize("scenario", ["fan1", "pub1", "rate1000", "arate1000", "tls-pub100", "sdk-fan1", "sdk-pub100"])
 def test_a_scenario_runs_without_a_fault(broker, scenario):
     result = load(broker.port, scenario, "--pid", str(broker.process.pid), "--at-least-once")
     assert result["operations"] > 0
@@ -127,14 +127,14 @@ def test_what_is_there_beside_takes_memory_and_no_part(broker, beside, scenario)
     assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in servers.SERVERS if kind is not servers.Xylem])
+@pytest.mark.parametrize("kind", [kind for kind in servers.SERVERS if issubclass(kind, servers.Installed)])
 def test_other_servers(kind):
     if kind.missing():
         pytest.skip(kind.missing())
     server = kind()
     server.start()
     try:
-        for scenario in filter(server.does, ("fan1", "pub100", "rate1000", "arate1000")):
+        for scenario in filter(server.does, ("fan1", "pub100", "rate1000", "arate1000", "tls-pub100")):
             result = load(server.port, scenario, "--protocol", server.protocol, "--domain", server.domain, *server.options)
             assert result["operations"] > 0
             assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)

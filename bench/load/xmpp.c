@@ -56,14 +56,25 @@ static void logged_in(struct client *client)
     client_ping(client);
 }
 
+/* Without channel binding: servers name -PLUS mechanisms and do not all take tls-server-end-point. */
+static void tell_of_tls(struct client *client)
+{
+    xy_stream_tls_started(client->stream, NULL, 0);
+    client->secure = true;
+}
+
 static void login_go_on(struct client *client)
 {
     struct xy_stream_event event;
     bool is_in = false;
+    if (client->tls != NULL && !client->secure && xy_tls_established(client->tls))
+        tell_of_tls(client);
     xy_stream_feed(client->stream, client->in.data, client->in.len);
     xy_buf_reset(&client->in);
     while (xy_stream_next(client->stream, &event)) {
         is_in |= event.kind == XY_STREAM_EVENT_READY;
+        if (event.kind == XY_STREAM_EVENT_STARTTLS)
+            tls_begin(client);
         if (event.kind == XY_STREAM_EVENT_READY && client->sm && !event.sm)
             load_fail("the server does not enable XEP-0198");
         if (event.kind == XY_STREAM_EVENT_STANZA)
@@ -85,6 +96,7 @@ static unsigned mechanisms(const struct load *load)
 static void xmpp_open(struct client *client)
 {
     const struct load *load = client->load;
+    bool tls = load->scenario->tls;
     char jid[256];
     (void)snprintf(jid, sizeof(jid), "u%u@%s/load%.0u", client->number, load->domain,
                    load->round); /* 0: no digit */
@@ -93,7 +105,8 @@ static void xmpp_open(struct client *client)
                                                            .password = xy_str(load->password),
                                                            .mechanisms = mechanisms(load),
                                                            .plain_without_tls = true,
-                                                           .tls = XY_STREAM_TLS_NONE,
+                                                           .tls = tls ? XY_STREAM_TLS_REQUIRED
+                                                                      : XY_STREAM_TLS_NONE,
                                                            .sm = client->sm });
     if (client->stream == NULL)
         load_fail("no memory");

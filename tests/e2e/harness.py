@@ -166,6 +166,7 @@ class Broker:
             overrides or {},
         )
         self.process = None
+        self.bin = BIN  # where its programs are
         self.wrapper = []  # what runs the broker: ["valgrind", ...]
         self.write_config()
         self.new_users = dict(USERS if users is None else users)
@@ -194,7 +195,7 @@ class Broker:
     def xylem(self, *arguments, stdin="", timeout=60):
         """Runs the command line to its end, with this broker's local socket as its way in."""
         return subprocess.run(
-            [program("xylem"), *arguments],
+            [os.path.join(self.bin, "xylem"), *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -215,7 +216,7 @@ class Broker:
             notify.bind(notify_path)
             notify.settimeout(0.1)
             self.process = subprocess.Popen(
-                [*self.wrapper, program("xylemd"), "--config", self.config_file],
+                [*self.wrapper, os.path.join(self.bin, "xylemd"), "--config", self.config_file],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -240,7 +241,7 @@ class Broker:
     def run_to_end(self, timeout=20):
         """Starts a broker that is expected to refuse; returns (exit status, its output)."""
         run = subprocess.run(
-            [program("xylemd"), "--config", self.config_file], capture_output=True, text=True, timeout=timeout, check=False
+            [os.path.join(self.bin, "xylemd"), "--config", self.config_file], capture_output=True, text=True, timeout=timeout, check=False
         )
         return run.returncode, run.stdout + run.stderr
 
