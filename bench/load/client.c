@@ -134,6 +134,33 @@ struct client **clients_open(struct load *load, unsigned first, unsigned count, 
     return clients;
 }
 
+static void watch(struct client *client)
+{
+    struct epoll_event event = { .data.ptr = client };
+    event.events = (client->stopped ? 0u : EPOLLIN) | (client->wants_write ? EPOLLOUT : 0u);
+    (void)epoll_ctl(client->load->epoll, EPOLL_CTL_MOD, client->fd, &event);
+}
+
+/* The server ended the connection: as it should after client_close. */
+static void gone(struct client *client, ssize_t got)
+{
+    if (!client->closing)
+        load_fail("the server closed the connection of u%u%s", client->number,
+                  got < 0 ? " with an error" : "");
+    (void)close(client->fd);
+    client->fd = -1;
+    xy_tls_free(&client->tls);
+}
+
+/* The kernel takes as little as it can, so that the server notices soon. */
+void client_stop_reading(struct client *client)
+{
+    int least = 1;
+    (void)setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
+    client->stopped = true;
+    watch(client);
+}
+
 static bool all_gone(struct load *load)
 {
     unsigned open = 0;
@@ -145,10 +172,14 @@ static bool all_gone(struct load *load)
 void clients_close(struct load *load, struct client **clients, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        load->protocol->close(clients[i]);
-        client_flush(clients[i]);
-        clients[i]->ready = false;
         clients[i]->closing = true;
+        if (clients[i]->stopped) {
+            gone(clients[i], 0); /* reading all that waits for it would take long */
+        } else {
+            load->protocol->close(clients[i]);
+            client_flush(clients[i]);
+        }
+        clients[i]->ready = false;
     }
     if (!loop_until(load, LOAD_WAIT_S, all_gone))
         load_fail("the server does not close connections");
@@ -169,11 +200,10 @@ void clients_answered(struct load *load)
 
 static void want_write(struct client *client, bool wanted)
 {
-    struct epoll_event event = { .events = EPOLLIN | (wanted ? EPOLLOUT : 0u), .data.ptr = client };
     if (client->wants_write == wanted)
         return;
     client->wants_write = wanted;
-    (void)epoll_ctl(client->load->epoll, EPOLL_CTL_MOD, client->fd, &event);
+    watch(client);
 }
 
 static struct xy_str output(struct client *client)
@@ -198,17 +228,6 @@ void client_flush(struct client *client)
             xy_buf_consume(&client->out, (size_t)sent);
     }
     want_write(client, false);
-}
-
-/* The server ended the connection: as it should after client_close. */
-static void gone(struct client *client, ssize_t got)
-{
-    if (!client->closing)
-        load_fail("the server closed the connection of u%u%s", client->number,
-                  got < 0 ? " with an error" : "");
-    (void)close(client->fd);
-    client->fd = -1;
-    xy_tls_free(&client->tls);
 }
 
 /* Into client->in, in clear. Returns what recv does. */

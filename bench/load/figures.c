@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FINE_BITS = 4 }; /* buckets per power of two: 16 */
+enum { FINE_BITS = 6 }; /* buckets per power of two: 64 */
 
 static unsigned bucket_of(uint64_t us)
 {

@@ -70,9 +70,9 @@ extern const struct protocol protocol_xmpp, protocol_mqtt, protocol_nats, protoc
 
 /* --- figures ------------------------------------------------------------------------------------------------------ */
 
-#define SPREAD_BUCKETS 1024u
+#define SPREAD_BUCKETS 4096u
 
-struct spread { /* of microseconds; buckets a sixteenth of a power of two wide */
+struct spread { /* of microseconds; buckets a sixty-fourth of a power of two wide */
     uint64_t count, bucket[SPREAD_BUCKETS];
 };
 void spread_add(struct spread *spread, uint64_t us);
@@ -107,6 +107,8 @@ struct load {
     uint16_t port;
     bool at_least_once; /* the server knows urn:xylem:delivery:0 */
     bool quorum;        /* AMQP: queues that keep messages are quorum queues */
+    unsigned burst;     /* publishes as fast as it goes, before warm-up */
+    unsigned stopped;   /* further subscribers of the node, who read nothing once they are */
     double seconds, warmup_s;
     long pid; /* of the server; 0: no figures of it */
     struct {
@@ -156,7 +158,7 @@ struct client {
     struct xy_tls *tls;       /* NULL: in clear */
     bool secure;              /* and the stream knows that TLS is on */
     bool available;           /* says presence when it is in */
-    bool sm, ready, closing, wants_write;
+    bool sm, ready, closing, wants_write, stopped;
     struct client *dirty_next;
     bool is_dirty;
 
@@ -177,6 +179,7 @@ struct client {
 struct client **clients_open(struct load *load, unsigned first, unsigned count, bool available);
 void clients_close(struct load *load, struct client **clients, unsigned count); /* the memory stays */
 
+void client_stop_reading(struct client *client); /* for good */
 void client_dirty(struct client *client); /* client->out has something new */
 void clients_answered(struct load *load); /* waits for the answers to all that load->waiting counts */
 

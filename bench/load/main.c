@@ -54,6 +54,8 @@ static const struct option long_options[] = {
     { "at-least-once", no_argument, NULL, 'a' },
     { "protocol", required_argument, NULL, 'o' },
     { "quorum", no_argument, NULL, 'q' },
+    { "stopped", required_argument, NULL, 'r' },
+    { "burst", required_argument, NULL, 'f' },
     { "beside-sessions", required_argument, NULL, 'S' },
     { "beside-nodes", required_argument, NULL, 'N' },
     { "beside-subscriptions", required_argument, NULL, 'B' },
@@ -65,7 +67,7 @@ static _Noreturn void usage(void)
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
                 "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
-                "            [--protocol xmpp|mqtt|nats|amqp] [--quorum]\n"
+                "            [--protocol xmpp|mqtt|nats|amqp] [--quorum] [--stopped N] [--burst N]\n"
                 "            [--beside-sessions N] [--beside-nodes N] [--beside-subscriptions N] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
@@ -127,6 +129,12 @@ static void set_option(struct load *load, int option)
     case 'a':
         load->at_least_once = true;
         break;
+    case 'r':
+        load->stopped = (unsigned)strtoul(optarg, NULL, 10);
+        break;
+    case 'f':
+        load->burst = (unsigned)strtoul(optarg, NULL, 10);
+        break;
     case 'q':
         load->quorum = true;
         break;
@@ -161,6 +169,8 @@ static void read_options(struct load *load, int argc, char **argv)
         usage();
     if (load->scenario->in_turn && load->beside.nodes == 0)
         load_fail("%s publishes to --beside-nodes: say how many", load->scenario->name);
+    if (load->stopped + load->burst > 0 && (load->scenario->run != nodes_run || load->scenario->sinks == 0))
+        load_fail("%s is no fan-out: --stopped and --burst are for fan and rate", load->scenario->name);
     if (!speaks(load))
         load_fail("%s is for XMPP only", load->scenario->name);
 }

@@ -82,11 +82,16 @@ void node_delete(struct client *owner, const char *node)
     clients_answered(owner->load);
 }
 
+/* Those who stop come last, and take no part in what is counted. */
 static void subscribe(struct load *load, struct fan *fan)
 {
-    for (unsigned i = 0; i < load->scenario->sinks; i++)
+    unsigned sinks = load->scenario->sinks, all = sinks + load->stopped;
+    fan->subscribers = clients_open(load, 1, all, true);
+    for (unsigned i = 0; i < all; i++)
         load->protocol->subscribe(fan->subscribers[i], fan->node);
     clients_answered(load);
+    for (unsigned i = sinks; i < all; i++)
+        client_stop_reading(fan->subscribers[i]);
 }
 
 static bool all_there(struct load *load)
@@ -107,18 +112,41 @@ static void count_lost(struct load *load, const struct fan *fan)
             owed > fan->subscribers[i]->delivered ? owed - fan->subscribers[i]->delivered : 0;
 }
 
+static void burst_step(struct load *load)
+{
+    struct fan *fan = load->ctx;
+    while (fan->publisher->published < load->burst && may_publish(load, fan))
+        publish(fan, load->now_us);
+}
+
+static bool burst_over(struct load *load)
+{
+    const struct fan *fan = load->ctx;
+    return fan->publisher->published >= load->burst && all_there(load);
+}
+
+/* So much that the buffers of who does not read are full. How long it took everybody else is not counted. */
+static void burst(struct load *load)
+{
+    load->on_turn = burst_step;
+    if (!loop_until(load, LOAD_WAIT_S, burst_over))
+        load_fail("a burst of %u publishes did not arrive within %u s", load->burst, LOAD_WAIT_S);
+    load->on_turn = NULL;
+    load->figures.answer = load->figures.delivery = (struct spread){ 0 };
+}
+
 void nodes_run(struct load *load)
 {
     struct fan fan = { 0 };
-    unsigned sinks = load->scenario->sinks;
     (void)snprintf(fan.node, sizeof(fan.node), "load-%ld", (long)getpid());
     load->ctx = &fan;
     fan.publisher = clients_open(load, 0, 1, true)[0];
     node_make(fan.publisher, fan.node);
-    fan.subscribers = clients_open(load, 1, sinks, true);
     subscribe(load, &fan);
     load->on_answer = on_answer;
     load->on_delivery = on_delivery;
+    if (load->burst > 0)
+        burst(load);
     fan.due_us = clock_us();
     loop_measure(load, step);
     count_lost(load, &fan);

@@ -101,13 +101,13 @@ static void xmpp_open(struct client *client)
     (void)snprintf(jid, sizeof(jid), "u%u@%s/load%.0u", client->number, load->domain,
                    load->round); /* 0: no digit */
     client->stream = xy_stream_client_new(
-        &load->stream, &(struct xy_stream_client_options){ .jid = xy_jid_canonical(xy_str(jid)),
-                                                           .password = xy_str(load->password),
-                                                           .mechanisms = mechanisms(load),
-                                                           .plain_without_tls = true,
-                                                           .tls = tls ? XY_STREAM_TLS_REQUIRED
-                                                                      : XY_STREAM_TLS_NONE,
-                                                           .sm = client->sm });
+        &load->stream,
+        &(struct xy_stream_client_options){ .jid = xy_jid_canonical(xy_str(jid)),
+                                            .password = xy_str(load->password),
+                                            .mechanisms = mechanisms(load),
+                                            .plain_without_tls = true,
+                                            .tls = tls ? XY_STREAM_TLS_REQUIRED : XY_STREAM_TLS_NONE,
+                                            .sm = client->sm });
     if (client->stream == NULL)
         load_fail("no memory");
     xy_stream_client_open(client->stream);
