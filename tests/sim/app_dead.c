@@ -50,8 +50,9 @@ static const struct sim_request join = { .write = write_join, .answered = on_joi
 
 static void act(struct sim_client *client)
 {
-    if (sim_app_max_deliver(client) > 0 && !client->letters_joined &&
-        client->letters_us <= client->world->now_us)
+    const struct sim_world *world = client->world;
+    if (sim_app_max_deliver(client) > 0 && !client->letters_joined && !world->arrived &&
+        client->letters_us <= world->now_us)
         sim_app_ask_once(client, &join, 0);
 }
 

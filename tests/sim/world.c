@@ -309,6 +309,7 @@ static void drain(struct sim_world *world)
 static void check_repetition(struct sim_world *world)
 {
     uint64_t end_us = world->now_us + SETTLE_US;
+    world->arrived = true;
     while (world->now_us < end_us && !sim_violated(world->model))
         drain_round(world);
     if (sim_violated(world->model))

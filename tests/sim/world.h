@@ -105,6 +105,7 @@ struct sim_world {
     uint64_t now_us;
     unsigned step;
     bool draining; /* no more faults and no new work: what was promised has to arrive now */
+    bool arrived;  /* it has: nobody asks for more, so that what is acknowledged gets to the disk */
     uint64_t hash;
     struct sim_model *model;
     struct sim_disk *disk;
