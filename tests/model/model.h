@@ -208,6 +208,8 @@ void model_settled(struct model *model, unsigned node, unsigned sub);
 
 /* onebyone.c */
 bool model_one_flies(const struct model_node *node, const struct model_sub *sub);
+/* It may have another max_deliver: what waits to be sent again was sent often enough. */
+void model_one_configured(struct model *model, const struct model_node *node, struct model_sub *sub);
 void model_one_lost(struct model *model, const struct model_node *node, struct model_sub *sub);
 void model_one_pump(struct model *model, unsigned node, unsigned sub);
 uint64_t model_one_due(const struct model_node *node, const struct model_sub *sub);

@@ -536,6 +536,8 @@ static void on_subscribe(struct ask *ask)
     sub->wait_us = MODEL_WAIT_S * UINT64_C(1000000);
     sub->backoff_us = sub->ack == 3 ? 3000000 : 0;
     sub->there = true;
+    if (was && durable && sub->one_by_one)
+        model_one_configured(ask->model, node, sub);
     if (was && durable) /* it is looked at again: what it waited for may have been purged */
         model_settled(ask->model, ask->number, model_sub_index(ask->slot, a[2] != 0));
     ask->answer->sub = sub;

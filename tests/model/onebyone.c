@@ -39,6 +39,18 @@ static void come_again(struct model *model, const struct model_node *node, struc
     one->due_us = model->now_us + delay_us;
 }
 
+void model_one_configured(struct model *model, const struct model_node *node, struct model_sub *sub)
+{
+    for (unsigned i = 0; i < node->items_count; i++) {
+        const struct model_one *one = &sub->one[i];
+        if (sub->max_deliver == 0 || (one->state != ONE_READY && one->state != ONE_DELAYED))
+            continue;
+        model->full |= one->vague;
+        if (one->attempts >= sub->max_deliver)
+            bury(node, sub, i);
+    }
+}
+
 void model_one_lost(struct model *model, const struct model_node *node, struct model_sub *sub)
 {
     for (unsigned i = 0; i < node->items_count; i++)

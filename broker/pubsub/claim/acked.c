@@ -480,9 +480,23 @@ static uint64_t acked_seq_of(const struct subscription *subscription, struct xy_
 
 /* --- beginning and end ------------------------------------------------------------------------------------------------ */
 
+/* What waits to be sent again was sent as often as it may be now. */
+static void give_up_spent(struct subscription *subscription)
+{
+    struct window *window = window_of(subscription);
+    size_t position = 0;
+    if (window->count[WINDOW_READY] + window->count[WINDOW_DELAYED] == 0)
+        return;
+    for (struct window_entry *entry; (entry = window_walk(window, &position)) != NULL;)
+        if ((entry->state == WINDOW_READY || entry->state == WINDOW_DELAYED) &&
+            entry->attempts >= subscription->options.max_deliver && !is_damaged(subscription, entry))
+            bury(subscription, entry, DEAD_MAX_DELIVER);
+}
+
 static void acked_configured(struct subscription *subscription)
 {
     (void)backoff_parse(subscription->options.backoff, &subscription->claim.acked->backoff);
+    give_up_spent(subscription);
 }
 
 static void acked_begin(struct subscription *subscription)

@@ -73,6 +73,11 @@ struct window_entry *window_next(const struct window *window)
     return xy_heap_least(&window->ready);
 }
 
+struct window_entry *window_walk(const struct window *window, size_t *position)
+{
+    return xy_table_next(window->by_seq, position, NULL);
+}
+
 uint64_t window_due_us(const struct window *window)
 {
     const struct window_entry *first = xy_heap_least(&window->due);

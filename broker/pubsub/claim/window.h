@@ -72,6 +72,8 @@ static inline uint64_t window_cursor(const struct window *window)
 struct window_entry *window_find(const struct window *window, uint64_t seq);
 struct window_entry *window_oldest(const struct window *window); /* of all; NULL: none */
 struct window_entry *window_next(const struct window *window);   /* READY, the first by seq; NULL: none */
+/* Each of all, in no order, from position 0 on; NULL: that was the last. It may be put or settled meanwhile. */
+struct window_entry *window_walk(const struct window *window, size_t *position);
 /* The next whose time has come; NULL: none. Give it another state or time before asking again. */
 struct window_entry *window_due(const struct window *window, uint64_t now_us);
 uint64_t window_due_us(const struct window *window); /* WINDOW_NEVER: nothing is due */

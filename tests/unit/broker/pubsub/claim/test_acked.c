@@ -584,6 +584,24 @@ static void retracted_while_it_is_out(void **state)
     (void)rig_ok(rig, BOB, "set", PUBSUB("<unsubscribe node='n' jid='bob@example.org'/>"));
 }
 
+/* It may be sent less often from now on: what waits to be sent again, and was sent so often, is given up at once. */
+static void fewer_times_than_it_was_sent(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    subscribed(rig, SUBSCRIBE("bob@example.org", ""));
+    publish_many(rig, 0, 3);
+    say(rig, BOB, verdict(rig, "nack", 1, ""));
+    say(rig, BOB, verdict(rig, "nack", 1, "delay='60'"));
+    say(rig, BOB, verdict(rig, "nack", 2, "delay='60'"));
+    rig->seen_count = 0;
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", FIELD("max_deliver", "2")));
+    assert_int_equal(window(rig)->count[WINDOW_PARKED], 1);
+    rig->now_us += 61 * 1000000ull;
+    rig_run(rig);
+    assert_sent(rig, "2/2 3/2");
+}
+
 /* --- what is given up ------------------------------------------------------------------------------------------------ */
 
 /* Parked and delayed items are bounded by age as well; the gap is acknowledged by its number, and nothing else that is out
@@ -767,6 +785,7 @@ int main(void)
         BOTH(late_acknowledgement_after_a_crash),
         BOTH(acknowledged_while_the_node_is_loaded),
         BOTH(retracted_while_it_is_out),
+        BOTH(fewer_times_than_it_was_sent),
         BOTH(old_items_are_given_up),
         BOTH(bytes_are_bounded),
         BOTH(dead_letters),
