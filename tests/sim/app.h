@@ -46,6 +46,10 @@ void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *del
 unsigned sim_app_max_deliver(const struct sim_client *client);
 /* After how many seconds items of a node expire; 0: never. */
 unsigned sim_app_expire_s(const struct sim_world *world, unsigned node);
+/* Does it acknowledge by receipts? */
+bool sim_app_by_receipt(const struct sim_client *client);
 /* The client got an item that it is to acknowledge by itself. */
-void sim_app_has(struct sim_client *client, unsigned node, const struct xy_elem *delivery);
+void sim_app_has(struct sim_client *client, unsigned node, const struct xy_stanza *stanza);
+/* What it said about an item in a message is counted in h: as good as an answer. */
+void sim_app_counted(struct sim_client *client, size_t said);
 bool sim_app_no_room(const struct sim_client *client, const struct xy_stanza *iq);

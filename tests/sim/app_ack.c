@@ -1,5 +1,5 @@
 /* Acknowledging items one by one (docs/protocol.md 1.5): done, not done, not yet, never, or nothing at all until the time
- * is over; asked and answered, or said in a message. */
+ * is over; asked and answered, or said in a message, which may be a receipt. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +11,13 @@ struct out { /* an item that this client has */
     unsigned node;
     uint64_t seq;
     char epoch[20], subid[20];
+    char id[64]; /* of the message, for a receipt */
+};
+
+struct said { /* an acknowledgement in a message */
+    unsigned node;
+    uint64_t seq, moment;
+    char subid[20];
 };
 
 static size_t outs_count(const struct sim_client *client)
@@ -89,6 +96,41 @@ static bool ask(struct sim_client *client, const struct sim_request *request, co
     return true;
 }
 
+bool sim_app_by_receipt(const struct sim_client *client)
+{
+    return client->one_by_one && client->world->mood.receipts && client->index != 3;
+}
+
+/* The claim by which the message is found again when h covers it. */
+static unsigned note(struct sim_client *client, const struct out *out)
+{
+    struct said said = { .node = out->node, .seq = out->seq, .moment = client->world->model->moment };
+    unsigned which = (unsigned)(client->said.len / sizeof(said));
+    memcpy(said.subid, out->subid, sizeof(said.subid));
+    xy_buf_add(&client->said, &said, sizeof(said));
+    return SIM_CLAIM_SAID + which;
+}
+
+void sim_app_counted(struct sim_client *client, size_t which)
+{
+    struct said said;
+    memcpy(&said, client->said.data + which * sizeof(said), sizeof(said));
+    sim_model_settled(client->world->model, said.node, xy_str(said.subid), said.seq, said.moment,
+                      client->left_moment, xy_wall_us(&client->world->env));
+}
+
+static void say_received(struct sim_client *client, const struct out *out)
+{
+    struct xy_buf text = { 0 };
+    bool planted = client->world->options.fault == SIM_FAULT_LOST_RECEIPT;
+    xy_buf_printf(&text,
+                  "<message to='" SIM_SERVICE "'><received xmlns='" NS_RECEIPTS "' id='%s%s'/></message>",
+                  planted ? "x" : "", out->id);
+    sim_letter_acked(client->world->model, out->node, xy_str(out->subid), out->seq, false);
+    sim_client_push(client, xy_buf_view(&text), note(client, out));
+    xy_buf_free(&text);
+}
+
 static void say(struct sim_client *client, const struct out *out, const char *verb, const char *more)
 {
     struct sim_model *model = client->world->model;
@@ -100,7 +142,7 @@ static void say(struct sim_client *client, const struct out *out, const char *ve
     xy_buf_lit(&text, "<message to='" SIM_SERVICE "'>");
     write_verdict(&text, verb, out->node, out->epoch, out->seq, out->subid, more);
     xy_buf_lit(&text, "</message>");
-    sim_client_push(client, xy_buf_view(&text), 0);
+    sim_client_push(client, xy_buf_view(&text), verb[0] == 'a' ? note(client, out) : 0);
     xy_buf_free(&text);
 }
 
@@ -117,6 +159,8 @@ static void act(struct sim_client *client)
     if (how < 6 || how == 12) {
         if (!ask(client, how == 12 ? &term : &ack, &out))
             return;
+    } else if (how < 8 && sim_app_by_receipt(client)) {
+        say_received(client, &out);
     } else if (how < 8) {
         say(client, &out, "ack", "");
     } else if (how == 8) {
@@ -152,13 +196,20 @@ static void session_new(struct sim_client *client)
     xy_buf_reset(&client->outs);
 }
 
-void sim_app_has(struct sim_client *client, unsigned node, const struct xy_elem *delivery)
+void sim_app_has(struct sim_client *client, unsigned node, const struct xy_stanza *stanza)
 {
+    const struct xy_elem *delivery = xy_elem_child(stanza->elem, "delivery", NS_XYLEM_DELIVERY);
+    bool asks = xy_elem_child(stanza->elem, "request", NS_RECEIPTS) != NULL;
     struct out out = { .node = node };
     xy_str_u64(xy_elem_attr(delivery, "seq"), &out.seq);
     snprintf(out.epoch, sizeof(out.epoch), "%.*s", XY_ARG(xy_elem_attr(delivery, "epoch")));
     snprintf(out.subid, sizeof(out.subid), "%.*s", XY_ARG(xy_elem_attr(delivery, "subid")));
+    snprintf(out.id, sizeof(out.id), "%.*s", XY_ARG(stanza->id));
     xy_buf_add(&client->outs, &out, sizeof(out));
+    if (asks != sim_app_by_receipt(client))
+        sim_violation(client->world->model, "client %u got number %" PRIu64 " of node %u %s", client->index,
+                      out.seq, node,
+                      asks ? "and was asked for a receipt" : "and was not asked for a receipt");
 }
 
 const struct sim_activity sim_acknowledging = {

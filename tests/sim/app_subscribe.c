@@ -28,9 +28,10 @@ static void write_subscribe(struct sim_client *client, const struct sim_pending 
         xy_buf_lit(out, "<field var='{urn:xylem:delivery:0}max_backlog_bytes'><value>1500</value></field>");
     if (client->one_by_one)
         xy_buf_printf(out,
-                      "<field var='{urn:xylem:delivery:0}ack'><value>explicit</value></field>"
+                      "<field var='{urn:xylem:delivery:0}ack'><value>%s</value></field>"
                       "<field var='{urn:xylem:delivery:0}ack_wait'><value>%u</value></field>"
                       "<field var='{urn:xylem:delivery:0}max_inflight'><value>%u</value></field>",
+                      sim_app_by_receipt(client) ? "receipt" : "explicit",
                       2 + client->world->mood.sm_seconds / 4, 1 + 3 * (client->index % 3));
     if (sim_app_max_deliver(client) > 0)
         xy_buf_printf(out,
@@ -140,7 +141,7 @@ static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
     const struct xy_elem *named = gap ? gap : xy_elem_child(event, "items", NULL);
     struct xy_str name = named ? xy_elem_attr(named, "node") : XY_STR_NONE;
     if (client->one_by_one && d && name.len == 2 && name.data[0] == 'n')
-        sim_app_has(client, (unsigned)(name.data[1] - '0'), d);
+        sim_app_has(client, (unsigned)(name.data[1] - '0'), stanza);
     if (gap)
         on_gap(client, gap, &delivery);
     else

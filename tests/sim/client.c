@@ -45,6 +45,7 @@ void sim_client_free(struct sim_client **client)
     xy_buf_free(&(*client)->again);
     xy_buf_free(&(*client)->jobs);
     xy_buf_free(&(*client)->outs);
+    xy_buf_free(&(*client)->said);
     xy_buf_free(&(*client)->answered);
     free(*client);
     *client = NULL;
@@ -63,7 +64,9 @@ static void on_told(struct xy_sm_entry *entry, bool sent, void *ctx)
 {
     struct sim_client *client = ctx;
     (void)sent;
-    if (entry->claim > 0)
+    if (entry->claim >= SIM_CLAIM_SAID)
+        sim_app_counted(client, entry->claim - SIM_CLAIM_SAID);
+    else if (entry->claim > 0)
         sim_model_told(client->world->model, (unsigned)entry->claim - 1, client->left_moment);
 }
 
@@ -83,7 +86,7 @@ static void on_forgotten(struct xy_sm_entry *entry, bool sent, void *ctx)
 {
     struct sim_client *client = ctx;
     (void)sent;
-    if (entry->claim > 0) {
+    if (entry->claim > 0 && entry->claim < SIM_CLAIM_SAID) {
         unsigned token = (unsigned)entry->claim - 1;
         xy_buf_add(&client->again, &token, sizeof(token));
     }

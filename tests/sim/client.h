@@ -9,7 +9,8 @@
 #include "core/stream/stream.h"
 #include "tests/sim/wire.h"
 
-#define SIM_PENDING_MAX 32u /* requests without an answer */
+#define SIM_PENDING_MAX 32u         /* requests without an answer */
+#define SIM_CLAIM_SAID  0x80000000u /* and above: which acknowledgement of sim_client.said a message is */
 
 enum sim_client_state { SIM_CLIENT_OFF, SIM_CLIENT_LOGIN, SIM_CLIENT_READY };
 
@@ -48,7 +49,7 @@ struct sim_client {
     unsigned restarts; /* … and orderly stops */
     struct xy_sm counters;
     struct xy_sm_pool chunks;
-    struct xy_sm_queue queue; /* entry.claim: token of a message plus one; 0: none */
+    struct xy_sm_queue queue; /* entry.claim: token of a message plus one; 0: none; or see SIM_CLAIM_SAID */
     char resume_id[80];
     size_t resume_id_len; /* 0: nothing to resume */
     bool ack_owed, asked;
@@ -62,6 +63,7 @@ struct sim_client {
     struct xy_buf again; /* unsigned each: tokens of messages to send once more */
     bool queue_created[SIM_QUEUES], queue_joined[SIM_QUEUES];
     bool one_by_one;     /* acknowledges items itself */
+    struct xy_buf said;  /* of app_ack.c: what it acknowledged in messages */
     struct xy_buf outs;  /* of app_ack.c: items it has */
     struct xy_buf jobs;  /* unsigned each: tokens of those it has */
     bool letters_joined; /* reads dead letters … */

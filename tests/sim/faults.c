@@ -30,6 +30,8 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_WRONG_LETTER] = "wrong-letter",
     [SIM_FAULT_LATE_EXPIRY] = "late-expiry",
     [SIM_FAULT_LOST_REPLAY] = "lost-replay",
+    [SIM_FAULT_LOST_RECEIPT] = "lost-receipt",
+    [SIM_FAULT_NO_REQUEST] = "no-request",
 };
 
 struct sim_planted {

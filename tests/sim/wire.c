@@ -151,6 +151,15 @@ static void forge_letter(struct xy_buf *bytes)
         bytes->data[at] = bytes->data[at] == '9' ? '8' : (char)(bytes->data[at] + 1);
 }
 
+/* Planted: nobody asks for a receipt. */
+static void forge_request(struct xy_buf *bytes)
+{
+    struct xy_str all = xy_buf_view(bytes), name = XY_STR("urn:xmpp:receipts");
+    size_t at = find(all, 0, name);
+    if (at < bytes->len)
+        bytes->data[at + name.len - 1] = '?';
+}
+
 /* Planted: what the client gives up is said to be done. */
 static void forge_term(struct xy_buf *bytes)
 {
@@ -182,6 +191,8 @@ static bool wire_write(struct link *link, struct xy_str bytes)
         swap_messages(&copy);
     if (world->options.fault == SIM_FAULT_WRONG_LETTER)
         forge_letter(&copy);
+    if (world->options.fault == SIM_FAULT_NO_REQUEST)
+        forge_request(&copy);
     pipe_add(&wire->down, xy_buf_view(&copy), arrival(wire), world->model->moment, wire->counts);
     xy_buf_free(&copy);
     wire->kept = wire->down.bytes > wire->capacity;

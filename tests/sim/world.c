@@ -378,6 +378,7 @@ static void mood_extend(struct sim_world *world)
     mood->deaths = mood->acks && sim_below(&random, 3) > 0;
     mood->expires = sim_once_in(&random, 3);
     mood->replays = sim_once_in(&random, 3);
+    mood->receipts = mood->acks && sim_once_in(&random, 2);
 }
 
 static void world_begin(struct sim_world *world, const struct sim_options *options)

@@ -41,6 +41,8 @@ enum sim_fault {
     SIM_FAULT_WRONG_LETTER, /* a dead letter says that it is another item */
     SIM_FAULT_LATE_EXPIRY,  /* items are kept longer than their node says */
     SIM_FAULT_LOST_REPLAY,  /* a replay is granted and nothing comes */
+    SIM_FAULT_LOST_RECEIPT, /* a receipt is counted in h and not noted */
+    SIM_FAULT_NO_REQUEST,   /* an item does not ask for the receipt that is waited for */
     SIM_FAULT_COUNT
 };
 extern const char *const sim_fault_names[SIM_FAULT_COUNT];
@@ -91,9 +93,10 @@ struct sim_mood {
     bool acks;  /* some subscriptions acknowledge one by one */
     bool skips; /* some subscriptions may be owed little only */
     /* Chosen by a generator of their own, and absent in a plain world: */
-    bool deaths;  /* items that are acknowledged one by one go to the dead letters */
-    bool expires; /* items of some nodes, and clients look at what is there */
-    bool replays; /* subscribers ask for items once more */
+    bool deaths;   /* items that are acknowledged one by one go to the dead letters */
+    bool expires;  /* items of some nodes, and clients look at what is there */
+    bool replays;  /* subscribers ask for items once more */
+    bool receipts; /* of those who acknowledge one by one, some do it by XEP-0184 */
 };
 
 struct sim_world {
