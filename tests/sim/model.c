@@ -28,11 +28,11 @@ void sim_model_free(struct sim_model **model)
         xy_buf_free(&(*model)->subscriptions[i].skipped);
         xy_buf_free(&(*model)->subscriptions[i].settled);
         xy_buf_free(&(*model)->subscriptions[i].settled_us);
-        xy_buf_free(&(*model)->subscriptions[i].said);
         xy_buf_free(&(*model)->subscriptions[i].buried);
         xy_buf_free(&(*model)->subscriptions[i].came);
     }
     xy_buf_free(&(*model)->crossed);
+    xy_buf_free(&(*model)->said);
     xy_buf_free(&(*model)->due);
     free((*model)->last);
     free((*model)->tokens);

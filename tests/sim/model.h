@@ -59,7 +59,6 @@ struct sim_subscription {
     struct xy_buf settled_us; /* … and when that came, by the wall clock */
     struct xy_buf skipped;    /* struct sim_gap each: what it was told it will not get */
     uint64_t replayed_moment; /* everything that was settled before came again; UINT64_MAX: it may soon */
-    struct xy_buf said;       /* of model_dead.c: a byte per number, what the client said of it */
     struct xy_buf came;       /* uint64_t each: by number, when it left for its client last */
     struct xy_buf buried;     /* uint64_t each: its number in the node of dead letters; 0: not there */
 };
@@ -89,6 +88,7 @@ struct sim_model {
     bool refusals;                                      /* stanzas may be refused for want of room */
     bool quiet;            /* everything was acknowledged and is on disk: nothing of it may come again */
     struct xy_buf crossed; /* struct sim_crossing each */
+    struct xy_buf said;    /* of model_dead.c: what clients said of items */
     struct sim_last (*last)[SIM_SESSIONS_MAX]; /* per client and sender's session: the newest */
     struct sim_subscription subscriptions[SIM_SUBSCRIPTIONS_MAX];
     size_t subscriptions_count;

@@ -2,6 +2,7 @@
  * (docs/protocol.md 1.8). app_ack.c reports what its client says of an item, app_dead.c what comes. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "tests/sim/world.h"
 
@@ -9,31 +10,43 @@
 
 enum { SAID_ACK = 1, SAID_TERM = 2 };
 
-static uint8_t said(const struct sim_subscription *s, uint64_t seq)
+/* What clients said of items; some before they heard of the subscription's confirmation. */
+struct said {
+    unsigned node;
+    char subid[64];
+    uint64_t seq;
+    uint8_t what;
+};
+
+static bool was_said(const struct sim_model *model, const struct sim_subscription *s, uint64_t seq,
+                     uint8_t what)
 {
-    return seq < s->said.len ? (uint8_t)s->said.data[seq] : 0;
+    for (size_t at = 0; at < model->said.len; at += sizeof(struct said)) {
+        struct said said;
+        memcpy(&said, model->said.data + at, sizeof(said));
+        if (said.what == what && said.seq == seq && said.node == s->node && strcmp(said.subid, s->subid) == 0)
+            return true;
+    }
+    return false;
 }
 
-static void say(struct sim_subscription *s, uint64_t seq, uint8_t what)
+static void say(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq, uint8_t what)
 {
-    while (s->said.len <= seq)
-        xy_buf_char(&s->said, '\0');
-    s->said.data[seq] = (char)(said(s, seq) | what);
+    struct said said = { .node = node, .seq = seq, .what = what };
+    snprintf(said.subid, sizeof(said.subid), "%.*s", XY_ARG(subid));
+    xy_buf_add(&model->said, &said, sizeof(said));
 }
 
 void sim_letter_acked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
                       bool cumulative)
 {
-    struct sim_subscription *s = sim_subscription_find(model, node, subid);
-    for (uint64_t at = cumulative ? 1 : seq; s != NULL && at <= seq; at++)
-        say(s, at, SAID_ACK);
+    for (uint64_t at = cumulative ? 1 : seq; at <= seq; at++)
+        say(model, node, subid, at, SAID_ACK);
 }
 
 void sim_letter_termed(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq)
 {
-    struct sim_subscription *s = sim_subscription_find(model, node, subid);
-    if (s != NULL)
-        say(s, seq, SAID_TERM);
+    say(model, node, subid, seq, SAID_TERM);
 }
 
 /* --- what comes --------------------------------------------------------------------------------------------------- */
@@ -72,7 +85,7 @@ static const char *wrong_header(const struct sim_model *model, const struct sim_
         return "publisher";
     if (!term && !xy_str_is(letter->reason, "max-deliver"))
         return "Xylem-Dead-Reason";
-    if (term && (said(s, letter->seq) & SAID_TERM) == 0)
+    if (term && !was_said(model, s, letter->seq, SAID_TERM))
         return "Xylem-Dead-Reason: nobody terminated it";
     if (letter->attempts == 0 || letter->attempts > max_deliver || (!term && letter->attempts < max_deliver))
         return "Xylem-Dead-Attempts";
@@ -135,5 +148,5 @@ void sim_letter_delivered(struct sim_model *model, const struct sim_delivery *d,
 bool sim_letter_ended(const struct sim_model *model, const struct sim_subscription *s, unsigned number)
 {
     uint64_t seq = model->tokens[number].seq;
-    return seq != 0 && ((said(s, seq) & SAID_ACK) != 0 || sim_number_get(&s->buried, seq) != 0);
+    return seq != 0 && (was_said(model, s, seq, SAID_ACK) || sim_number_get(&s->buried, seq) != 0);
 }
