@@ -22,9 +22,29 @@ static void write_create(struct sim_client *client, const struct sim_pending *pe
     xy_buf_lit(out, "</x></configure>");
 }
 
-static void write_publish(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+/* Some wait: nobody has them before. */
+static unsigned delay_s(const struct sim_client *client, unsigned token)
+{
+    return client->world->mood.delays && token % 4 == 0 ? 1 + token % 3 : 0;
+}
+
+static void write_headers(const struct sim_client *client, unsigned token, struct xy_buf *out)
 {
     static const char *const urgencies[] = { "low", "medium", "medium", "high" };
+    unsigned wait_s = client->world->options.fault == SIM_FAULT_NO_DELAY ? 0 : delay_s(client, token);
+    if (token % 3 != 0 && wait_s == 0)
+        return;
+    xy_buf_lit(out, "<headers xmlns='" NS_SHIM "'>");
+    if (token % 3 == 0)
+        xy_buf_printf(out, "<header name='Group'>g%u</header><header name='Urgency'>%s</header>", token % 2,
+                      urgencies[token / 3 % 4]);
+    if (wait_s > 0)
+        xy_buf_printf(out, "<header name='Delay'>%u</header>", wait_s);
+    xy_buf_lit(out, "</headers>");
+}
+
+static void write_publish(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
     xy_buf_printf(out,
                   "<publish node='q%u' xmlns:d='" NS_XYLEM_DELIVERY "' d:publish-id='j%u:%u'>"
                   "<item id='j%u'><job xmlns='urn:example'>",
@@ -32,11 +52,7 @@ static void write_publish(struct sim_client *client, const struct sim_pending *p
     sim_token_write(out, pending->token);
     sim_app_padding(client, out);
     xy_buf_lit(out, "</job>");
-    if (pending->token % 3 == 0)
-        xy_buf_printf(out,
-                      "<headers xmlns='http://jabber.org/protocol/shim'><header name='Group'>g%u</header>"
-                      "<header name='Urgency'>%s</header></headers>",
-                      pending->token % 2, urgencies[pending->token / 3 % 4]);
+    write_headers(client, pending->token, out);
     xy_buf_lit(out, "</item></publish>");
     sim_model_sent(client->world->model, pending->token);
 }
@@ -155,6 +171,9 @@ static void act_publish(struct sim_client *client)
         return;
     p->token = sim_token_new(world->model, SIM_JOB, client->index, node, true);
     p->number = ++client->publish_number;
+    if (delay_s(client, p->token) > 0)
+        world->model->tokens[p->token].not_before_us =
+            world->now_us + delay_s(client, p->token) * UINT64_C(1000000);
     sim_app_say(client, p);
 }
 
@@ -212,7 +231,7 @@ static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
         !sim_token_find(client->world->model, xy_elem_text(job, stanza->arena), &at, &delivery.token))
         return true; /* a notice */
     sim_app_read_marks(stanza, &delivery);
-    sim_job_delivered(client->world->model, &delivery);
+    sim_job_delivered(client->world->model, &delivery, client->world->now_us);
     xy_buf_add(&client->jobs, &delivery.token, sizeof(delivery.token));
     return true;
 }

@@ -31,6 +31,7 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_LATE_EXPIRY] = "late-expiry",
     [SIM_FAULT_LOST_REPLAY] = "lost-replay",
     [SIM_FAULT_LOST_RECEIPT] = "lost-receipt",
+    [SIM_FAULT_NO_DELAY] = "no-delay",
     [SIM_FAULT_NO_REQUEST] = "no-request",
 };
 

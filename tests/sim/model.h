@@ -38,6 +38,7 @@ struct sim_token {
     uint32_t fresh[SIM_CLIENTS_MAX]; /* deliveries without a mark, per client */
     uint32_t all[SIM_CLIENTS_MAX];
     uint64_t seq;                /* item, job: its number in the node; 0: not seen yet */
+    uint64_t not_before_us;      /* job: it comes to nobody before */
     uint64_t done_moment;        /* job: when the answer left that it is done; 0: not yet */
     uint32_t done_asked, firsts; /* job: how often a consumer said so; deliveries as a first attempt */
 };
@@ -162,7 +163,7 @@ void sim_model_must_be_durable(struct sim_model *model, unsigned token, uint64_t
                                const char *what);
 
 /* model_job.c: items of queues */
-void sim_job_delivered(struct sim_model *model, const struct sim_delivery *delivery);
+void sim_job_delivered(struct sim_model *model, const struct sim_delivery *delivery, uint64_t now_us);
 void sim_job_asked(struct sim_model *model, unsigned token); /* a consumer says that it is done */
 void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment);
 /* The answer was that there is no such job. */

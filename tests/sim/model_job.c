@@ -4,7 +4,7 @@
 
 #include "tests/sim/model.h"
 
-void sim_job_delivered(struct sim_model *model, const struct sim_delivery *d)
+void sim_job_delivered(struct sim_model *model, const struct sim_delivery *d, uint64_t now_us)
 {
     struct sim_token *token = &model->tokens[d->token];
     model->deliveries++;
@@ -24,6 +24,9 @@ void sim_job_delivered(struct sim_model *model, const struct sim_delivery *d)
         sim_violation(model, "job %u came as number %" PRIu64 " and as number %" PRIu64, d->token, token->seq,
                       d->seq);
     token->seq = d->seq;
+    if (now_us < token->not_before_us)
+        sim_violation(model, "job %u came to client %u %" PRIu64 " us too early", d->token, d->client,
+                      token->not_before_us - now_us);
     if (model->quiet)
         sim_violation(model, "job %u came to client %u after everything was done", d->token, d->client);
 }

@@ -379,6 +379,7 @@ static void mood_extend(struct sim_world *world)
     mood->expires = sim_once_in(&random, 3);
     mood->replays = sim_once_in(&random, 3);
     mood->receipts = mood->acks && sim_once_in(&random, 2);
+    mood->delays = mood->queues && sim_once_in(&random, 2);
 }
 
 static void world_begin(struct sim_world *world, const struct sim_options *options)

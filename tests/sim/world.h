@@ -42,6 +42,7 @@ enum sim_fault {
     SIM_FAULT_LATE_EXPIRY,  /* items are kept longer than their node says */
     SIM_FAULT_LOST_REPLAY,  /* a replay is granted and nothing comes */
     SIM_FAULT_LOST_RECEIPT, /* a receipt is counted in h and not noted */
+    SIM_FAULT_NO_DELAY,     /* a job that is to wait does not */
     SIM_FAULT_NO_REQUEST,   /* an item does not ask for the receipt that is waited for */
     SIM_FAULT_COUNT
 };
@@ -96,6 +97,7 @@ struct sim_mood {
     bool deaths;   /* items that are acknowledged one by one go to the dead letters */
     bool expires;  /* items of some nodes, and clients look at what is there */
     bool replays;  /* subscribers ask for items once more */
+    bool delays;   /* some jobs are to wait before anybody gets them */
     bool receipts; /* of those who acknowledge one by one, some do it by XEP-0184 */
 };
 
