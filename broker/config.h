@@ -86,6 +86,7 @@ struct config {
             location; /* where a client had better reconnect, told in <enabled/>; absent: anywhere */
     } sm;
     struct {
+        uint64_t log;     /* enum store_log_kind; of a data directory that is made */
         uint64_t log_max; /* bytes of write-ahead log before a checkpoint moves what lives */
         uint64_t checkpoint_bytes;
         uint64_t checkpoint_records;

@@ -13,6 +13,7 @@
 
 static const char *const levels[] = { "error", "warning", "info", "debug", NULL };
 static const char *const formats[] = { "text", "json", NULL };
+static const char *const logs[] = { "lmdb", "segments", NULL };
 static const char *const automatic[] = { "auto", NULL };
 static const char *const unlimited[] = { "unlimited", NULL };
 
@@ -93,6 +94,7 @@ const struct config_key config_keys[] = {
     COUNT("sm.queue", "10000", sm.queue, 100, 10000000),
     TEXT("sm.location", CONFIG_STRING, NULL, sm.location),
 
+    WORD("store.log", "lmdb", store.log, logs),
     SIZE("store.log_max", "1gb", store.log_max, 64 * MIB, TIB),
     SIZE("store.checkpoint_bytes", "64mb", store.checkpoint_bytes, MIB, GIB),
     COUNT("store.checkpoint_records", "200000", store.checkpoint_records, 1000, 10000000),

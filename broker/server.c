@@ -102,6 +102,7 @@ static bool store_start(struct server *server, struct xy_buf *error)
         .shards = server->shards,
         .env = server->env,
         .threads = true,
+        .log = (enum store_log_kind)config->store.log,
         .log_bytes_max = config->store.log_max,
         .checkpoint_bytes = config->store.checkpoint_bytes,
         .checkpoint_records = config->store.checkpoint_records,
@@ -118,6 +119,9 @@ static bool store_start(struct server *server, struct xy_buf *error)
         log_warning(server->log,
                     "the data were restored from a backup: every node begins a new epoch, sessions of "
                     "before cannot be resumed");
+    if (server->store != NULL && store_log_changed(server->store))
+        log_info(server->log,
+                 "the store's log was kept in another way before: it is kept as store.log says now");
     return server->store != NULL;
 }
 

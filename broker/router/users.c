@@ -63,6 +63,7 @@ static bool users_open(struct users *users)
         .shards = 1,
         .env = users->env,
         .threads = true,
+        .log = (enum store_log_kind)config->store.log,
         .log_bytes_max = config->store.log_max,
         .checkpoint_bytes = config->store.checkpoint_bytes,
         .checkpoint_records = config->store.checkpoint_records,

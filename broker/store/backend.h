@@ -1,6 +1,6 @@
 /* The two places the store writes to, behind small tables of functions: the log (appends and head cuts) and the tables
- * (what the log's records came to). LMDB is the real twin, memory the one that survives only simulated crashes, faulty
- * wraps another and fails on demand. The same tests run on all of them.
+ * (what the log's records came to). LMDB is the real twin, segment files another one of the log, memory the one that
+ * survives only simulated crashes, faulty wraps another and fails on demand. The same tests run on all of them.
  *
  * Threads: a log belongs to the commit thread, tables to the checkpoint thread, each reader to whoever asked for it;
  * a log's read(), and reader(), room() and bytes() may be called from any thread. Opening, recovery and closing happen before and after the threads. */
@@ -23,12 +23,13 @@ typedef bool store_log_visit(void *ctx, uint64_t position, struct xy_str entry);
 struct store_log_ops {
     enum store_io (*append)(struct store_log *log, uint64_t position,
                             struct xy_str entry); /* positions grow */
-    /* Removes up to count_max entries from the head, none above `upto`; *removed says how many. */
+    /* Removes up to count_max entries from the head, none above `upto`; *removed says how many, below count_max: that was
+     * all there is to do now. A log of whole files keeps them until all of a file is cut, and read() may find them. */
     enum store_io (*cut)(struct store_log *log, uint64_t upto, unsigned count_max, unsigned *removed);
     void (*abort)(struct store_log *log);           /* nothing open: fine */
     enum store_io (*commit)(struct store_log *log); /* returns when everything is on stable storage */
     /* Every entry from position `from` on that is committed, in order. The bytes live for the call of `visit`. A failure
-     * leaves no prose in error(). */
+     * leaves no prose in error(), but what the opening found damaged is told there until something else fails. */
     enum store_io (*read)(struct store_log *log, uint64_t from, store_log_visit *visit, void *ctx);
     uint64_t (*bytes)(struct store_log *log);    /* kept in the log */
     uint64_t (*room)(struct store_log *log);     /* bytes that the medium can still take */
@@ -77,6 +78,7 @@ struct store_backend_options {
     const char *data_dir;
     uint64_t map_bytes;
     uint64_t reserve_bytes;
+    uint64_t log_bytes_max; /* decides how large a segment is */
     unsigned readers_max;
 };
 
@@ -90,6 +92,9 @@ struct store_backend {
 };
 
 extern const struct store_backend store_backend_lmdb;
+extern const struct store_backend store_backend_segments; /* the log in segments, the tables in LMDB */
+/* That one of the two whose files are in the directory; `wanted` if there is no store yet. */
+const struct store_backend *store_backend_found(const char *data_dir, const struct store_backend *wanted);
 
 /* Memory that outlives the store: what was committed is there at the next store_open, what was not is gone. */
 struct store_memory;

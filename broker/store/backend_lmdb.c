@@ -3,7 +3,7 @@
  *
  * The log is the unnamed database of log.mdb, keyed by position; tables.mdb holds one named database per table. MDB_NOTLS
  * ties a reader's slot to its transaction object, which is reset after each use, so that no reader pins pages. */
-#include "broker/store/backend.h"
+#include "broker/store/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "broker/store/bigendian.h"
@@ -20,7 +19,7 @@
 #include "core/base/buf.h"
 #include "core/base/list.h"
 
-enum { PATH_BYTES = 4096, FILE_MODE = 0600 };
+enum { FILE_MODE = 0600 };
 
 /* What both environments share. */
 struct environment {
@@ -31,7 +30,7 @@ struct environment {
     uint64_t end;       /* of the file: behind the last page of the last commit */
     uint64_t zero_upto; /* of the file: written in advance */
     uint64_t held_upto; /* of the file: the disk has given this much, written or not */
-    char data_dir[PATH_BYTES];
+    char data_dir[DISK_PATH_BYTES];
     char error[256];
 };
 
@@ -135,7 +134,7 @@ static int environment_try(struct environment *e, const struct store_backend_opt
 static bool environment_open(struct environment *e, const struct store_backend_options *options,
                              const char *file, MDB_dbi dbs, struct xy_buf *error)
 {
-    char path[PATH_BYTES + 16];
+    char path[DISK_PATH_BYTES + 16];
     (void)snprintf(e->data_dir, sizeof(e->data_dir), "%s", options->data_dir);
     (void)snprintf(path, sizeof(path), "%s/%s", options->data_dir, file);
     e->reserve_bytes = options->reserve_bytes;
@@ -148,15 +147,6 @@ static bool environment_open(struct environment *e, const struct store_backend_o
     if (rc != 0)
         xy_buf_printf(error, "cannot open %s: %s", path, mdb_strerror(rc));
     return rc == 0;
-}
-
-static uint64_t disk_room(const struct environment *e)
-{
-    struct statvfs fs;
-    if (statvfs(e->data_dir, &fs) != 0)
-        return 0;
-    uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
-    return available > e->reserve_bytes ? available - e->reserve_bytes : 0;
 }
 
 /* While the file grows a page at a time, the pages behind its end are written in advance. What was written before is only
@@ -182,7 +172,8 @@ static void environment_hold(struct environment *e)
     if (mdb_env_info(e->env, &info) != 0 || mdb_env_get_fd(e->env, &fd) != 0)
         return;
     uint64_t end = ((uint64_t)info.me_last_pgno + 1) * e->page_bytes;
-    if (e->held_upto < end + STORE_HOLD_BYTES / 2 && disk_room(e) > 2 * STORE_HOLD_BYTES &&
+    if (e->held_upto < end + STORE_HOLD_BYTES / 2 &&
+        disk_room(e->data_dir, e->reserve_bytes) > 2 * STORE_HOLD_BYTES &&
         fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, STORE_HOLD_BYTES) == 0)
         e->held_upto = end + STORE_HOLD_BYTES;
     environment_zero(e, fd, end);
@@ -292,7 +283,7 @@ static uint64_t log_room(struct store_log *base)
 {
     struct lmdb_log *log = log_of(base);
     uint64_t used = log_bytes(base), quota = log->environment.map_bytes / 2,
-             disk = disk_room(&log->environment);
+             disk = disk_room(log->environment.data_dir, log->environment.reserve_bytes);
     uint64_t map = used < quota ? quota - used : 0;
     return map < disk ? map : disk;
 }
@@ -433,7 +424,8 @@ static uint64_t tables_bytes(struct store_tables *base)
 static uint64_t tables_room(struct store_tables *base)
 {
     struct lmdb_tables *tables = tables_of(base);
-    uint64_t used = tables_bytes(base), disk = disk_room(&tables->environment);
+    uint64_t used = tables_bytes(base),
+             disk = disk_room(tables->environment.data_dir, tables->environment.reserve_bytes);
     uint64_t quota = tables->environment.map_bytes - tables->environment.map_bytes / 20;
     uint64_t map = used < quota ? quota - used : 0;
     return map < disk ? map : disk;
@@ -609,40 +601,31 @@ static bool tables_open(struct lmdb_tables *tables, const struct store_backend_o
     return io == STORE_IO_OK;
 }
 
-/* New files are there after a power failure only when their directory is on disk too. */
-static bool sync_directory(const char *path, struct xy_buf *error)
+bool lmdb_log_open(const struct store_backend_options *options, struct store_log **out, struct xy_buf *error)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && fsync(fd) == 0;
-    if (!ok)
-        xy_buf_printf(error, "cannot sync the data directory %s: errno %d", path, errno);
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
-static bool lmdb_open(const struct store_backend *backend, const struct store_backend_options *options,
-                      struct store_log **log_out, struct store_tables **tables_out, struct xy_buf *error)
-{
-    (void)backend;
     struct lmdb_log *log = calloc(1, sizeof(*log));
-    struct lmdb_tables *tables = calloc(1, sizeof(*tables));
-    if (log == NULL || tables == NULL) {
-        free(log);
-        free(tables);
+    if (log == NULL) {
         xy_buf_lit(error, "out of memory");
         return false;
     }
-    *log_out = &log->log;
-    *tables_out = &tables->tables;
-    log->log.ops = &log_ops;
-    tables->tables.ops = &tables_ops;
-    if (log_open(log, options, error) && tables_open(tables, options, error) &&
-        sync_directory(options->data_dir, error))
+    *out = &log->log;
+    if (log_open(log, options, error))
         return true;
-    log_close(log_out);
-    tables_close(tables_out);
+    log_close(out);
     return false;
 }
 
-const struct store_backend store_backend_lmdb = { .name = "lmdb", .on_disk = true, .open = lmdb_open };
+bool lmdb_tables_open(const struct store_backend_options *options, struct store_tables **out,
+                      struct xy_buf *error)
+{
+    struct lmdb_tables *tables = calloc(1, sizeof(*tables));
+    if (tables == NULL) {
+        xy_buf_lit(error, "out of memory");
+        return false;
+    }
+    *out = &tables->tables;
+    if (tables_open(tables, options, error))
+        return true;
+    tables_close(out);
+    return false;
+}

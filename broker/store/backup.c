@@ -85,10 +85,12 @@ static void fill(struct copier *c, const char *partial, uint64_t rate)
 {
     struct store *store = c->store;
     struct store_backend_options options = { .data_dir = partial,
+                                             .log_bytes_max = store->options.log_bytes_max,
                                              .map_bytes = store->options.map_bytes,
                                              .reserve_bytes = 2 * store->options.reserve_bytes,
                                              .readers_max = STORE_READERS_SPARE };
-    if (!store_backend_lmdb.open(&store_backend_lmdb, &options, &c->log, &c->tables, &c->error))
+    const struct store_backend *backend = store_wanted_backend(store);
+    if (!backend->open(backend, &options, &c->log, &c->tables, &c->error))
         return;
     copier_run(c, rate);
     c->log->ops->close(&c->log);

@@ -240,7 +240,7 @@ void copier_run(struct copier *c, uint64_t rate)
     uint64_t upto = atomic_load_explicit(&c->store->position_committed, memory_order_acquire);
     while (c->copied < upto && !copier_failed(c) && copier_go_on(c, 0))
         copy_log(c);
-    put_meta(c, META_FORMAT, STORE_FORMAT);
+    put_meta(c, META_FORMAT, store_format(c->store));
     put_meta(c, META_NUMBERS, read_meta(c, META_NUMBERS));
     put_meta(c, META_COMPLETE, c->complete);
     commit_log(c);

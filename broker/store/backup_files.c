@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "broker/store/backup_internal.h"
+#include "broker/store/disk.h"
 
 enum { PATH_BYTES = STORE_BACKUP_PATH_MAX + 300, DIRECTORY_MODE = 0700, FILE_MODE = 0600 };
 
@@ -31,7 +32,7 @@ static bool is_own(const char *name)
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
         if (strcmp(name, own[i]) == 0)
             return true;
-    return false;
+    return segments_own(name);
 }
 
 bool backup_make_directory(const char *path, struct xy_buf *error)

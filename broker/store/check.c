@@ -94,12 +94,12 @@ static void check_log(struct checker *c)
     struct log_walk walk = { .c = c };
     part_begin(c);
     if (c->store->log->ops->read(c->store->log, 0, visit, &walk) != STORE_IO_OK)
-        check_problem(c, "log: it cannot be read to its end");
+        check_problem(c, "log: it cannot be read to its end. %s", c->store->log->ops->error(c->store->log));
     uint64_t complete = 0;
     (void)recovery_meta(c->store, META_COMPLETE, &complete);
     if (walk.position != 0 && walk.position < complete)
         check_problem(
-            c, "log: it ends at entry %llu, the tables hold up to %llu: log.mdb is older than tables.mdb",
+            c, "log: it ends at entry %llu, the tables hold up to %llu: the log is older than tables.mdb",
             (unsigned long long)walk.position, (unsigned long long)complete);
     part_end(c, "log");
 }

@@ -71,6 +71,7 @@ struct store {
     struct store_options options;
     char *data_dir;          /* NULL: not on disk */
     bool restored;           /* it was opened from a copy */
+    bool log_changed;        /* from the other kind */
     bool unsealed;           /* its tables are of a format before 2, and not upgraded yet */
     bool only_looking;       /* for a check: damage is told and nothing fails */
     struct xy_buf seal_room; /* of who writes the tables */
@@ -117,6 +118,18 @@ struct store {
 struct store *store_prepare(const struct store_options *options, struct xy_buf *error);
 bool store_make_shards(struct store *store, struct xy_buf *error);
 void store_release(struct store **store); /* NULL ok; threads are gone */
+/* What options.log asks for. */
+static inline const struct store_backend *store_wanted_backend(const struct store *store)
+{
+    return store->options.log == STORE_LOG_SEGMENTS ? &store_backend_segments : &store_backend_lmdb;
+}
+/* Before there are segments, the tables say so: who does not know them must not take the log for empty. */
+static inline uint64_t store_format(const struct store *store)
+{
+    bool segments =
+        store->options.log == STORE_LOG_SEGMENTS || store->options.backend == &store_backend_segments;
+    return segments ? STORE_FORMAT_SEGMENTS : STORE_FORMAT;
+}
 /* The first failure is final. Nothing is acknowledged after it. */
 void store_fail(struct store *store, const char *what, const char *why);
 static inline bool store_failed(struct store *store)

@@ -2,6 +2,7 @@
 #pragma once
 
 #define STORE_FORMAT             2u /* of log and tables on disk; 2 brought the tables from STORE_SESSIONS on */
+#define STORE_FORMAT_SEGMENTS    3u           /* the same, with the log in segments: only there */
 #define STORE_FORMAT_SEALED      2u           /* from this one on rows carry checksums (seal.h) */
 #define STORE_RECORD_VERSION     1u           /* of the envelope around each record */
 #define STORE_ENTRY_BYTES        (64u << 10)  /* records of one shard gathered into one log entry */
@@ -34,6 +35,9 @@
 #define STORE_ZERO_BYTES         (64u << 10)  /* of it written in advance at a time */
 #define STORE_ROOM_FACTOR        4u           /* bytes of file that a byte of records may need, at worst */
 #define STORE_LOG_BYTES_MAX      (1ull << 30) /* default of options.log_bytes_max */
+#define STORE_SEGMENTS           64u /* of a segment log of log_bytes_max, within the bounds that follow */
+#define STORE_SEGMENT_BYTES_MIN  (64u << 10)
+#define STORE_SEGMENT_BYTES_MAX  (16u << 20)
 #define STORE_MAP_BYTES          (1ull << 40) /* default of options.map_bytes */
 #define STORE_MAP_BYTES_MIN      (4ull << 30) /* less address space is not tried */
 #define STORE_NUMBER_BLOCK       (1ull << 32) /* numbers reserved at each start */

@@ -2,7 +2,8 @@
  * one memory table, writes that to the tables, and reserves numbers. Afterwards the tables are the whole truth and the
  * log may be cut, so the number of shards may differ from the last run.
  *
- * LMDB has no torn tails: whatever does not parse is damage, and damage is refused, naming the record. */
+ * A log has no torn tails by the time it is read here (segment.h says how they are told): whatever does not parse is
+ * damage, and damage is refused, naming the record. */
 #include "broker/store/internal.h"
 
 #include "broker/store/bigendian.h"
@@ -174,12 +175,12 @@ static bool check_format(struct store *store, struct xy_buf *error)
     uint64_t format = STORE_FORMAT;
     (void)recovery_meta(store, META_FORMAT, &format);
     store->unsealed = format < STORE_FORMAT_SEALED;
-    if (format <= STORE_FORMAT)
+    if (format <= STORE_FORMAT_SEGMENTS)
         return true;
     xy_buf_printf(
         error,
         "refusing to open the store: its format is version %llu, this program knows versions up to %u. %s",
-        (unsigned long long)format, STORE_FORMAT, advice_newer);
+        (unsigned long long)format, STORE_FORMAT_SEGMENTS, advice_newer);
     return false;
 }
 
@@ -189,7 +190,7 @@ static bool finish(struct replay *replay)
     uint64_t numbers = 1;
     (void)recovery_meta(store, META_NUMBERS, &numbers);
     atomic_store_explicit(&store->numbers, numbers, memory_order_relaxed);
-    if (meta_put(store, META_FORMAT, STORE_FORMAT) != STORE_IO_OK ||
+    if (meta_put(store, META_FORMAT, store_format(store)) != STORE_IO_OK ||
         meta_put(store, META_NUMBERS, numbers + STORE_NUMBER_BLOCK) != STORE_IO_OK) {
         replay_fail(replay, store->tables->ops->error(store->tables));
         return false;
@@ -216,8 +217,10 @@ static bool replay_log(struct replay *replay, struct store *store, struct xy_buf
         replay_fail(replay, "out of memory");
     (void)recovery_meta(store, META_COMPLETE, &replay->position);
     if (!replay->failed &&
-        store->log->ops->read(store->log, replay->position + 1, visit, replay) != STORE_IO_OK)
-        replay_fail(replay, "the log cannot be read");
+        store->log->ops->read(store->log, replay->position + 1, visit, replay) != STORE_IO_OK) {
+        const char *why = store->log->ops->error(store->log);
+        replay_fail(replay, why[0] != '\0' ? why : "the log cannot be read");
+    }
     return !replay->failed;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "broker/store/disk.h"
 #include "core/base/assert.h"
 
 void store_fail(struct store *store, const char *what, const char *why)
@@ -28,8 +29,6 @@ static void set_options(struct store *store, const struct store_options *options
 {
     struct store_options *own = &store->options;
     *own = *options;
-    if (own->backend == NULL)
-        own->backend = &store_backend_lmdb;
     or_default(&own->log_bytes_max, STORE_LOG_BYTES_MAX);
     or_default(&own->checkpoint_bytes, STORE_CHECKPOINT_BYTES);
     or_default(&own->checkpoint_records, STORE_CHECKPOINT_RECORDS);
@@ -43,10 +42,29 @@ static void set_options(struct store *store, const struct store_options *options
     store->queue_tail = &store->queue;
 }
 
-static bool open_files(struct store *store, const char *data_dir, struct xy_buf *error)
+static struct store_backend_options backend_options(const struct store *store, const char *data_dir)
 {
     const struct store_options *own = &store->options;
-    if (own->backend->on_disk) {
+    return (struct store_backend_options){ .data_dir = data_dir,
+                                           .log_bytes_max = own->log_bytes_max,
+                                           .map_bytes = own->map_bytes,
+                                           .reserve_bytes = own->reserve_bytes,
+                                           .readers_max = own->shards + STORE_READERS_SPARE };
+}
+
+static void choose_backend(struct store *store, const char *data_dir)
+{
+    struct store_options *own = &store->options;
+    if (own->backend == NULL)
+        own->backend = store_backend_found(data_dir, store_wanted_backend(store));
+    else
+        own->log = own->backend == &store_backend_segments ? STORE_LOG_SEGMENTS : STORE_LOG_LMDB;
+}
+
+static bool open_files(struct store *store, const char *data_dir, struct xy_buf *error)
+{
+    struct store_options *own = &store->options;
+    if (own->backend == NULL || own->backend->on_disk) {
         store->lock_fd = datadir_lock(data_dir, error);
         if (store->lock_fd < 0)
             return false;
@@ -56,16 +74,28 @@ static bool open_files(struct store *store, const char *data_dir, struct xy_buf 
             return false;
         }
     }
-    struct store_backend_options options = { .data_dir = data_dir,
-                                             .map_bytes = own->map_bytes,
-                                             .reserve_bytes = own->reserve_bytes,
-                                             .readers_max = own->shards + STORE_READERS_SPARE };
+    choose_backend(store, data_dir);
+    struct store_backend_options options = backend_options(store, data_dir);
     if (!own->backend->open(own->backend, &options, &store->log, &store->tables, error))
         return false;
     store->reader = store->tables->ops->reader(store->tables);
     if (store->reader == NULL)
         xy_buf_lit(error, "out of memory");
     return store->reader != NULL;
+}
+
+/* After recovery: the tables are complete, so nothing in the old log is needed any more. */
+static bool change_log(struct store *store, struct xy_buf *error)
+{
+    struct store_options *own = &store->options;
+    const struct store_backend *wanted = store_wanted_backend(store);
+    if (own->backend == wanted ||
+        (own->backend != &store_backend_lmdb && own->backend != &store_backend_segments))
+        return true;
+    struct store_backend_options options = backend_options(store, store->data_dir);
+    own->backend = wanted;
+    store->log_changed = disk_change_log(wanted, &options, &store->log, error);
+    return store->log_changed;
 }
 
 bool store_make_shards(struct store *store, struct xy_buf *error)
@@ -178,8 +208,8 @@ struct store *store_prepare(const struct store_options *options, struct xy_buf *
 struct store *store_open(const struct store_options *options, struct xy_buf *error)
 {
     struct store *store = store_prepare(options, error);
-    if (store != NULL && recovery_run(store, error) && restore_run(store, error) &&
-        store_make_shards(store, error)) {
+    if (store != NULL && recovery_run(store, error) && change_log(store, error) &&
+        restore_run(store, error) && store_make_shards(store, error)) {
         space_refresh(store);
         atomic_store_explicit(&store->position_committed, store->position, memory_order_relaxed);
         if (start_threads(store, error))
@@ -221,6 +251,11 @@ void store_crash(struct store **store_pointer)
         stop_commit_thread(store);
     }
     store_release(store_pointer);
+}
+
+bool store_log_changed(const struct store *store)
+{
+    return store->log_changed;
 }
 
 bool store_was_restored(const struct store *store)

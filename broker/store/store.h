@@ -128,9 +128,13 @@ enum store_record {
     RECORD_COUNT = 28 /* above every number in use */
 };
 
+/* How the log is kept. A store that is opened with the other one changes over when its tables are complete. */
+enum store_log_kind { STORE_LOG_LMDB, STORE_LOG_SEGMENTS };
+
 struct store_options {
     const char *data_dir;
-    const struct store_backend *backend; /* NULL: LMDB */
+    const struct store_backend *backend; /* NULL: on disk, the log as `log` says */
+    enum store_log_kind log;             /* store.log, where backend is NULL */
     unsigned shards;
     const struct xy_env *env;
     bool threads; /* false: the caller drives store_step_commit / store_step_checkpoint (simulation) */
@@ -162,6 +166,9 @@ void store_crash(struct store **store);
 
 /* It was opened from a backup just now: nodes have new epochs, sessions that could be resumed are forgotten. */
 bool store_was_restored(const struct store *store);
+
+/* It had its log in the other way just now. */
+bool store_log_changed(const struct store *store);
 
 struct store_shard *store_shard(struct store *store, unsigned shard);
 

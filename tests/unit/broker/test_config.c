@@ -67,6 +67,7 @@ static void test_defaults(void **state)
     assert_true(config->limits.memory >= 16u << 20);
     assert_true(config->limits.items_per_node == CONFIG_UNLIMITED);
     assert_int_equal(config->sm.max_ms, 300000);
+    assert_int_equal(config->store.log, 0);
     assert_int_equal(config->store.log_max, 1 << 30);
     config_free(&config);
     assert_null(config);

@@ -2,6 +2,8 @@
  * records and look at tables. */
 #pragma once
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,13 +67,41 @@ static inline void make_directory(char path[64])
 
 static inline void remove_directory(const char *path)
 {
-    static const char *const files[] = { "log.mdb", "log.mdb-lock", "tables.mdb", "tables.mdb-lock", "lock" };
-    char name[512];
-    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-        (void)snprintf(name, sizeof(name), "%.63s/%s", path, files[i]);
-        (void)unlink(name);
-    }
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    while (directory != NULL && (entry = readdir(directory)) != NULL)
+        (void)unlinkat(dirfd(directory), entry->d_name, 0);
+    if (directory != NULL)
+        (void)closedir(directory);
     (void)rmdir(path);
+}
+
+/* Of the files of log and tables, or of those whose names begin with `prefix`. */
+static inline uint64_t files_bytes(const char *path, const char *prefix)
+{
+    uint64_t total = 0;
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    struct stat info;
+    assert_non_null(directory);
+    while ((entry = readdir(directory)) != NULL)
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && strstr(entry->d_name, "lock") == NULL &&
+            fstatat(dirfd(directory), entry->d_name, &info, 0) == 0 && S_ISREG(info.st_mode))
+            total += (uint64_t)info.st_size;
+    (void)closedir(directory);
+    return total;
+}
+
+/* What the tests of stores on disk run on: LMDB's log, or with XYLEM_TEST_LOG=segments in the environment the other. */
+static inline bool on_segments(void)
+{
+    const char *log = getenv("XYLEM_TEST_LOG");
+    return log != NULL && strcmp(log, "segments") == 0;
+}
+
+static inline const struct store_backend *disk_backend(void)
+{
+    return on_segments() ? &store_backend_segments : &store_backend_lmdb;
 }
 
 static inline struct store_options options_for(const char *directory, const struct store_backend *backend,
@@ -79,6 +109,7 @@ static inline struct store_options options_for(const char *directory, const stru
 {
     return (struct store_options){ .data_dir = directory,
                                    .backend = backend,
+                                   .log = on_segments() ? STORE_LOG_SEGMENTS : STORE_LOG_LMDB,
                                    .shards = shards,
                                    .env = &fixture_env,
                                    .threads = threads,

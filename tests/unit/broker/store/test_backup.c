@@ -183,15 +183,6 @@ static void test_under_load(void **state)
 
 /* --- the store it is made of --------------------------------------------------------------------------------------- */
 
-static uint64_t file_bytes(const char *directory, const char *name)
-{
-    char path[PATH];
-    struct stat info;
-    (void)path_of(path, directory, name);
-    assert_int_equal(stat(path, &info), 0);
-    return (uint64_t)info.st_size;
-}
-
 /* Everything appended is committed. A writer that leaves the copy this far behind makes it give up, as it should; whether
  * it does depends on who else uses the disk. */
 static void wait_copied(struct store *store)
@@ -250,11 +241,11 @@ static void test_source_stays_small(void **state)
         "after %llu MB in %llu ms of copying: log %llu KiB, tables %llu KiB, copied %llu KiB and %llu of "
         "the log\n",
         (unsigned long long)seq * 4 / 1000, (unsigned long long)backup.took_us / 1000,
-        (unsigned long long)file_bytes(data, "log.mdb") / 1024,
-        (unsigned long long)file_bytes(data, "tables.mdb") / 1024, (unsigned long long)backup.bytes / 1024,
+        (unsigned long long)files_bytes(data, "log") / 1024,
+        (unsigned long long)files_bytes(data, "tables") / 1024, (unsigned long long)backup.bytes / 1024,
         (unsigned long long)backup.log_bytes / 1024);
-    assert_true(file_bytes(data, "log.mdb") < 2 * options.log_bytes_max);
-    assert_true(file_bytes(data, "tables.mdb") < 32 << 20);
+    assert_true(files_bytes(data, "log") < 2 * options.log_bytes_max);
+    assert_true(files_bytes(data, "tables") < 32 << 20);
     store_close(&store);
     must_be_sound(copy);
     remove_tree(copy);
@@ -526,7 +517,7 @@ static void test_interrupted(void **state)
     make_file(directory, "restored", "");
     unsigned refused = 0;
     for (uint64_t at = 1; at <= 20; at++) {
-        struct store_faulty *faulty = store_faulty_new(&store_backend_lmdb, commit_fails, &at);
+        struct store_faulty *faulty = store_faulty_new(disk_backend(), commit_fails, &at);
         struct xy_buf error = { 0 };
         options.backend = store_faulty_backend(faulty);
         store = store_open(&options, &error);

@@ -403,7 +403,7 @@ static void test_log_and_tables_apart(void **state)
         files.tables->ops->put(files.tables, STORE_META, XY_STR("complete"), xy_str_n(position, 8)),
         STORE_IO_OK);
     close_files(&files);
-    expect(&options, "log.mdb is older than tables.mdb");
+    expect(&options, "the log is older than tables.mdb");
     files = open_files(&options);
     be64_put(position, 0);
     assert_int_equal(

@@ -97,7 +97,7 @@ static void test_ack_after_sync(void **state)
             ack_after_sync(store_memory_backend(memory), NULL, points[i], (enum store_io)answer);
             store_memory_free(&memory);
             make_directory(directory);
-            ack_after_sync(&store_backend_lmdb, directory, points[i], (enum store_io)answer);
+            ack_after_sync(disk_backend(), directory, points[i], (enum store_io)answer);
             remove_directory(directory);
         }
     }
@@ -150,7 +150,7 @@ static struct store_options child_options(const char *directory, const struct st
 static _Noreturn void child(const char *directory, int out, uint64_t seed, struct exit_point exit_point,
                             const uint64_t first[SHARDS])
 {
-    struct store_faulty *faulty = store_faulty_new(&store_backend_lmdb, exit_hook, &exit_point);
+    struct store_faulty *faulty = store_faulty_new(disk_backend(), exit_hook, &exit_point);
     struct store_options options = child_options(directory, store_faulty_backend(faulty));
     struct xy_buf error = { 0 };
     struct store *store = store_open(&options, &error);

@@ -85,7 +85,7 @@ static void on_both(body_fn *body, struct store **store_out)
         struct store_memory *memory = store_memory_new();
         make_directory(directory);
         struct store_options options =
-            options_for(directory, lmdb ? &store_backend_lmdb : store_memory_backend(memory), 2, false);
+            options_for(directory, lmdb ? disk_backend() : store_memory_backend(memory), 2, false);
         struct store *store = must_open(&options);
         *store_out = store;
         body(store, &options);
