@@ -6,7 +6,7 @@ or with --power by a power cut under its disk that drops everything unflushed (`
 (`tear`). At the end every workload gives its verdict. XYLEM_TEST_LONG=1 runs --long-rounds instead of --rounds.
 
 usage: crash.py [--rounds N] [--long-rounds N] [--seed N] [--power drop|tear|both | --stop | --no-crash]
-       [--lying-disk] [--grow] [--workloads A,B]
+       [--lying-disk] [--grow] [--log lmdb|segments] [--workloads A,B]
        (XYLEM_BIN: the programs; exit code 77: not possible here)
 """
 
@@ -104,6 +104,7 @@ def run(arguments, rounds):
     broker.lives = 0  # how often it was started again
     crash, workloads, good = None, [], False
     try:
+        broker.config["store"]["log"] = arguments.log
         if arguments.grow:
             Items.item_bytes = FILL_BYTES
             broker.config["store"]["map_size"] = f"{MAP_FIRST_MB}mb"
@@ -121,7 +122,7 @@ def run(arguments, rounds):
             each.start()
         rounds_of(broker, crash, workloads, rounds, chance, arguments.grow)
         verdicts = [(each.name, each.finish()) for each in workloads]
-        print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, {crash.in_start} more while starting")
+        print(f"seed {arguments.seed}: {rounds} rounds of {crash.label}, log in {arguments.log}, {crash.in_start} more while starting")
         for name, verdict in verdicts:
             print(f"  {name}: {verdict}")
         if arguments.lying_disk:
@@ -156,6 +157,7 @@ def main():
     parser.add_argument("--no-crash", action="store_true", help="the broker lives; only connections are cut")
     parser.add_argument("--lying-disk", action="store_true", help="a fault planted: every workload must notice it")
     parser.add_argument("--grow", action="store_true", help="begin with little room in the store, and give it more at each start")
+    parser.add_argument("--log", choices=("lmdb", "segments"), default="lmdb", help="how the store keeps its log")
     parser.add_argument("--workloads")
     arguments = parser.parse_args()
     if arguments.power:
