@@ -73,7 +73,7 @@ def reader(broker, number, kind):
 
 
 def run(kind, readers, items, size):
-    limits = {"sessions_per_account": readers + 10, "subscriptions_per_account": readers + 10, "stalled_timeout": "600s"}
+    limits = {"sessions_per_account": readers + 10, "subscriptions_per_subscriber": readers + 10, "stalled_timeout": "600s"}
     broker = harness.Broker({"log": {"level": "warning"}, "limits": limits, "store": {"map_size": "8gb"}}).start()
     clients = []
     try:

@@ -41,7 +41,10 @@ struct config_limits {
     uint64_t auth_failures_per_minute; /* per address and per account, then attempts wait */
     uint64_t handshakes;               /* unfinished TLS handshakes per shard */
     uint64_t nodes_per_account;
-    uint64_t subscriptions_per_account;
+    uint64_t items_per_account;            /* retained, over all nodes it created */
+    uint64_t bytes_per_account;            /* of these */
+    uint64_t subscriptions_per_account;    /* over all nodes */
+    uint64_t subscriptions_per_subscriber; /* of one account to one node */
     uint64_t subscriptions_per_node;
     uint64_t items_per_node; /* the largest number max_items may be set to, and what `max` means */
     uint64_t bytes_per_node; /* the same of max_bytes */

@@ -236,6 +236,7 @@ static void on_reload(struct shard *shard, void *payload)
     net_set_tls(shard, mail->tls);
     router_reload(shard);
     sessions_reload(shard);
+    pubsub_reload(shard);
     xy_tls_config_unref(&mail->tls);
 }
 

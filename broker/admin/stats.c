@@ -102,6 +102,7 @@ static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struc
     add(arena, form, "pubsub_node_bytes", p->node_bytes);
     add(arena, form, "pubsub_skipped", p->skipped);
     add(arena, form, "pubsub_damaged", p->damaged);
+    add(arena, form, "pubsub_counting", p->counting);
 }
 
 static void stats_answer(struct shard *shard, struct stats_gather *gather)
@@ -133,6 +134,7 @@ static void stats_home(struct shard *shard, void *payload)
     sum->node_bytes += mail->pubsub.node_bytes;
     sum->skipped += mail->pubsub.skipped;
     sum->damaged += mail->pubsub.damaged;
+    sum->counting += mail->pubsub.counting;
     if (--mail->gather->waiting == 0)
         stats_answer(shard, mail->gather);
 }

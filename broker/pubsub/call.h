@@ -15,21 +15,10 @@ struct call {
     struct xy_str name;     /* of the node; absent if none was given */
     struct node *node;      /* NULL: none given, or (where allowed) none there */
     struct xy_str who;      /* the sender's bare JID */
-    bool granted;           /* the creator's quota allows for one more node (quota.c) */
 };
 
 /* Entry on the shard that owns the named node; takes the request. */
-void call_dispatch(struct shard *shard, struct request **request, bool granted);
-
-/* --- quota.c: how many nodes an account may create, counted by the owner of its address ----------------------------- */
-/* Asks; the request comes back through call_dispatch with `granted`, or is refused. Requests for the same node that come
- * meanwhile wait behind it, so a pipelined publish finds the node that the create before it made. */
-void quota_ask(struct call *call);
-/* One node less: deleted, or it could not be made after all. */
-void quota_return(struct shard *shard, struct xy_str creator);
-bool quota_wait(struct call *call); /* true: the request waits behind a creation of its node; it is taken */
-void quota_settled(struct shard *shard, struct xy_str name); /* what waited goes on */
-void quota_free(struct pubsub *pubsub);
+void call_dispatch(struct shard *shard, struct request **request);
 
 /* Refusals. They end the request, after what they depend on is on disk. */
 void call_fail(struct call *call, enum xy_condition condition, const char *app, const char *text);
@@ -84,12 +73,13 @@ bool call_read_config(struct call *call, struct node_config *config, const struc
 struct node *create_with(struct call *call, struct node_config *config);
 /* A stored <item/> as a tree in `arena`, of the namespace of requests and answers. NULL: memory is short. */
 struct xy_elem *item_parse(struct pubsub *pubsub, struct xy_arena *arena, struct xy_str bytes);
-/* NULL: memory is short, and `options` is still the caller's. */
+/* NULL: memory is short, or (*full) its account has as many as it may; `options` is still the caller's. */
 struct subscription *subscription_add(struct call *call, struct xy_jid jid,
-                                      struct subscription_options *options);
+                                      struct subscription_options *options, bool *full);
 /* Nothing is sent to it until the node's newest record is on disk. */
 void subscription_activate(struct subscription *subscription);
-bool subscription_room(const struct call *call, struct xy_str bare); /* limits allow for one more */
+/* The node has room for one more of that account. */
+bool subscription_room(const struct call *call, struct xy_str bare);
 /* Ends a subscription: record, claim, routes, and tells the subscriber when `notify`. */
 void subscription_end(struct node *node, struct subscription *subscription, bool notify);
 /* After access became stricter: ends the subscriptions of those who may no longer read. */

@@ -3,12 +3,32 @@
 #include "broker/pubsub/node/expiry.h"
 #include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/node/retention.h"
+#include "broker/pubsub/quota/quota.h"
+#include "broker/shard/stats.h"
 #include "core/base/assert.h"
 
 #define NODE_CONFIG_FORM NS_PUBSUB_NODE_CONFIG
 #define RECORD_OVERHEAD  512u /* bytes of a record besides its texts, generously */
 
 /* --- create -------------------------------------------------------------------------------------------------------- */
+
+/* false: refused. */
+static bool charge_creator(struct call *call, struct node *node)
+{
+    switch (quota_add_node(node)) {
+    case QUOTA_TAKEN:
+        return true;
+    case QUOTA_FULL:
+        stat_add(call->shard, nodes_refused, 1);
+        call_fail(call, XY_RESOURCE_CONSTRAINT, NULL,
+                  "this account has created as many nodes as it may; delete one first");
+        return false;
+    case QUOTA_NO_MEMORY:
+        break;
+    }
+    call_no_room(call);
+    return false;
+}
 
 struct node *create_with(struct call *call, struct node_config *config)
 {
@@ -30,6 +50,11 @@ struct node *create_with(struct call *call, struct node_config *config)
         node_unlist(node);
         node_free(&node);
         call_no_room(call);
+        return NULL;
+    }
+    if (!charge_creator(call, node)) {
+        node_unlist(node);
+        node_free(&node);
         return NULL;
     }
     xy_random(call->shard->env, &node->epoch, sizeof(node->epoch));
@@ -87,12 +112,7 @@ void create_node(struct call *call)
     struct node_config config;
     if (!creation_checks(call, &config))
         return;
-    if (!call->granted) {
-        options_free(node_options, &config);
-        quota_ask(call);
-        return;
-    }
-    if (!call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes)) {
+    if (!quota_ready(call) || !call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes)) {
         options_free(node_options, &config);
         return;
     }
@@ -278,7 +298,7 @@ void delete_node(struct call *call)
     if (node->config.notify_delete)
         notify_deleted(call);
     node_unlist(node);
-    quota_return(call->shard, node->creator);
+    quota_drop_node(node);
     call_reply(call, NULL);
     struct ending ending = { node };
     shard_when_committed(call->shard, node->ticket, on_deleted, &ending, sizeof(ending));

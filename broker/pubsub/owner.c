@@ -203,12 +203,13 @@ static struct subscription *find(const struct node *node, struct xy_jid jid, str
 static bool subscribe_other(struct call *call, struct xy_jid jid)
 {
     struct subscription_options options;
+    bool full;
     if (call->node->queue != NULL)
         return false; /* only a consumer knows how much it takes */
     if (!node_may_read(call->node, node_affiliation(call->node, xy_jid_bare(jid))) ||
         !subscription_room(call, xy_jid_bare(jid)) || !options_init(subscription_options, &options))
         return false;
-    struct subscription *subscription = subscription_add(call, jid, &options);
+    struct subscription *subscription = subscription_add(call, jid, &options, &full);
     if (subscription == NULL) {
         options_free(subscription_options, &options);
         return false;

@@ -10,6 +10,7 @@
 #include "broker/pubsub/node/headers.h"
 #include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/node/retention.h"
+#include "broker/pubsub/quota/quota.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
@@ -216,12 +217,13 @@ static void answer_again(struct call *call)
 
 /* --- the request ----------------------------------------------------------------------------------------------------- */
 
-/* The node was made for an item that turned out to be bad. */
+/* The node was made for an item that is refused. */
 static void uncreate(struct call *call)
 {
     struct node *node = call->node;
     record_node_remove(node);
     call->pubsub->deleted_ticket = node->ticket;
+    quota_drop_node(node);
     node_unlist(node);
     node_free(&node);
 }
@@ -238,19 +240,26 @@ static bool writes(const struct node *node)
     return node == NULL || node->config.dedup_window_s > 0 || keeps(node); /* NULL: it has to be made */
 }
 
-static void publish_new(struct call *call, struct publication *publication)
+/* Does the node take it as it is now? false: refused. */
+static bool publication_fits(struct call *call, struct publication *publication)
 {
-    struct node *node = call->node;
     if (!publication_traits(call, publication))
-        return;
+        return false;
     if (xy_arena_failed(call->arena) || !serialise_all(call, publication)) {
         call_no_room(call);
-        return;
+        return false;
     }
-    if (publication_collides(call, publication) || publication_overflows(call, publication))
-        return;
+    return !publication_collides(call, publication) && !publication_overflows(call, publication) &&
+           !publication_exceeds(call, publication);
+}
+
+static void publish_new(struct call *call, const struct publication *publication)
+{
+    struct node *node = call->node;
     publication_record_ids(call, publication, true);
-    if (!publish_all(call, publication)) {
+    bool done = publish_all(call, publication);
+    quota_settle(node);
+    if (!done) {
         publication_record_ids(call, publication, false); /* it may come again */
         call_no_room(call);
         return;
@@ -290,5 +299,8 @@ void publish_items(struct call *call)
         answer_again(call);
         return;
     }
-    publish_new(call, &publication);
+    if (publication_fits(call, &publication))
+        publish_new(call, &publication);
+    else if (!existed)
+        uncreate(call);
 }

@@ -17,7 +17,7 @@ struct publication {
 };
 
 /* Everything that can be wrong with it, before anything is changed; makes a node that is not there. false: refused, or
- * gone to ask for the creator's quota. */
+ * it waits until nodes are counted (quota/quota.h). */
 bool publication_check(struct call *call, struct publication *publication);
 /* A queue: what the headers of the items say, in publication->traits. false: refused. */
 bool publication_traits(struct call *call, struct publication *publication);
@@ -26,6 +26,9 @@ bool publication_collides(struct call *call, const struct publication *publicati
 /* The node is full and does not make room (pubsub#publish_node_full, overflow), or an item alone is too large for it; true:
  * refused. */
 bool publication_overflows(struct call *call, const struct publication *publication);
+/* The account that created the node would retain more than it may; true: refused. Else there is room for it until
+ * quota_settle. */
+bool publication_exceeds(struct call *call, const struct publication *publication);
 
 /* --- publish_once.c: duplicates ---------------------------------------------------------------------------------- */
 enum dedup_verdict publication_seen(struct call *call,

@@ -6,6 +6,7 @@
 #include "broker/pubsub/node/headers.h"
 #include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/node/retention.h"
+#include "broker/pubsub/quota/quota.h"
 #include "broker/shard/stats.h"
 #include "core/xml/writer.h"
 
@@ -69,7 +70,7 @@ static bool preconditions_met(struct call *call, const struct xy_form *form)
     return true;
 }
 
-/* false: refused, or gone to ask for the creator's quota. */
+/* false: refused, or it waits until nodes are counted. */
 static bool create_on_publish(struct call *call, const struct xy_form *form)
 {
     struct node_config config;
@@ -81,12 +82,9 @@ static bool create_on_publish(struct call *call, const struct xy_form *form)
         call_no_room(call);
         return false;
     }
-    bool good = call_read_config(call, &config, form);
-    if (good && call->granted)
+    if (call_read_config(call, &config, form) && quota_ready(call))
         return create_with(call, &config) != NULL;
     options_free(node_options, &config);
-    if (good)
-        quota_ask(call);
     return false;
 }
 

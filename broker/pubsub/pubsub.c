@@ -11,6 +11,7 @@
 #include "broker/pubsub/command.h"
 #include "broker/pubsub/node/expiry.h"
 #include "broker/pubsub/node/resident.h"
+#include "broker/pubsub/quota/quota.h"
 #include "broker/pubsub/claim/sent.h"
 #include "broker/router/module.h"
 #include "core/base/assert.h"
@@ -115,14 +116,13 @@ static bool alone(const struct call *call, const struct action *action)
 
 /* --- on the owner's shard ------------------------------------------------------------------------------------------ */
 
-void call_dispatch(struct shard *shard, struct request **request, bool granted)
+void call_dispatch(struct shard *shard, struct request **request)
 {
     bool known;
     struct call call = call_make(shard, request);
     const struct action *action = action_find(call.action, (*request)->stanza.type, &known);
     xy_assert(action != NULL && call.name.data != NULL); /* checked before it was sent here */
-    call.granted = granted;
-    if (!granted && quota_wait(&call))
+    if (quota_wait(&call))
         return;
     switch (resident_find(call.pubsub, call.name, &call.node)) {
     case RESIDENT_LOADING:
@@ -151,7 +151,7 @@ void call_dispatch(struct shard *shard, struct request **request, bool granted)
 static void on_owner(struct shard *shard, void *payload)
 {
     struct request *request = *(struct request **)payload;
-    call_dispatch(shard, &request, false);
+    call_dispatch(shard, &request);
 }
 
 /* --- on the sender's shard ----------------------------------------------------------------------------------------- */
@@ -269,14 +269,12 @@ bool pubsub_init(struct shard *shard)
     xy_random(shard->env, &pubsub->hash_seed, sizeof(pubsub->hash_seed));
     pubsub->nodes = xy_table_new(pubsub->hash_seed);
     pubsub->by_number = xy_table_new(pubsub->hash_seed);
-    pubsub->creations = xy_table_new(pubsub->hash_seed);
     pubsub->loading = xy_table_new(pubsub->hash_seed);
     pubsub->arena = xy_arena_new();
     struct xy_xml_options options = { .arenas = shard->arenas, .stanza_bytes_max = ITEM_BYTES_MAX };
     pubsub->parser = xy_xml_new(&options);
-    if (pubsub->nodes == NULL || pubsub->by_number == NULL || pubsub->creations == NULL ||
-        pubsub->loading == NULL || !sent_init(pubsub) || pubsub->arena == NULL || pubsub->parser == NULL ||
-        !name_service(pubsub)) {
+    if (pubsub->nodes == NULL || pubsub->by_number == NULL || pubsub->loading == NULL || !sent_init(pubsub) ||
+        pubsub->arena == NULL || pubsub->parser == NULL || !name_service(pubsub) || !quota_init(pubsub)) {
         pubsub_free(shard);
         return false;
     }
@@ -311,7 +309,6 @@ void pubsub_free(struct shard *shard)
     quota_free(pubsub);
     xy_table_free(&pubsub->nodes);
     xy_table_free(&pubsub->by_number);
-    xy_table_free(&pubsub->creations);
     xy_xml_free(&pubsub->parser);
     xy_arena_free(&pubsub->arena);
     xy_arena_free(&pubsub->names);
@@ -321,7 +318,13 @@ void pubsub_free(struct shard *shard)
     shard->pubsub = NULL;
 }
 
+void pubsub_reload(struct shard *shard)
+{
+    quota_configured(shard->pubsub);
+}
+
 void pubsub_stats(const struct shard *shard, struct pubsub_stats *out)
 {
     *out = shard->pubsub->stats;
+    out->counting = quota_is_counting(shard->pubsub);
 }

@@ -8,6 +8,7 @@
 
 bool pubsub_init(struct shard *shard);
 void pubsub_free(struct shard *shard);
+void pubsub_reload(struct shard *shard); /* shard->config is another one */
 /* The broker stops: from now on sessions end one after the other, and what one had to acknowledge or to do is not sent to the
  * next one, which is about to end too. Before any session is ended, on every shard. */
 void pubsub_quiesce(struct shard *shard);
@@ -15,6 +16,7 @@ void pubsub_quiesce(struct shard *shard);
 struct pubsub_stats {
     uint64_t node_bytes; /* what nodes in memory take, about */
     uint64_t nodes, subscriptions, items, published, delivered_live, redelivered, skipped, damaged,
-        memory_bytes; /* of items of nodes with durability=memory */
+        memory_bytes;  /* of items of nodes with durability=memory */
+    uint64_t counting; /* 1: what accounts have is being counted (quota/quota.h) */
 };
 void pubsub_stats(const struct shard *shard, struct pubsub_stats *out);

@@ -5,6 +5,7 @@
 
 #include "broker/config.h"
 #include "broker/pubsub/queue/queue.h"
+#include "broker/pubsub/quota/quota.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
 #include "core/base/encoding.h"
@@ -273,19 +274,30 @@ static void begin(struct subscription *subscription)
     claim_begin(subscription, subscription->start_seq);
 }
 
+/* As a consumer, if the node is a queue. NULL: memory is short. */
+static struct subscription *join(struct node *node, struct xy_jid jid, struct subscription_options *options)
+{
+    struct subscription *subscription = node_add_subscription(node, jid, 0, options);
+    if (subscription == NULL || node->queue == NULL || queue_join(subscription))
+        return subscription;
+    node_drop_subscription(node, subscription);
+    return NULL;
+}
+
 struct subscription *subscription_add(struct call *call, struct xy_jid jid,
-                                      struct subscription_options *options)
+                                      struct subscription_options *options, bool *full)
 {
     struct node *node = call->node;
-    struct subscription *subscription = node_add_subscription(node, jid, 0, options);
+    uint32_t number = node->next_number;
+    enum quota_verdict verdict = quota_add_subscription(node, xy_jid_bare(jid));
+    *full = verdict == QUOTA_FULL;
+    struct subscription *subscription = verdict == QUOTA_TAKEN ? join(node, jid, options) : NULL;
+    if (verdict == QUOTA_TAKEN && subscription == NULL)
+        quota_drop_subscription(node, xy_jid_bare(jid), number);
     if (subscription == NULL)
         return NULL;
     make_subid(call->shard, subscription->subid);
     subscription->last_wanted = node->config.send_last != SEND_LAST_NEVER;
-    if (node->queue != NULL && !queue_join(subscription)) {
-        node_drop_subscription(node, subscription);
-        return NULL;
-    }
     if (subscription_durable(subscription))
         begin(subscription);
     record_subscription(node, subscription);
@@ -350,7 +362,7 @@ bool subscription_room(const struct call *call, struct xy_str bare)
     const struct config_limits *limits = &call->shard->config->limits;
     const struct subscriber *subscriber = node_subscriber(call->node, bare);
     return call->node->subscriptions_count < limits->subscriptions_per_node &&
-           (subscriber == NULL || subscriber->subscriptions_count < limits->subscriptions_per_account);
+           (subscriber == NULL || subscriber->subscriptions_count < limits->subscriptions_per_subscriber);
 }
 
 /* Who was told that it is subscribed gets what is published next, so the answer waits until its sessions are known. */
@@ -373,6 +385,12 @@ static void answer(struct call *call, struct subscription *subscription, bool wi
     *call->request = NULL;
 }
 
+static void fail_too_many(struct call *call, const char *text)
+{
+    stat_add(call->shard, subscriptions_refused, 1);
+    call_fail_type(call, XY_POLICY_VIOLATION, XY_ERROR_WAIT, "too-many-subscriptions", text);
+}
+
 void subscribe(struct call *call)
 {
     struct xy_jid jid;
@@ -389,9 +407,8 @@ void subscribe(struct call *call)
         return;
     }
     if (!subscription_room(call, xy_jid_bare(jid))) {
-        stat_add(call->shard, subscriptions_refused, 1);
-        call_fail_type(call, XY_POLICY_VIOLATION, XY_ERROR_WAIT, "too-many-subscriptions",
-                       "this node or account has as many subscriptions as it may");
+        fail_too_many(call,
+                      "this node has as many subscriptions, of all or of yours, as it may; end one first");
         return;
     }
     if (!options_init(subscription_options, &options)) {
@@ -402,10 +419,15 @@ void subscribe(struct call *call)
         options_free(subscription_options, &options);
         return;
     }
-    subscription = subscription_add(call, jid, &options);
+    bool full;
+    subscription = subscription_add(call, jid, &options, &full);
     if (subscription == NULL) {
         options_free(subscription_options, &options);
-        call_no_room(call);
+        if (full)
+            fail_too_many(call,
+                          "this account has as many subscriptions as it may, over all nodes; end one first");
+        else
+            call_no_room(call);
         return;
     }
     answer(call, subscription, given);
@@ -455,6 +477,7 @@ static struct subscription *meant(struct call *call, enum xy_error_type no_subsc
 void subscription_end(struct node *node, struct subscription *subscription, bool notify)
 {
     record_subscription_remove(node, subscription);
+    quota_drop_subscription(node, subscription->subscriber->bare, subscription->number);
     if (notify)
         subscription_notify(node, subscription->subscriber, subscription->jid, xy_str(subscription->subid),
                             "none");

@@ -15,6 +15,7 @@
     X(messages_stored) X(messages_delivered) X(carbons) X(events_delivered) X(events_dropped) X(events_stalled) \
     X(publishes) X(publishes_duplicate) X(windows_full) X(dead_letters) X(dead_letters_refused) \
     X(publishes_refused_full) X(publishes_refused_backlog) X(publishes_refused_memory) \
+    X(publishes_refused_account) \
     X(nodes_refused) X(subscriptions_refused) \
     X(nodes_loaded) X(nodes_unloaded) X(items_expired) X(items_skipped) X(outbox_full) X(offers_waited) \
     X(presence_dropped) X(memory_full) \

@@ -113,6 +113,12 @@ struct xy_str key_fold(enum store_table table, struct xy_str key, struct key *ro
     return key_view(room);
 }
 
+int store_key_compare(enum store_table table, struct xy_str key, struct xy_str scanned)
+{
+    struct key room;
+    return xy_str_cmp(key_fold(table, key, &room), scanned);
+}
+
 struct xy_str key_after_prefix(struct xy_str prefix, struct key *room)
 {
     xy_assert(prefix.len <= STORE_KEY_MAX);

@@ -51,6 +51,9 @@ enum store_table {
 };
 
 const char *store_table_name(enum store_table table); /* also what LMDB knows it by */
+/* Where an entry stands in its table: below, above or 0 as the key that a caller gives for it comes before, after or is one
+ * that store_scan returned, or that a scan goes on from. */
+int store_key_compare(enum store_table table, struct xy_str key, struct xy_str scanned);
 
 /* Publish ids. An id of the form PREFIX:N (N decimal, no leading zeros, fits 64 bits) belongs to a stream that counts
  * up: only its newest number is kept, under PREFIX, for at least STORE_DEDUP_STREAM_KEEP_US. Any other id is kept whole,

@@ -207,7 +207,7 @@ static void publish(struct shard *shard, struct way way)
     struct request *request = way.publish;
     way.publish = NULL;
     set_told(request, &way, on_published);
-    call_dispatch(shard, &request, false);
+    call_dispatch(shard, &request);
 }
 
 /* Somebody else may have been faster: then it is there, and publishing says whether we may. */
@@ -224,13 +224,20 @@ static void on_created(struct shard *shard, const uint64_t *ctx, enum xy_conditi
     on_published(shard, ctx, condition);
 }
 
+/* By the letter in front of this one, which is published when the node is on disk: this one must not overtake it. */
+static bool just_made(const struct shard *shard, const struct node *node)
+{
+    return node->born_here && node->next_seq == 1 && store_committed(shard->store) < node->ticket;
+}
+
 static void on_arrived(struct shard *shard, void *payload)
 {
     struct way way = *(const struct way *)payload;
     const struct xy_elem *action = xy_elem_first(xy_elem_first(way.publish->stanza.elem));
     struct node *node;
     enum resident there = resident_find(shard->pubsub, xy_elem_attr(action, "node"), &node);
-    if (there == RESIDENT_HERE || (way.alive && there == RESIDENT_LOADING)) {
+    bool waits = there == RESIDENT_HERE && !way.alive && just_made(shard, node);
+    if ((there == RESIDENT_HERE && !waits) || (way.alive && there == RESIDENT_LOADING)) {
         publish(shard, way);
         return;
     }
@@ -244,7 +251,7 @@ static void on_arrived(struct shard *shard, void *payload)
     struct request *create = arena != NULL ? create_request(shard->pubsub, arena, way.publish) : NULL;
     if (create != NULL) {
         set_told(create, &way, on_created);
-        call_dispatch(shard, &create, false);
+        call_dispatch(shard, &create);
         return;
     }
     if (arena != NULL)

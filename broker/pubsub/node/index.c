@@ -96,6 +96,12 @@ static struct xy_str put_text(char *at, struct xy_str text)
     return xy_str_n(at, text.len);
 }
 
+static void tell_changed(const struct item_index *index)
+{
+    if (index->changed != NULL)
+        index->changed(index->ctx);
+}
+
 struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id, struct xy_str publisher,
                        uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending)
 {
@@ -129,6 +135,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
         xy_list_append(&index->retained, &item->retained_link);
         index->retained_count++;
         index->retained_bytes += bytes;
+        tell_changed(index);
     }
     index->slots[index->head + index->count++] = (struct item_slot){ seq, item };
     index->live++;
@@ -216,6 +223,13 @@ struct item *index_newest(const struct item_index *index)
                : xy_container_of(index->retained.prev, struct item, retained_link);
 }
 
+struct item *index_next_retained(const struct item_index *index, const struct item *item)
+{
+    return item->retained_link.next == &index->retained
+               ? NULL
+               : xy_container_of(item->retained_link.next, struct item, retained_link);
+}
+
 /* Out of the array. Holes at the front close at once, so a queue that is eaten from the front stays small. */
 static void vacate(struct item_index *index, struct item *item)
 {
@@ -240,6 +254,7 @@ static void leave_retained(struct item_index *index, struct item *item)
     index->retained_count--;
     index->retained_bytes -= item->bytes;
     item->retained = false;
+    tell_changed(index);
 }
 
 bool index_unretain(struct item_index *index, struct item *item)

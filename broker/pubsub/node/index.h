@@ -49,6 +49,7 @@ struct item_index {
     bool time_disordered; /* some were added with an earlier time than those before them */
     struct item *spare;   /* freed entries of the usual size, linked by retained_link.next */
     void (*released)(void *ctx, struct item *item); /* about to be freed: let go of its event */
+    void (*changed)(void *ctx); /* more or less is retained than before; NULL: nobody asks */
     void *ctx;
 };
 
@@ -76,6 +77,8 @@ struct item *index_owed(const struct item_index *index, uint64_t seq, uint64_t b
 struct item *index_since(const struct item_index *index, uint64_t time_us);
 struct item *index_oldest(const struct item_index *index); /* retained; NULL: none */
 struct item *index_newest(const struct item_index *index);
+/* The one behind a retained one. */
+struct item *index_next_retained(const struct item_index *index, const struct item *item);
 
 /* No longer returned by <items/>. true: nobody is owed it either, so the entry is freed. */
 bool index_unretain(struct item_index *index, struct item *item);

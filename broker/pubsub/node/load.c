@@ -9,6 +9,7 @@
 #include "broker/pubsub/node/expiry.h"
 #include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/node/retention.h"
+#include "broker/pubsub/quota/quota.h"
 #include "broker/store/record.h"
 #include "core/base/assert.h"
 
@@ -30,6 +31,9 @@ struct load {
     struct xy_buf lost;
     uint64_t now_us;
     struct evicted expired;
+    struct quota_sum stored;   /* retained, as its rows say */
+    struct quota_sum expiring; /* of that what is in `expired`, … */
+    struct quota_sum gone;     /* … and what was recorded as expired */
 };
 
 static uint64_t integer(struct xy_str bytes)
@@ -210,18 +214,28 @@ static void items_begin(struct load *load)
     qsort(load->cursor, load->count, sizeof(uint64_t), by_value);
 }
 
-/* Expired while nobody looked: it does not come back, unless it is owed. */
-static void load_expired(struct load *load, uint64_t seq, bool owed)
+static void tell_expired(struct load *load)
 {
     struct evicted *expired = &load->expired;
+    record_items_expired(load->node, expired);
+    expired->removed_count = expired->unretained_count = 0;
+    load->gone.items += load->expiring.items;
+    load->gone.bytes += load->expiring.bytes;
+    load->expiring = (struct quota_sum){ 0 };
+}
+
+/* Expired while nobody looked: it does not come back, unless it is owed. */
+static void load_expired(struct load *load, uint64_t seq, size_t bytes, bool owed)
+{
+    struct evicted *expired = &load->expired;
+    load->expiring.items++;
+    load->expiring.bytes += bytes;
     if (owed)
         expired->unretained[expired->unretained_count++] = seq;
     else
         expired->removed[expired->removed_count++] = seq;
-    if (expired->unretained_count < EVICTED_MAX && expired->removed_count < EVICTED_MAX)
-        return;
-    record_items_expired(load->node, expired);
-    expired->removed_count = expired->unretained_count = 0;
+    if (expired->unretained_count == EVICTED_MAX || expired->removed_count == EVICTED_MAX)
+        tell_expired(load);
 }
 
 static void load_kept(struct load *load, const Xylem__Store__V1__ItemPut *put, bool retained,
@@ -266,8 +280,12 @@ static void load_item(struct load *load, struct xy_str key, struct xy_str value)
     }
     bool retained = value.data[0] == 'r';
     bool expired = retained && expiry_passed(node, put->time_us, load->now_us);
+    if (retained) {
+        load->stored.items++;
+        load->stored.bytes += put->item.len;
+    }
     if (expired) {
-        load_expired(load, seq, pending > 0);
+        load_expired(load, seq, put->item.len, pending > 0);
         retained = false;
     }
     if (retained) { /* an overwritten item cannot still be retained; be safe against a store that says so */
@@ -353,7 +371,7 @@ static void items_end(struct load *load)
         memcpy(&seq, load->lost.data + i, sizeof(seq));
         record_item_freed(load->node, seq);
     }
-    record_items_expired(load->node, &load->expired);
+    tell_expired(load);
 }
 
 static void load_queue_state(struct load *load, struct xy_str key, struct xy_str value)
@@ -396,7 +414,7 @@ static void load_last_seq(struct node *node)
         node->next_seq = integer(value) + 1;
 }
 
-static void settle(struct node *node)
+static void resume(struct node *node)
 {
     node->delivered_seq = node->next_seq - 1;
     node->ticket = node->firm_ticket = store_ticket(node->pubsub->shard->store);
@@ -528,9 +546,11 @@ static void load_free(struct load **load_pointer)
 void load_abandon(struct load **load)
 {
     struct node *node = (*load)->node;
+    struct quota_sum gone = (*load)->gone;
     load_free(load);
     if (node == NULL)
         return;
+    quota_not_loaded(node, &gone);
     queue_stop(node->queue);
     backlog_stop(node);
     node->pubsub->stats.subscriptions -= node->subscriptions_count;
@@ -542,12 +562,13 @@ struct node *load_end(struct load **load)
 {
     struct node *node = (*load)->node;
     xy_assert((*load)->phase == PHASES);
-    settle(node);
+    resume(node);
     if (!restore_rows(*load)) { /* rather no node than one that takes for settled what is not */
         (void)short_of_memory(*load);
         load_abandon(load);
         return NULL;
     }
+    quota_loaded(node, &(*load)->stored);
     load_free(load);
     expiry_load(node);
     return node;

@@ -31,6 +31,8 @@
 #define PAGE_BYTES_MAX    (1u << 20)
 
 struct node;
+struct quota;
+struct quota_account;
 struct subscription;
 
 /* What an account may do at a node (XEP-0060 4.1). */
@@ -91,6 +93,14 @@ struct subscription {
     char text[];
 };
 
+/* What accounts are charged with for a node (quota/quota.h). */
+struct node_charge {
+    unsigned counted; /* kinds */
+    bool reserved;    /* for the publish that is being done: what changes is settled at its end */
+    struct quota_account *account; /* the creator, if it is charged for items; else NULL */
+    uint64_t items, bytes;         /* so many */
+};
+
 struct node {
     struct pubsub *pubsub;
     uint64_t number;
@@ -115,6 +125,7 @@ struct node {
     uint32_t durable_count;
     struct xy_list open; /* claims that want what is published next */
     struct item_index items;
+    struct node_charge charge;
     struct backlog backlog;
     struct shard_timer expiry; /* of the oldest item */
     uint64_t look_s;     /* wall time under which the store knows that the node has to be looked at; 0: not */
@@ -142,10 +153,9 @@ struct pubsub {
     struct xy_str service_escaped; /* for an attribute */
     struct xy_arena *names;        /* holds both */
     uint64_t hash_seed;
-    uint64_t deleted_ticket;    /* of the newest deletion of a node here */
-    struct xy_table *creations; /* names that wait for their creator's quota (quota.c) */
-    struct xy_table *quotas;    /* of accounts this shard owns: nodes they created; NULL until asked for */
-    struct xy_list dirty;       /* nodes with cursors or freed items to record */
+    uint64_t deleted_ticket; /* of the newest deletion of a node here */
+    struct quota *quota;     /* quota/quota.h */
+    struct xy_list dirty;    /* nodes with cursors or freed items to record */
     bool flush_queued;
     bool quiescing;        /* nothing is sent for an acknowledgement any more */
     struct move *moves;    /* under way (queue_move.c) */

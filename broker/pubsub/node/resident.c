@@ -288,7 +288,7 @@ static void answer(struct shard *shard, struct loading *loading, bool loaded)
 {
     for (size_t i = 0; i < loading->count; i++) {
         if (loaded)
-            call_dispatch(shard, &loading->waiting[i], false);
+            call_dispatch(shard, &loading->waiting[i]);
         else
             request_fail_with(shard, &loading->waiting[i], XY_RESOURCE_CONSTRAINT,
                               "the node cannot be read now; try again later");

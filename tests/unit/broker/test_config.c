@@ -83,6 +83,9 @@ static void test_defaults_are_generous(void **state)
     assert_true(config->limits.connections_per_address >= 5000);
     assert_true(config->limits.nodes_per_account >= 160);
     assert_true(config->limits.subscriptions_per_node >= 100000);
+    assert_true(config->limits.items_per_account == CONFIG_UNLIMITED);
+    assert_true(config->limits.bytes_per_account == CONFIG_UNLIMITED);
+    assert_true(config->limits.subscriptions_per_account == CONFIG_UNLIMITED);
     config_free(&config);
 }
 
