@@ -131,6 +131,8 @@ struct cli_print {
 };
 void cli_print_message(const struct xylem_msg_view *view, const struct cli_print *how);
 void cli_json_string(struct xy_buf *out, struct xy_str text);
+/* As a number where it is written like one in JSON ("7", not "007"), else as a string. */
+void cli_json_value(struct xy_buf *out, struct xy_str text);
 
 /* commands: one file per group */
 int cli_pub(struct cli *cli);

@@ -47,15 +47,6 @@ bool cli_form_find(struct xy_arena *arena, const struct xy_elem *e, struct xy_fo
     return x && xy_form_read(arena, x, out);
 }
 
-static void json_value(struct xy_buf *out, struct xy_str value)
-{
-    uint64_t number;
-    if (xy_str_u64(value, &number))
-        xy_buf_str(out, value);
-    else
-        cli_json_string(out, value);
-}
-
 void cli_form_print(const struct xy_form *form, bool json)
 {
     struct xy_buf out = { 0 };
@@ -73,7 +64,7 @@ void cli_form_print(const struct xy_form *form, bool json)
             if (i > 0 || !json)
                 xy_buf_char(&out, json ? ',' : ' ');
             if (json)
-                json_value(&out, f->values[i]);
+                cli_json_value(&out, f->values[i]);
             else
                 xy_buf_str(&out, f->values[i]);
         }

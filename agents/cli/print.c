@@ -30,6 +30,16 @@ void cli_json_string(struct xy_buf *out, struct xy_str text)
     xy_buf_char(out, '"');
 }
 
+void cli_json_value(struct xy_buf *out, struct xy_str text)
+{
+    uint64_t number;
+    bool padded = text.len > 1 && text.data[0] == '0';
+    if (xy_str_u64(text, &number) && !padded)
+        xy_buf_str(out, text);
+    else
+        cli_json_string(out, text);
+}
+
 static void write_message(struct xy_buf *out, const ProtobufCMessage *message, bool json, unsigned depth);
 
 /* One value of a field; `at` points at it in the message's struct. */

@@ -66,14 +66,14 @@ static enum xylem_status ask_state(struct cli *cli, const char *name, const char
 
 /* --- showing ------------------------------------------------------------------------------------------------------ */
 
-/* As a number where it is one. */
-static void write_json_value(struct xy_buf *out, struct xy_str value)
+/* Names stay strings, whatever they look like: a subid or a node may be all digits. */
+static bool is_name(struct xy_str attribute)
 {
-    uint64_t number;
-    if (xy_str_u64(value, &number))
-        xy_buf_str(out, value);
-    else
-        cli_json_string(out, value);
+    static const char *const names[] = { "node", "epoch", "jid", "subid", "session" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (xy_str_is(attribute, names[i]))
+            return true;
+    return false;
 }
 
 static void write_json_attrs(struct xy_buf *out, const struct xy_elem *e)
@@ -83,7 +83,10 @@ static void write_json_attrs(struct xy_buf *out, const struct xy_elem *e)
         xy_buf_str(out, xy_str(comma));
         cli_json_string(out, a->name);
         xy_buf_char(out, ':');
-        write_json_value(out, a->value);
+        if (is_name(a->name))
+            cli_json_string(out, a->value);
+        else
+            cli_json_value(out, a->value);
         comma = ",";
     }
 }

@@ -115,6 +115,15 @@ def test_info_of_subscriptions(broker):
     assert "subscription jid=" + BOB + "/one" in text and "depth=1" in text
 
 
+def test_names_of_digits_are_strings(broker):
+    for node in ("0042", "42"):
+        ok(broker.xylem("--as", ALICE, "node", "create", node))
+        ok(broker.xylem("--as", BOB, "sub", node, "--durable=1", "--timeout", "1"))
+        state = info(broker, node)
+        assert state["node"] == node and state["newest"] == 0
+        assert all(isinstance(state["subscription"][0][name], str) for name in ("jid", "subid"))
+
+
 def test_info_pages_through_many_subscriptions(broker):
     ok(broker.xylem("--as", ALICE, "node", "create", "events"))
     with raw.Client(broker) as client:

@@ -58,6 +58,23 @@ static void test_json(void **state)
                         "\"type\":\"text/plain\",\"data\":\"/wA=\"}\n");
 }
 
+static void test_json_values(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        { "0", "0" },           { "1207", "1207" },
+        { "007", "\"007\"" },   { "", "\"\"" },
+        { "12e4", "\"12e4\"" }, { "-1", "\"-1\"" },
+        { "true", "\"true\"" }, { "99999999999999999999", "\"99999999999999999999\"" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct xy_buf out = { 0 };
+        cli_json_value(&out, xy_str(cases[i][0]));
+        assert_str(xy_buf_view(&out), cases[i][1]);
+        xy_buf_free(&out);
+    }
+}
+
 static void test_events(void **state)
 {
     (void)state;
@@ -118,11 +135,9 @@ static void test_gap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_gap),
-        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_events),
-        cmocka_unit_test(test_messages_are_decoded),
+        cmocka_unit_test(test_text),   cmocka_unit_test(test_gap),
+        cmocka_unit_test(test_json),   cmocka_unit_test(test_json_values),
+        cmocka_unit_test(test_events), cmocka_unit_test(test_messages_are_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
