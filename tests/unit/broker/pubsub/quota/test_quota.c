@@ -444,6 +444,7 @@ static void stays_right(struct rig *rig, uint64_t random)
         if (round > 5 && unit_below(&random, 2) == 0)
             check(rig);
     }
+    rig_run(rig); /* mail of nodes that the check loaded: who throws it away unread loses its memory */
 }
 
 #define SEEDS 12
