@@ -180,8 +180,8 @@ struct client **clients_open(struct load *load, unsigned first, unsigned count, 
 void clients_close(struct load *load, struct client **clients, unsigned count); /* the memory stays */
 
 void client_stop_reading(struct client *client); /* for good */
-void client_dirty(struct client *client); /* client->out has something new */
-void clients_answered(struct load *load); /* waits for the answers to all that load->waiting counts */
+void client_dirty(struct client *client);        /* client->out has something new */
+void clients_answered(struct load *load);        /* waits for the answers to all that load->waiting counts */
 
 /* What a protocol tells: the answer to a publish, and a payload with whatever follows it. */
 void client_answered(struct client *client, uint64_t number);
