@@ -3,6 +3,7 @@
  *
  * The log is the unnamed database of log.mdb, keyed by position; tables.mdb holds one named database per table. MDB_NOTLS
  * ties a reader's slot to its transaction object, which is reset after each use, so that no reader pins pages. */
+#include "broker/store/backend_disk.h"
 #include "broker/store/disk.h"
 
 #include <errno.h>

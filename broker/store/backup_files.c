@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "broker/store/backup_internal.h"
-#include "broker/store/disk.h"
+#include "broker/store/backend_disk.h"
 
 enum { PATH_BYTES = STORE_BACKUP_PATH_MAX + 300, DIRECTORY_MODE = 0700, FILE_MODE = 0600 };
 

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "broker/store/backend_disk.h"
 #include "broker/store/disk.h"
 #include "broker/store/limits.h"
 #include "broker/store/segment.h"

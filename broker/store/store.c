@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "broker/store/disk.h"
+#include "broker/store/backend_disk.h"
 #include "core/base/assert.h"
 
 void store_fail(struct store *store, const char *what, const char *why)

@@ -7,7 +7,7 @@
 #include <sys/mount.h>
 
 #include "broker/store/check.h"
-#include "broker/store/disk.h"
+#include "broker/store/backend_disk.h"
 #include "broker/store/segment.h"
 #include "core/base/encoding.h"
 
