@@ -1,6 +1,8 @@
 /* The inside of a session, shared by the files of broker/session and by nobody else.
  *
- *   session.c    the slots, beginning and end, the tables other rooms call through
+ *   sessions.c   those of a shard: slots, the end of its turns, start and stop
+ *   session.c    one of them: beginning, sleep, time, end
+ *   calls.c      what links and other rooms call
  *   input.c      events of the stream: stanzas in, acknowledgements, back-pressure on the sender
  *   login.c      authentication and resource binding
  *   external.c   whom a client's certificate names (XEP-0178)
@@ -194,8 +196,16 @@ struct sessions {
     bool stopping;  /* what ends now goes on after the restart */
 };
 
-/* session.c */
+/* sessions.c */
 struct session *session_find(struct shard *shard, struct session_ref ref);
+bool session_slot_take(struct sessions *sessions, struct session *session); /* false: memory is short */
+void session_slot_give(struct sessions *sessions, struct session *session);
+
+/* calls.c */
+extern const struct link_events session_link_events;
+extern const struct session_calls session_room_calls;
+
+/* session.c */
 struct session *session_new(struct shard *shard, struct link *link); /* NULL: memory is short */
 void session_end(struct session *session);                           /* for good; claims go back */
 void session_fail(struct session *session, enum xy_stream_error error,
