@@ -69,6 +69,23 @@ def test_full_jid_reaches_that_session_only(alice, bob, broker, connect):
     other.nothing("message")
 
 
+def test_full_jid_of_negative_priority(alice, broker, connect):
+    create(alice, "weather")
+    create(alice, "owed", max_items="max")
+    robot = connect(broker, "bob", "robot")
+    robot.enable_sm()
+    robot.available(-1)
+    subscribe(robot, "weather", robot.jid)
+    subscribe(robot, "owed", robot.jid, **{pubsub.DELIVERY + "mode": "at-least-once"})
+    publish(alice, "weather", "i", "x")
+    publish(alice, "owed", "j", "y")
+    assert sorted(next_items(robot, 2)) == [("i", "x"), ("j", "y")]
+    alice.message(BOB, "for somebody else")
+    alice.ping()
+    robot.ping()
+    robot.nothing("message")
+
+
 def test_session_that_comes_later_gets_events(alice, bob, broker, connect):
     create(alice, "weather", send_last_published_item="never")
     subscribe(bob, "weather")

@@ -29,19 +29,21 @@ static struct model_expected of_item(const struct model *model, unsigned node, c
 static bool receives(const struct model *model, unsigned slot)
 {
     const struct model_session *session = &model->sessions[slot];
-    return session->state != SESSION_OFF && session->available && session->priority >= 0;
+    return session->state != SESSION_OFF && session->available;
 }
 
 /* --- who holds a subscription -------------------------------------------------------------------------------------- */
 
-static bool reaches(unsigned sub, unsigned slot)
+static bool reaches(const struct model *model, unsigned sub, unsigned slot)
 {
-    return sub < MODEL_ACCOUNTS ? model_account(slot) == sub : sub - MODEL_ACCOUNTS == slot;
+    if (sub >= MODEL_ACCOUNTS)
+        return sub - MODEL_ACCOUNTS == slot;
+    return model_account(slot) == sub && model->sessions[slot].priority >= 0;
 }
 
 static bool may_hold(const struct model *model, unsigned sub, bool one_by_one, int slot)
 {
-    return slot >= 0 && reaches(sub, (unsigned)slot) && receives(model, (unsigned)slot) &&
+    return slot >= 0 && reaches(model, sub, (unsigned)slot) && receives(model, (unsigned)slot) &&
            (model->sessions[slot].sm || one_by_one);
 }
 
@@ -205,7 +207,8 @@ static bool hears(const struct model *model, const struct model_node *node, unsi
 {
     const struct model_sub *bare = &node->subs[model_sub_index(slot, true)],
                            *full = &node->subs[model_sub_index(slot, false)];
-    return receives(model, slot) && ((bare->there && !bare->durable) || (full->there && !full->durable));
+    bool of_bare = bare->there && !bare->durable && model->sessions[slot].priority >= 0;
+    return receives(model, slot) && (of_bare || (full->there && !full->durable));
 }
 
 void model_published(struct model *model, unsigned number, unsigned item, bool kept)

@@ -129,8 +129,7 @@ static void recheck(struct model *model, unsigned number)
     for (unsigned slot = 0; slot < MODEL_WORKERS; slot++) {
         struct model_worker *worker = &queue->workers[slot];
         const struct model_session *session = &model->sessions[slot];
-        bool receives =
-            worker->there && session->state != SESSION_OFF && session->available && session->priority >= 0;
+        bool receives = worker->there && session->state != SESSION_OFF && session->available;
         unsigned since = receives ? session->since : 0;
         if (since != worker->since && worker->since != 0)
             lose(model, number, slot);

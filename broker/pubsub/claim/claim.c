@@ -239,7 +239,7 @@ void claim_sessions_changed(struct subscription *subscription)
     const struct reached *holder = current(subscription);
     if (holder == NULL || !may_hold(subscription, holder) || !subscription->options.deliver) {
         /* A session that ended has given its claims back before we hear of it here; this one is still there but takes
-         * no more events: unavailable, of negative priority, or without XEP-0198. */
+         * no more events: unavailable, of negative priority (a bare JID's), or without XEP-0198. */
         move(subscription);
         return;
     }

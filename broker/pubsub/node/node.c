@@ -307,14 +307,13 @@ bool subscription_claims(const struct subscription *subscription)
     return subscription_durable(subscription) || subscription->subscriber->node->config.queue;
 }
 
-/* A bare JID stands for every session that is not of negative priority, a full one for its own. */
+/* A bare JID stands for every session that is not of negative priority, a full one for its own, of whatever priority (as in
+ * RFC 6121 8.5.3.1): so a program gets its items and none of the messages to its account. */
 bool subscription_reaches(const struct subscription *subscription, const struct reached *reached)
 {
     size_t bare_len = subscription->subscriber->bare.len;
-    if (reached->priority < 0)
-        return false;
     if (subscription->jid.len == bare_len)
-        return true;
+        return reached->priority >= 0;
     struct xy_str resource =
         xy_str_n(subscription->jid.data + bare_len + 1, subscription->jid.len - bare_len - 1);
     return xy_str_eq(resource, reached->resource);
