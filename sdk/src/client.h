@@ -253,6 +253,7 @@ size_t xy_session_backlog(const struct xylem_client *c); /* bytes not acknowledg
 void xy_session_end(struct xylem_client *c, enum xylem_status why); /* nothing is left to resume */
 /* Queues whole stanzas; resend: in a new session too. Takes the reference. */
 bool xy_session_send(struct xylem_client *c, struct xy_bytes *stanza, bool resend);
+void xy_session_presence(struct xylem_client *c); /* as the options and the handler for stanzas want it */
 bool xy_session_send_elem(struct xylem_client *c, const struct xy_elem *elem);
 void xy_session_handled(struct xylem_client *c, uint64_t number, uint64_t generation);
 

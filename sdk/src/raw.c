@@ -77,7 +77,12 @@ enum xylem_status xylem_ping(struct xylem_client *c, const char *to, xylem_done_
 
 void xylem_on_stanza(struct xylem_client *c, xylem_stanza_fn *fn, void *ctx)
 {
+    bool same = (c->stanza_handler.fn != NULL) == (fn != NULL);
     c->stanza_handler = (struct xy_handler){ .fn = fn, .ctx = ctx };
+    if (same || c->stats.connects == 0)
+        return;
+    xy_session_presence(c); /* a session that is resumed is told as well */
+    xy_client_wake(c);
 }
 
 enum xylem_status xylem_on_request(struct xylem_client *c, const char *name, const char *ns,

@@ -237,9 +237,12 @@ static void remember_jid(struct xylem_client *c, struct xy_jid jid)
     xy_buf_free(&name);
 }
 
-static void send_presence(struct xylem_client *c)
+/* With a negative priority messages to the account are for others, or wait: nobody here would take them. */
+void xy_session_presence(struct xylem_client *c)
 {
-    struct xy_bytes *bytes = c->config.o.no_presence ? NULL : xy_bytes_new(XY_STR("<presence/>"));
+    struct xy_str text = c->stanza_handler.fn ? XY_STR("<presence/>")
+                                              : XY_STR("<presence><priority>-1</priority></presence>");
+    struct xy_bytes *bytes = c->config.o.no_presence ? NULL : xy_bytes_new(text);
     if (bytes)
         xy_session_send(c, bytes, false);
 }
@@ -259,7 +262,7 @@ static void begin_anew(struct xylem_client *c, const struct xy_stream_event *eve
                    : NULL;
     remember_jid(c, event->jid);
     c->stats.connects++;
-    send_presence(c);
+    xy_session_presence(c);
     xy_requests_rebind(c);
     xy_subs_online(c);
 }

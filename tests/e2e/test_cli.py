@@ -9,7 +9,11 @@ import time
 import pytest
 
 import harness
+import pubsub
+import raw
 from harness import DOMAIN
+
+BOB = "bob@" + DOMAIN
 
 SUBSCRIBED_S = "4" if "san" in harness.BIN else "1"  # by then a subscriber has logged in and subscribed
 
@@ -263,3 +267,21 @@ def test_a_broken_pipe_acknowledges_nothing_more(broker):
     rest = [line.rstrip(".") for line in ok(broker.xylem("sub", "pipe", "--durable=p", "--timeout", "3")).split()]
     # What the pipe took counts as printed, whoever reads it; what it did not take stays at the broker.
     assert rest and rest == [str(i) for i in range(20 - len(rest), 20)]
+
+
+def test_leaves_what_is_for_the_account_alone(broker, connect):
+    """Who asks a question takes neither the account's mail nor what is owed to its bare address."""
+    alice = connect(broker, "alice", "desk", presence=0)
+    pubsub.create(alice, "news", max_items="max")
+    pubsub.subscribe(connect(broker, "bob", "desk"), "news", BOB, **{pubsub.DELIVERY + "mode": "at-least-once"})
+    pubsub.publish(alice, "news", "i", "rain")
+    alice.message(BOB, "for Bob")
+    alice.ping()
+    assert "news" in ok(broker.xylem("--as", BOB, "node", "list"))
+    assert "depth=1" in ok(broker.xylem("--as", BOB, "queue", "info", "news"))
+    phone = connect(broker, "bob", "phone")
+    phone.enable_sm()
+    phone.available(0)
+    assert raw.body(phone.read_until(lambda e: raw.body(e) is not None)) == "for Bob"
+    event = pubsub.next_event(phone)
+    assert pubsub.delivery(event).get("attempt") == "1"

@@ -174,7 +174,7 @@ struct xylem_options {
     uint32_t ping_timeout_ms;                /* silence after it until the connection counts as dead: 10 s */
     uint32_t backoff_min_ms, backoff_max_ms; /* 250 ms, 60 s: decorrelated jitter */
     enum xylem_retry retry;
-    bool no_presence; /* do not become available */
+    bool no_presence; /* do not become available; else the priority depends on xylem_on_stanza */
 
     xylem_state_fn *on_state; /* may be NULL */
     xylem_client_fn *on_room; /* the publish queue or spool has room again (half empty), after XYLEM_FULL */

@@ -78,7 +78,7 @@ static void test_publishes_before_and_after_login(void **state)
     assert_string_equal(xylem_client_jid(p->client), "alice@example.org/r");
     assert_string_equal(xylem_client_service(p->client), "pubsub.example.org");
     assert_int_equal(s.ok, 1);
-    assert_int_equal(peer_count(p, "<presence/>"), 1);
+    assert_int_equal(peer_count(p, "<presence><priority>-1</priority></presence>"), 1); /* it takes no mail */
     assert_int_equal(peer_count(p, "one &amp; only</data>"), 1);
     publish(p, "two", &s);
     assert_true(peer_run(p));
@@ -88,6 +88,31 @@ static void test_publishes_before_and_after_login(void **state)
     assert_int_equal(stats.acknowledged, 2);
     assert_int_equal(stats.queued, 0);
     assert_int_equal(stats.queued_bytes, 0);
+    end(p);
+}
+
+static bool take_mail(struct xylem_client *client, const struct xylem_stanza *stanza, void *ctx)
+{
+    (void)client, (void)stanza, (void)ctx;
+    return true;
+}
+
+/* Only who handles messages to the account is there for them. */
+static void test_mail_is_for_who_takes_it(void **state)
+{
+    (void)state;
+    struct seen s = { 0 };
+    struct peer *p = begin(&s, NULL);
+    xylem_on_stanza(p->client, take_mail, NULL);
+    assert_true(peer_run(p));
+    assert_int_equal(peer_count(p, "<presence/>"), 1);
+    assert_int_equal(peer_count(p, "<priority>"), 0);
+    xylem_on_stanza(p->client, NULL, NULL);
+    assert_true(peer_run(p));
+    assert_int_equal(peer_count(p, "<presence><priority>-1</priority></presence>"), 1);
+    xylem_on_stanza(p->client, take_mail, NULL);
+    assert_true(peer_run(p));
+    assert_int_equal(peer_count(p, "<presence/>"), 2);
     end(p);
 }
 
@@ -465,6 +490,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_publishes_before_and_after_login),
+        cmocka_unit_test(test_mail_is_for_who_takes_it),
         cmocka_unit_test(test_refusal_says_who_and_why),
         cmocka_unit_test(test_new_session_repeats_unanswered_publishes_in_order),
         cmocka_unit_test(test_resumption_repeats_nothing_that_arrived),
