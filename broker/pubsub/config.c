@@ -155,6 +155,10 @@ const char *delivery_options_wrong(const struct subscription_options *options, s
         *which = XY_STR("max_inflight");
         return "at least 1, or nothing would ever be sent";
     }
+    if (options->max_backlog_bytes == 0 || options->max_backlog_age_s == 0) {
+        *which = options->max_backlog_bytes == 0 ? XY_STR("max_backlog_bytes") : XY_STR("max_backlog_age");
+        return "at least 1, or `max`: with 0 everything would be skipped";
+    }
     if (options->ack_wait_s == 0 || options->ack_wait_s > ACK_WAIT_S_MAX) {
         *which = XY_STR("ack_wait");
         return "seconds, from 1 to 604800";

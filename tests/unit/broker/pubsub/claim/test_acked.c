@@ -376,6 +376,8 @@ static void wrong_options(void **state)
         const char *fields, *names;
     } cases[] = {
         { EXPLICIT FIELD("max_inflight", "0"), "max_inflight" },
+        { EXPLICIT FIELD("max_backlog_bytes", "0"), "max_backlog_bytes" },
+        { EXPLICIT FIELD("max_backlog_age", "0"), "max_backlog_age" },
         { EXPLICIT FIELD("ack_wait", "0"), "ack_wait" },
         { EXPLICIT FIELD("ack_wait", "max"), "ack_wait" },
         { EXPLICIT FIELD("max_deliver", "0"), "max_deliver" },
