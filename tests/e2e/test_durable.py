@@ -325,7 +325,7 @@ def test_new_node_of_the_same_name_has_another_epoch(broker, connect, alice):
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.parametrize("start, expected", [("new", ["9"]), ("all", ["0", "1", "2", "9"]), ("last", ["2", "9"]), ("seq:2", ["1", "2", "9"])])
+@pytest.mark.parametrize("start, expected", [("new", ["9"]), ("all", ["0", "1", "2", "9"]), ("last", ["2", "9"]), ("seq:2", ["1", "2", "9"]), ("seq:99", ["9"]), ("time:2099-01-01T00:00:00Z", ["9"])])
 def test_where_a_subscription_starts(broker, connect, alice, start, expected):
     for n in range(3):
         publish(alice, "states", str(n))
