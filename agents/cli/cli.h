@@ -78,6 +78,7 @@ struct cli {
     const struct cli_command *command;
 
     struct xylem_client *client;
+    bool only_asks; /* it does not become available, so that nothing comes */
     bool over; /* the client stopped: `why` */
     enum xylem_status why;
     bool interrupted; /* SIGINT, SIGTERM */
@@ -105,7 +106,8 @@ const char *cli_each(const struct cli *cli, enum cli_option_id id, int *at);
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Fills in how to reach the broker; resource NULL: random. */
 int cli_client(struct cli *cli, const char *resource, enum xylem_retry retry, const char *state_dir);
-int cli_connect(struct cli *cli, const char *resource); /* cli_client, start, and online; then CLI_DONE */
+/* cli_client for what only asks, start, and online; then CLI_DONE. */
+int cli_connect(struct cli *cli, const char *resource);
 int cli_turn(struct cli *cli, int timeout_ms); /* CLI_DONE: go on; else the client is over and it was said */
 /* The same, and ends as well when `fd` can be read: *readable then. */
 int cli_turn_or_read(struct cli *cli, int timeout_ms, int fd, bool *readable);

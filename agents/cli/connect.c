@@ -141,6 +141,7 @@ int cli_client(struct cli *cli, const char *resource, enum xylem_retry retry, co
     if (!cli_number(cli, OPT_MAX_INFLIGHT, CLI_INFLIGHT_MAX, &inflight))
         return CLI_USAGE;
     o.max_inflight = (uint32_t)inflight;
+    o.no_presence = cli->only_asks;
     o.on_state = on_state;
     o.on_spooled = on_spooled;
     o.ctx = cli;
@@ -197,6 +198,7 @@ int cli_turn(struct cli *cli, int timeout_ms)
 
 int cli_connect(struct cli *cli, const char *resource)
 {
+    cli->only_asks = true;
     int status = cli_client(cli, resource, XYLEM_RETRY_NEVER, NULL);
     if (status != CLI_DONE)
         return status;

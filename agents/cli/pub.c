@@ -177,6 +177,7 @@ int cli_pub(struct cli *cli)
         cli_error("too few arguments: xylem pub NODE [FILE|-]");
         return CLI_USAGE;
     }
+    cli->only_asks = true;
     if (cli->argument_count == 0 || read_all(cli->argument_count > 1 ? cli->argument[1] : "-", &data))
         status = cli_client(cli, NULL, XYLEM_RETRY_ONCE_ONLINE, NULL);
     if (cli->client)

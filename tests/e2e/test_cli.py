@@ -182,6 +182,16 @@ def test_timeout_and_forget(broker):
     refused(broker.xylem("sub", "quiet", "--durable=unknown", "--forget"), "not-subscribed")
 
 
+def test_forgetting_one_of_several(broker):
+    for node in ("a", "b"):
+        ok(broker.xylem("node", "create", node))
+    broker.xylem("sub", "a", "b", "--durable=x", "--timeout", SUBSCRIBED_S)
+    ok(broker.xylem("pub", "b", stdin="kept"))
+    ok(broker.xylem("sub", "a", "--durable=x", "--forget"))
+    assert "depth=1 " in ok(broker.xylem("queue", "info", "b"))
+    assert ok(broker.xylem("sub", "b", "--durable=x", "--count", "1", "--timeout", "10")) == "kept\n"
+
+
 def test_a_name_that_owes_other_nodes_says_so(broker):
     ok(broker.xylem("node", "create", "a"))
     ok(broker.xylem("node", "create", "b"))
