@@ -102,6 +102,8 @@ void session_past_free(struct session_past **past); /* NULL ok; nulls the caller
 struct session_resumption {
     struct session_ref live;   /* the session is there; or */
     struct session_past *past; /* it is made anew of this; or neither: refused */
+    bool expired;              /* refused, and it is known how far it got: */
+    uint32_t h;                /* so many stanzas of the client were handled */
 };
 /* The answer to address_resume, on the asker's shard. Takes resumption->past. */
 void session_resumption(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);

@@ -51,6 +51,7 @@ bool addresses_init(struct shard *shard)
     xy_random(shard->env, &addresses->seed, sizeof(addresses->seed));
     addresses->table = xy_table_new(addresses->seed);
     addresses->sweep.fn = sweep;
+    xy_list_init(&addresses->expired);
     return addresses->table != NULL && dormants_init(shard);
 }
 
@@ -83,6 +84,7 @@ void addresses_free(struct shard *shard)
         return;
     shard_timer_cancel(shard, &addresses->sweep);
     dormants_free(shard);
+    expired_free(shard);
     size_t position = 0;
     struct address *address;
     while (addresses->table && (address = xy_table_next(addresses->table, &position, NULL)) != NULL) {

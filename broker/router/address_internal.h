@@ -106,6 +106,8 @@ struct dormants;
 
 struct addresses {
     struct dormants *dormants; /* sessions that a restart interrupted (dormant.c) */
+    struct xy_list expired;    /* those whose time is over (expired.c) */
+    unsigned expired_count;
     struct xy_table *table;
     struct shard_timer sweep;
     uint32_t since; /* last order of becoming available given out */

@@ -5,7 +5,8 @@
 #include "broker/log.h"
 #include "broker/router/kept.h"
 
-#define DORMANT_PAGE 64u
+#define DORMANT_PAGE    64u
+#define DORMANT_NEXT_US 1000u /* between two pages of those that end */
 
 struct dormant {
     uint8_t id[SESSION_ID_BYTES];
@@ -60,17 +61,29 @@ void dormant_drop(struct shard *shard, struct dormant **dormant_pointer)
     free(dormant);
 }
 
+static uint64_t expire(struct address *address, const struct resource *resource)
+{
+    struct session_expiry expiry = { 0 };
+    uint64_t ended = restore_expiry(address, resource, &expiry)
+                         ? expired_put(address, resource, &expiry)
+                         : kept_remove(address->shard, resource->kept.id);
+    xy_buf_free(&expiry.answers);
+    stat_add(address->shard, sessions_expired, 1);
+    return ended;
+}
+
 /* Those who knew that it was available hear that it is not. */
 static void end(struct shard *shard, struct dormant *dormant)
 {
+    bool expired = dormant->due_us <= xy_now_us(shard->env);
     struct address *address = address_touch(shard, bare_of(dormant));
     struct resource *resource = address ? kept_read(address, dormant->id) : NULL;
+    uint64_t ended = resource && expired ? expire(address, resource) : kept_remove(shard, dormant->id);
     if (resource) {
         resource->available = resource->presence != NULL;
         presence_gone(address, resource);
         resource_free(resource);
     }
-    uint64_t ended = kept_remove(shard, dormant->id);
     if (address)
         address->ended = ended;
     dormant_drop(shard, &dormant);
@@ -172,10 +185,17 @@ static void on_timer(struct shard *shard, struct shard_timer *timer)
     struct dormants *dormants = xy_container_of(timer, struct dormants, timer);
     uint64_t now_us = xy_now_us(shard->env);
     size_t position = 0;
-    for (struct dormant *d; (d = xy_table_next(dormants->by_id, &position, NULL)) != NULL;)
-        if (d->due_us <= now_us)
+    unsigned ended = 0;
+    for (struct dormant *d;
+         ended < DORMANT_PAGE && (d = xy_table_next(dormants->by_id, &position, NULL)) != NULL;)
+        if (d->due_us <= now_us) {
             end(shard, d);
-    timer_update(shard);
+            ended++;
+        }
+    if (ended == DORMANT_PAGE)
+        shard_timer_set(shard, timer, now_us + DORMANT_NEXT_US);
+    else
+        timer_update(shard);
 }
 
 /* --- beginning and end of the shard -------------------------------------------------------------------------------- */
@@ -188,8 +208,10 @@ static void load_one(struct shard *shard, struct xy_str value)
         return;
     }
     struct xy_str jid = xy_str(put->jid);
-    if (shard_owner(shard, xy_jid_bare(xy_jid_canonical(jid))) == shard->index &&
-        !add(shard, put->id.data, jid, due_us(shard, put->max_us, put->detached_us)))
+    bool own = shard_owner(shard, xy_jid_bare(xy_jid_canonical(jid))) == shard->index;
+    if (own && put->ended_us != 0)
+        expired_load(shard, put);
+    else if (own && !add(shard, put->id.data, jid, due_us(shard, put->max_us, put->detached_us)))
         log_error(shard->log, "session not kept: memory is short", LOG_STR("jid", jid));
     xylem__store__v1__session_put__free_unpacked(put, NULL);
 }

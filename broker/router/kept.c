@@ -4,8 +4,6 @@
 
 #include "broker/router/kept.h"
 
-#define KEPT_OVERHEAD 256u /* bytes of a record without its texts, about */
-
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
 static bool fill_directed(Xylem__Store__V1__SessionPut *put, const struct resource *resource,
@@ -108,7 +106,7 @@ struct resource *kept_read(struct address *address, const uint8_t id[SESSION_ID_
     struct resource *resource = NULL;
     if (arena && store_get(address->shard->store, STORE_SESSIONS, key, arena, &value))
         put = kept_unpack(value);
-    if (put)
+    if (put && put->ended_us == 0)
         resource = resource_new(xy_jid_resource(xy_jid_canonical(xy_str(put->jid))));
     if (resource) {
         memcpy(resource->kept.id, id, SESSION_ID_BYTES);

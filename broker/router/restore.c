@@ -1,5 +1,6 @@
 /* Who resumes a session gets it here, on the shard that owns the account: one that lives from its shard, one that a
- * restart interrupted from its rows. See resumable.h; called by sessions. */
+ * restart interrupted from its rows. Those rows say also how far one got that nobody resumed in time (expired.c). See
+ * resumable.h; called by sessions. */
 #include <stdlib.h>
 
 #include "broker/delivery/delivery.h"
@@ -16,6 +17,7 @@
 struct restore {
     struct address *address;
     struct session_past *past;
+    struct session_expiry *expiry; /* it is over, and only how far it got is wanted; NULL: it goes on */
     struct xy_arena *arena;
     uint64_t answered; /* answers to requests up to this one arrived */
     size_t seen_cap, answers_cap;
@@ -141,6 +143,37 @@ static void settle(struct restore *restore, const Xylem__Store__V1__SessionOut *
     }
 }
 
+/* Which answers were sent, for those it may have missed. Of one that this map does not know nobody can say whether it
+ * arrived. */
+static void note_answers(struct restore *restore, const Xylem__Store__V1__SessionOut *out)
+{
+    struct session_expiry *expiry = restore->expiry;
+    const uint64_t *runs = out->runs;
+    size_t count = out->n_runs;
+    struct out_run run, last = { .kind = OUT_NOTHING };
+    expiry->acked = out->acked;
+    for (size_t i = 0; out->complete && i < restore->past->answers_count; i++)
+        restore->past->answers[i].owed = false;
+    while (outmap_next(&runs, &count, &run)) {
+        bool answers = run.kind == OUT_ANSWER;
+        if (answers)
+            answers_settle(restore->past, &run, run.count);
+        for (uint64_t i = 0; i < run.count && !xy_buf_failed(&expiry->answers); i++) {
+            struct out_run one = { .kind = answers ? OUT_ANSWER : OUT_NOTHING, .first = run.first + i };
+            outmap_add(&expiry->answers, &last, &one);
+        }
+    }
+    outmap_end(&expiry->answers, &last);
+}
+
+static bool answers_known(const struct session_past *past)
+{
+    for (size_t i = 0; i < past->answers_count; i++)
+        if (past->answers[i].owed && past->answers[i].number <= past->handled)
+            return false;
+    return true;
+}
+
 /* --- rows ---------------------------------------------------------------------------------------------------------- */
 
 /* The map comes last: its number is the largest. */
@@ -154,7 +187,10 @@ static void take_entry(struct restore *restore, const struct store_entry *entry)
     Xylem__Store__V1__SessionOut *out =
         xylem__store__v1__session_out__unpack(NULL, entry->value.len, (const uint8_t *)entry->value.data);
     if (out) {
-        settle(restore, out);
+        if (restore->expiry)
+            note_answers(restore, out);
+        else
+            settle(restore, out);
         xylem__store__v1__session_out__free_unpacked(out, NULL);
     }
 }
@@ -185,10 +221,11 @@ static void read_rows(struct restore *restore)
 
 /* --- from the directory -------------------------------------------------------------------------------------------- */
 
-static struct session_past *past_read(struct address *address, const struct resource *resource, uint32_t h)
+static struct session_past *past_read(struct address *address, const struct resource *resource, uint32_t h,
+                                      struct session_expiry *expiry)
 {
     struct session_past *past = calloc(1, sizeof(*past));
-    struct restore restore = { .address = address, .past = past };
+    struct restore restore = { .address = address, .past = past, .expiry = expiry };
     restore.arena = xy_arena_pool_take(address->shard->arenas);
     restore.failed = !past || !restore.arena;
     if (!restore.failed) {
@@ -209,6 +246,16 @@ static struct session_past *past_read(struct address *address, const struct reso
     return past;
 }
 
+bool restore_expiry(struct address *address, const struct resource *resource, struct session_expiry *out)
+{
+    struct session_past *past = past_read(address, resource, 0, out);
+    bool known = past && answers_known(past);
+    if (known)
+        out->handled = past->handled;
+    session_past_free(&past);
+    return known;
+}
+
 /* The asker becomes the session: it is bound from here on, and available when it says that it is ready. false: memory is
  * short, and the session waits on. */
 static bool restore(struct address *address, struct dormant *dormant, struct session_ref asker, uint32_t h,
@@ -218,7 +265,7 @@ static bool restore(struct address *address, struct dormant *dormant, struct ses
     struct resource *resource = kept_read(address, id);
     struct session_resumption resumption = { .live = SESSION_NONE };
     if (resource)
-        resumption.past = past_read(address, resource, h);
+        resumption.past = past_read(address, resource, h, NULL);
     if (!resumption.past || !resource_list(address, resource, asker)) {
         session_past_free(&resumption.past);
         resource_free(resource);
@@ -266,6 +313,8 @@ static void resume_at_owner(struct shard *shard, void *payload)
     const struct resource *resource = address ? live(address, mail->id) : NULL;
     struct dormant *dormant = address && !resource ? dormant_find(address, mail->id) : NULL;
     struct session_resumption resumption = { .live = resource ? resource->session : SESSION_NONE };
+    if (address && !resource && !dormant)
+        resumption.expired = expired_h(address, mail->id, mail->h, &resumption.h);
     mail_str_free(&mail->bare);
     if (!dormant || !restore(address, dormant, mail->asker, mail->h, mail->id))
         session_resumption(shard, mail->asker, &resumption);

@@ -31,5 +31,14 @@ void address_set_detached(struct shard *shard, struct session_ref session, struc
 void address_resume(struct shard *shard, struct session_ref asker, struct xy_str bare,
                     const uint8_t id[SESSION_ID_BYTES], uint32_t h);
 void address_restored(struct shard *shard, struct session_ref session, struct xy_str bare);
+/* The session is about to end because nobody resumed it in time: who asks for it hears how many stanzas were handled. A
+ * session that goes on to live is told nothing new by it. */
+struct session_expiry {
+    uint64_t handled;      /* stanzas of the client */
+    uint64_t acked;        /* stanzas it had acknowledged */
+    struct xy_buf answers; /* which of those after that are answers: runs of outmap.h; moves to the callee */
+};
+void address_expire(struct shard *shard, struct session_ref session, struct xy_str bare,
+                    struct session_expiry *expiry);
 /* The session ends, but what is kept of it stays: the broker stops, or it never came to be. Nobody is told. */
 void address_suspend(struct shard *shard, struct session_ref session, struct xy_str bare);

@@ -111,6 +111,20 @@ void resume_detach(struct session *session)
     log_debug(shard->log, "session detached", LOG_STR("jid", xy_jid_full(session->jid)));
 }
 
+/* Nobody came in time. */
+void resume_expire(struct session *session)
+{
+    struct session_sm *sm = session->sm;
+    struct session_expiry expiry = { .handled = sm->counters.in_h, .acked = sm->counters.out_acked };
+    xy_assert(session->state == SESSION_DETACHED);
+    stat_add(session->shard, sessions_expired, 1);
+    if (sm->kept) {
+        sent_answers(session, &expiry.answers);
+        address_expire(session->shard, session->ref, xy_jid_bare(session->jid), &expiry);
+    }
+    session_end(session);
+}
+
 /* --- resume: ask -------------------------------------------------------------------------------------------------- */
 
 struct parcel {
@@ -121,14 +135,15 @@ struct parcel {
     uint32_t h;
 };
 
-static void refuse(struct session *asker)
+/* `h`: what is known to be handled of a session whose time is over; NULL: nothing is. */
+static void refuse(struct session *asker, const uint32_t *h)
 {
     if (asker == NULL || asker->state != SESSION_UNBOUND)
         return;
     shard_timer_set(asker->shard, &asker->deadline,
                     xy_now_us(asker->shard->env) +
                         asker->shard->config->limits.unauthenticated_timeout_ms * 1000);
-    xy_stream_sm_failed(asker->stream, XY_ITEM_NOT_FOUND, NULL);
+    xy_stream_sm_failed(asker->stream, XY_ITEM_NOT_FOUND, h);
     session_pump(asker);
 }
 
@@ -176,7 +191,7 @@ static void bring_too_late(struct shard *shard, struct parcel *parcel)
     session->state = SESSION_UNBOUND;
     xy_stream_adopt(session->stream, &shard->sessions->stream_options);
     session_set_jid(session, xy_jid_canonical(xy_bytes_view(parcel->bare)));
-    refuse(session);
+    refuse(session, NULL);
 }
 
 /* The old connection may still stand, half-open (hostile input 59). */
@@ -286,5 +301,5 @@ void resume_answer(struct shard *shard, struct session_ref ref, struct session_r
     else if (session_ref_present(resumption->live))
         move(asker, resumption->live);
     else
-        refuse(asker);
+        refuse(asker, resumption->expired ? &resumption->h : NULL);
 }

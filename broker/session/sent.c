@@ -87,6 +87,29 @@ void sent_record(struct session *session, bool complete)
     store_append_lazy(session->shard->store, RECORD_SESSION_OUT, &out.base);
 }
 
+struct answering {
+    struct xy_buf *runs;
+    struct out_run last;
+};
+
+static void gather_answer(struct xy_sm_entry *entry, bool sent, void *ctx)
+{
+    struct answering *answering = ctx;
+    bool answer = entry_kind(entry) == ENTRY_ANSWER || entry_kind(entry) == ENTRY_HELD;
+    struct out_run run = { .kind = answer ? OUT_ANSWER : OUT_NOTHING,
+                           .first = answer ? entry_seq(entry) : 0 };
+    (void)sent;
+    if (!(entry->aux & XY_SM_UNCOUNTED))
+        outmap_add(answering->runs, &answering->last, &run);
+}
+
+void sent_answers(struct session *session, struct xy_buf *runs)
+{
+    struct answering answering = { .runs = runs };
+    xy_sm_queue_each(&session->queue, gather_answer, &answering);
+    outmap_end(runs, &answering.last);
+}
+
 void sent_changed(struct session *session)
 {
     struct session_sm *sm = session->sm;

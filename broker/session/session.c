@@ -199,7 +199,7 @@ static void on_deadline(struct shard *shard, struct shard_timer *timer)
     if (session->state == SESSION_BOUND)
         on_bound_deadline(session, xy_now_us(shard->env));
     else if (session->state == SESSION_DETACHED)
-        session_end(session);
+        resume_expire(session);
     else
         session_fail(session, XY_STREAM_CONNECTION_TIMEOUT, "logging in took too long");
 }

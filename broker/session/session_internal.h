@@ -281,6 +281,7 @@ void claims_detach(struct shard *shard, struct session_ref ref, uint32_t claim);
 void resume_on_enable(struct session *session, const struct xy_stream_event *event);
 void resume_on_resume(struct session *session, const struct xy_stream_event *event);
 void resume_detach(struct session *session);
+void resume_expire(struct session *session);
 void resume_handled(struct session *session); /* all that came on the old stream is handled */
 void resume_kept(struct session *session, bool kept);
 void resume_answer(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);
@@ -320,4 +321,5 @@ void held_free(struct session_held *held);
 uint64_t sent_begin(struct session *session); /* a restored session sends nothing before this is on disk */
 void sent_changed(struct session *session);
 void sent_record(struct session *session, bool complete);
-void sent_pace(struct session *session, uint64_t now_us); /* records if it is time */
+void sent_answers(struct session *session, struct xy_buf *runs); /* outmap.h, of answers only */
+void sent_pace(struct session *session, uint64_t now_us);        /* records if it is time */

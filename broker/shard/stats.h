@@ -11,6 +11,7 @@
     X(connections_accepted) X(connections_open) X(connections_refused) X(tls_handshakes) X(tls_resumed) \
     X(bytes_in) X(bytes_out) X(logins) X(login_failures) X(logins_throttled) \
     X(sessions) X(sessions_detached) X(sessions_resumed) X(sessions_restored) X(sessions_unkept) X(sessions_replaced) \
+    X(sessions_expired) \
     X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
     X(messages_stored) X(messages_delivered) X(carbons) X(events_delivered) X(events_dropped) X(events_stalled) \
     X(publishes) X(publishes_duplicate) X(windows_full) X(dead_letters) X(dead_letters_refused) \

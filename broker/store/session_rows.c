@@ -5,6 +5,7 @@
 
 #include "broker/store/bigendian.h"
 #include "broker/store/seal.h"
+#include "xylem/store/v1/records.pb-c.h"
 
 static bool find(const struct session_rows *rows, enum store_table table, struct xy_str key,
                  struct xy_str *value, bool *gone)
@@ -21,6 +22,17 @@ static bool find(const struct session_rows *rows, enum store_table table, struct
     return true;
 }
 
+/* Of one whose time is over nothing is of use but its record. */
+static bool is_over(struct xy_str value)
+{
+    Xylem__Store__V1__SessionPut *put =
+        xylem__store__v1__session_put__unpack(NULL, value.len, (const uint8_t *)value.data);
+    bool over = put && put->ended_us != 0;
+    if (put)
+        xylem__store__v1__session_put__free_unpacked(put, NULL);
+    return over;
+}
+
 static void look(struct session_rows *rows, struct xy_str id)
 {
     char key[STORE_SESSION_ID_BYTES + 8] = { 0 };
@@ -31,8 +43,10 @@ static void look(struct session_rows *rows, struct xy_str id)
     memcpy(key, id.data, sizeof(rows->id));
     rows->looked = true;
     rows->handled = rows->answered = 0;
-    rows->known = find(rows, STORE_SESSIONS, id, &value, &gone);
-    rows->ended = gone && !rows->known;
+    bool found = find(rows, STORE_SESSIONS, id, &value, &gone);
+    bool over = found && is_over(value);
+    rows->known = found && !over;
+    rows->ended = over || (gone && !found);
     if (find(rows, STORE_SESSION_IN, xy_str_n(key, sizeof(key)), &value, &gone_first) &&
         store_session_in(xy_str_n(key, sizeof(key)), value, &first)) {
         rows->handled = first.handled;

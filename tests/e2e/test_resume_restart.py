@@ -369,6 +369,36 @@ def test_expired(make_broker, connect):
     assert body(client.read_message()) == "still here"
 
 
+@RESTARTS
+def test_expired_meanwhile(make_broker, connect, how):
+    """A client that comes too late does not send again what was handled."""
+    broker = make_broker({"sm": {"max": "2s"}}).start()
+    alice = Session(broker, connect, "alice", "desk")
+    for n in range(10):
+        alice.message(BOB, n)
+    alice.settle()
+    alice.message(BOB, 10)
+    alice.client.ping(BOB)
+    broker.restart(how)
+    time.sleep(2.2)
+    client = alice.authenticate()
+    answer = client.resume(alice.id, alice.client.received)
+    assert answer.tag == f"{{{SM}}}failed"
+    h = answer.get("h")
+    assert h == "13" if how == signal.SIGTERM else h in (None, "12", "13")
+    if h is not None:
+        alice.told(int(h))
+    assert client.bind("desk").get("type") == "result"
+    alice.adopt(client)
+    client.available()
+    client.ping(BOB)
+    bob = connect(broker, "bob", "desk", presence=0)
+    texts = [body(bob.read_message()) for _ in range(11)]
+    assert texts == numbered(0, 11)
+    if h is not None:
+        bob.nothing("message")
+
+
 def test_its_end_is_told(make_broker, connect):
     """Others of the account, and those it sent directed presence, hear when its time is over."""
     broker = make_broker({"sm": {"max": "2s"}}).start()

@@ -265,6 +265,25 @@ def test_resumption_expires_and_what_was_pending_goes_elsewhere(broker, connect,
     assert body(message) == "pending" and has_delay(message)
 
 
+def test_an_expired_session_is_told_how_far_it_got(broker, connect, alice):
+    """And what was refused is not covered for a client that does not have the refusal."""
+    alice.send(f"<enable xmlns='{SM}' resume='true' max='1'/>")
+    name = alice.read().get("id")
+    alice.message(BOB, "kept")
+    alice.message(f"nobody@{DOMAIN}", "refused")
+    alice.message(BOB, "kept too")
+    assert alice.read_until(lambda e: e.get("type") == "error") is not None
+    alice.reset()
+    time.sleep(2)
+    assert authenticated(broker, connect).resume(name, 0).get("h") == "1"
+    assert authenticated(broker, connect).resume(name, alice.received).get("h") == "3"
+    broker.restart(signal.SIGKILL)
+    late = authenticated(broker, connect)
+    element = late.resume(name, alice.received)
+    assert element.tag == f"{{{SM}}}failed" and element.get("h") == "3"
+    assert late.bind("desk").get("type") == "result"
+
+
 def test_unacknowledged_messages_of_a_closed_stream_are_kept(broker, connect, alice):
     alice.enable_sm()
     alice.available()

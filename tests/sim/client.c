@@ -210,6 +210,8 @@ static void on_bound(struct sim_client *client, const struct xy_stream_event *ev
 {
     struct sim_model *model = client->world->model;
     client->world->rebound++;
+    if (event->h_known) /* its time was over, and it is remembered how far it got */
+        told(client, event->h);
     xy_sm_queue_drain(&client->queue, on_forgotten, client);
     xy_sm_queue_init(&client->queue, &client->chunks);
     client->sm = event->sm;

@@ -251,6 +251,22 @@ static inline void rig_take_apart(struct rig *rig)
     shard_group_free(&rig->group);
 }
 
+/* A wire that is closed: its place is for the next one. */
+static inline void wire_free(struct wire **pointer)
+{
+    struct wire *wire = *pointer;
+    struct rig *rig = wire->rig;
+    unsigned i = 0;
+    *pointer = NULL;
+    assert_true(wire->closed);
+    while (rig->wires[i] != wire)
+        i++;
+    rig->wires[i] = rig->wires[--rig->wires_count];
+    xy_buf_free(&wire->out);
+    xy_buf_free(&wire->kept);
+    free(wire);
+}
+
 static inline void rig_free(struct rig **pointer)
 {
     struct rig *rig = *pointer;
@@ -266,11 +282,9 @@ static inline void rig_free(struct rig **pointer)
     store_close(&rig->store);
     store_memory_free(&rig->memory);
     config_free(&rig->config);
-    for (unsigned i = 0; i < rig->wires_count; i++) {
-        assert_true(rig->wires[i]->closed);
-        xy_buf_free(&rig->wires[i]->out);
-        xy_buf_free(&rig->wires[i]->kept);
-        free(rig->wires[i]);
+    while (rig->wires_count > 0) {
+        struct wire *wire = rig->wires[0];
+        wire_free(&wire);
     }
     free(rig);
 }
@@ -534,4 +548,21 @@ static inline void wire_ack(struct wire *wire, unsigned h)
     char ack[64];
     (void)snprintf(ack, sizeof(ack), "<a xmlns='urn:xmpp:sm:3' h='%u'/>", h);
     wire_say(wire, ack);
+}
+
+/* Which h a <resume/> that comes too late is told; absent: none. */
+static inline const char *rig_too_late(struct rig *rig, unsigned shard, const char *bare, const char *id,
+                                       unsigned h)
+{
+    static char told[16];
+    struct wire *late = rig_authenticated(rig, shard, bare);
+    wire_resume(late, id, h);
+    const char *heard = wire_heard(late), *at = strstr(heard, " h='");
+    assert_contains(heard, "<item-not-found");
+    (void)snprintf(told, sizeof(told), "%.*s", at ? (int)strcspn(at + 4, "'") : 0, at ? at + 4 : "");
+    wire_say(late, "<iq type='set' id='b'><bind xmlns='" NS_BIND "'/></iq>");
+    assert_heard(late, "type='result'");
+    wire_say(late, "</stream:stream>");
+    wire_free(&late);
+    return told;
 }

@@ -344,6 +344,66 @@ static void test_expiry(void **state)
     rig_free(&rig);
 }
 
+/* How far one got that waited in vain is told, over another restart too; of an answer that was on its way when the broker
+ * crashed nobody knows whether it arrived, and so nothing is told where that matters. */
+static void late(unsigned shards, bool crash, bool recorded)
+{
+    struct rig *rig = verona(shards, "sm { max = 30s; }");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    say_number(juliet, ROMEO, 1);
+    wire_say(juliet, PING);
+    say_number(juliet, "nobody@example.org", 3);
+    say_number(juliet, ROMEO, 4);
+    wire_say(juliet, R);
+    assert_heard(juliet, "<a xmlns='urn:xmpp:sm:3' h='4'");
+    if (recorded)
+        let_record(rig);
+    rig_restart(rig, 2, crash);
+    rig_sleep(rig, 30 * 1000000);
+    for (unsigned again = 0; again < 2; again++) {
+        bool known = !crash || recorded;
+        assert_string_equal(rig_too_late(rig, 1, JULIET, id, 0), known ? "1" : "");
+        assert_string_equal(rig_too_late(rig, 1, JULIET, id, 1), known ? "2" : "");
+        assert_string_equal(rig_too_late(rig, 1, JULIET, id, 2), known ? "4" : "");
+        rig_restart(rig, 1 + again, crash);
+        if (rig->count == 1)
+            rig_restart(rig, 2, crash);
+    }
+    rig_free(&rig);
+}
+
+static void test_late(void **state)
+{
+    (void)state;
+    for (unsigned shards = 1; shards <= 3; shards++)
+        for (unsigned how = 0; how < 4; how++)
+            late(shards, how & 1, how & 2);
+}
+
+/* Many at once do not hold up the loop. */
+static void test_many_are_late(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(1, "sm { max = 30s; } limits { sessions_per_account = 1000; }");
+    char id[80];
+    for (unsigned n = 0; n < 200; n++) {
+        char name[16];
+        (void)snprintf(name, sizeof(name), "r%u", n);
+        struct wire *wire = rig_managed(rig, 0, JULIET, name, id);
+        wire_vanish(wire);
+        wire_free(&wire);
+    }
+    rig_restart(rig, 1, true);
+    rig->now_us += 30 * 1000000;
+    (void)shard_turn(rig_shard(rig, 0));
+    assert_in_range(rig_stat(rig, sessions_expired), 1, 100);
+    for (unsigned pages = 0; pages < 4; pages++)
+        rig_sleep(rig, 1000);
+    assert_int_equal(rig_stat(rig, sessions_expired), 200);
+    rig_free(&rig);
+}
+
 static void test_its_resource_is_bound_anew(void **state)
 {
     (void)state;
@@ -643,6 +703,8 @@ int main(void)
         cmocka_unit_test(test_presence),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_many_are_late),
         cmocka_unit_test(test_its_resource_is_bound_anew),
         cmocka_unit_test(test_twice_at_once),
         cmocka_unit_test(test_asker_leaves),

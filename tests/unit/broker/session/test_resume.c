@@ -1,6 +1,8 @@
 /* XEP-0198: enabling, detaching, resuming on the same and on another shard, and every way in which it must not work. */
 #include "tests/unit/broker/session/rig.h"
 
+#include "broker/router/kept.h"
+
 #define JULIET "juliet@example.org"
 #define ROMEO  "romeo@example.org"
 
@@ -186,6 +188,74 @@ static void test_expiry(void **state)
     struct wire *late = rig_authenticated(rig, 0, JULIET);
     wire_resume(late, id, 0);
     assert_heard(late, "<item-not-found");
+    rig_free(&rig);
+}
+
+/* --- how far one got whose time is over ----------------------------------------------------------------------------- */
+
+#define PING(id) "<iq type='get' id='" id "' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+#define TELL     "<message to='" ROMEO "' type='chat'><body>hear me</body></message>"
+
+/* What was answered is covered only for a client that has the answer. */
+static void test_expired_is_told_how_far_it_got(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(old, TELL PING("one") TELL PING("two") TELL);
+    wire_vanish(old);
+    rig_sleep(rig, 30 * 1000000);
+    assert_int_equal(rig_stat(rig, sessions_expired), 1);
+    for (unsigned shard = 0; shard < 2; shard++) {
+        assert_string_equal(rig_too_late(rig, shard, JULIET, id, 0), "1");
+        assert_string_equal(rig_too_late(rig, shard, JULIET, id, 1), "3");
+        assert_string_equal(rig_too_late(rig, shard, JULIET, id, 2), "5");
+        assert_string_equal(rig_too_late(rig, shard, ROMEO, id, 2), ""); /* it is nobody else's */
+    }
+    rig_free(&rig);
+}
+
+/* What was refused and not stored must not be taken for stored, whatever the state of the disk. */
+static void test_expired_does_not_cover_refusals(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(old, TELL "<message to='nobody@example.org' type='chat'><body>lost</body></message>" TELL);
+    assert_heard(old, "<service-unavailable");
+    wire_vanish(old);
+    rig_sleep(rig, 30 * 1000000);
+    assert_string_equal(rig_too_late(rig, 0, JULIET, id, 0), "1");
+    assert_string_equal(rig_too_late(rig, 1, JULIET, id, 1), "3");
+    rig_free(&rig);
+}
+
+/* It is remembered over a restart, for a day, and the newest of a shard. */
+static void test_expired_is_forgotten(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char first[80], id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "first", first);
+    wire_say(old, TELL);
+    wire_vanish(old);
+    rig_sleep(rig, 30 * 1000000);
+    rig_restart(rig, 3, true);
+    assert_string_equal(rig_too_late(rig, 2, JULIET, first, 0), "1");
+    rig_sleep(rig, KEPT_EXPIRED_US);
+    assert_string_equal(rig_too_late(rig, 0, JULIET, first, 0), "1");
+    rig_sleep(rig, 1);
+    assert_string_equal(rig_too_late(rig, 0, JULIET, first, 0), "");
+    for (unsigned n = 0; n <= KEPT_EXPIRED_MAX; n++) {
+        struct wire *next = rig_managed(rig, 0, JULIET, "next", n == 0 ? first : id);
+        wire_vanish(next);
+        rig_sleep(rig, 30 * 1000000);
+        wire_free(&next);
+    }
+    assert_string_equal(rig_too_late(rig, 0, JULIET, first, 0), "");
+    assert_string_equal(rig_too_late(rig, 0, JULIET, id, 0), "0");
     rig_free(&rig);
 }
 
@@ -382,6 +452,9 @@ int main(void)
         cmocka_unit_test(test_twice_at_once),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_expired_is_told_how_far_it_got),
+        cmocka_unit_test(test_expired_does_not_cover_refusals),
+        cmocka_unit_test(test_expired_is_forgotten),
         cmocka_unit_test(test_expired_messages_go_to_the_mailbox),
         cmocka_unit_test(test_session_ends_while_it_is_asked_for),
         cmocka_unit_test(test_asker_leaves),

@@ -17,6 +17,16 @@ static void put_session(struct store_shard *shard, char *id)
     store_append(shard, RECORD_SESSION_PUT, &put.base);
 }
 
+/* Its time is over, and only how far it got is remembered. */
+static void end_session(struct store_shard *shard, char *id)
+{
+    Xylem__Store__V1__SessionPut put = XYLEM__STORE__V1__SESSION_PUT__INIT;
+    put.id = id_of(id);
+    put.jid = (char[]){ "juliet@example.org/balcony" };
+    put.ended_us = 1;
+    store_append(shard, RECORD_SESSION_PUT, &put.base);
+}
+
 static void remove_session(struct store_shard *shard, char *id)
 {
     Xylem__Store__V1__SessionRemove gone = XYLEM__STORE__V1__SESSION_REMOVE__INIT;
@@ -155,6 +165,31 @@ static void test_ended_sessions(void **state)
     on_both(ended_sessions, &the_store);
 }
 
+/* Neither those written now nor those of before. */
+static void rows_of_expired_sessions(struct store *store, struct store_options *options)
+{
+    (void)options;
+    struct store_shard *one = store_shard(store, 0), *other = store_shard(store, 1);
+    put_session(one, id_a);
+    put_row(other, id_a, 1, "<iq/>");
+    put_out(other, id_a);
+    assert_true(store_step_checkpoint(store));
+    assert_string_equal(rows_of(store, id_a), "1! out ");
+    put_row(other, id_a, 2, "<iq/>");
+    end_session(one, id_a);
+    end_session(one, id_b);
+    put_row(other, id_b, 1, "<iq/>");
+    assert_true(store_step_checkpoint(store));
+    assert_string_equal(rows_of(store, id_a), "");
+    assert_string_equal(rows_of(store, id_b), "");
+}
+
+static void test_expired_sessions(void **state)
+{
+    (void)state;
+    on_both(rows_of_expired_sessions, &the_store);
+}
+
 /* A crash gives back exactly what was committed, whatever was left out of the tables before. */
 static void after_a_crash(struct store *store, struct store_options *options)
 {
@@ -209,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_covered_rows),
         cmocka_unit_test(test_ended_sessions),
+        cmocka_unit_test(test_expired_sessions),
         cmocka_unit_test(test_after_a_crash),
         cmocka_unit_test(test_joins),
     };
