@@ -1,4 +1,5 @@
-/* The hash table: linear probing, removed slots marked, at most three quarters full.
+/* The hash table: linear probing, removed slots marked, at most three quarters full. A slot is 24 bytes, because whoever
+ * has millions of entries pays for up to three slots each.
  *
  * Removal never moves an entry, so an iteration may remove what it just got. The marks it leaves are cleared
  * when the slot behind them is free, and otherwise with the next rebuild, which also is where the table grows
@@ -12,11 +13,13 @@
 #define CAP_MIN 8
 
 struct slot {
-    uint64_t hash;
-    struct xy_str key;
-    void *value;  /* NULL: not in use */
-    bool removed; /* not in use, but a probe must go on */
+    const char *key;
+    void *value; /* NULL: not in use */
+    uint32_t key_len;
+    uint32_t hash; /* the lower half; of a slot not in use MARK: it was, so a probe must go on */
 };
+#define MARK 1u
+_Static_assert(sizeof(struct slot) == XY_TABLE_ENTRY_BYTES, "what others reckon with");
 
 struct xy_table {
     struct slot *slots;
@@ -48,16 +51,31 @@ size_t xy_table_count(const struct xy_table *table)
     return table->count;
 }
 
-static struct slot *find(const struct xy_table *table, struct xy_str key, uint64_t hash)
+static struct xy_str key_of(const struct slot *slot)
+{
+    return xy_str_n(slot->key, slot->key_len);
+}
+
+static bool is_marked(const struct slot *slot)
+{
+    return slot->value == NULL && slot->hash == MARK;
+}
+
+static uint32_t hash_of(const struct xy_table *table, struct xy_str key)
+{
+    return (uint32_t)xy_hash(key, table->seed);
+}
+
+static struct slot *find(const struct xy_table *table, struct xy_str key, uint32_t hash)
 {
     if (table->cap == 0)
         return NULL;
     size_t mask = table->cap - 1;
     for (size_t i = hash & mask;; i = (i + 1) & mask) {
         struct slot *slot = &table->slots[i];
-        if (slot->value != NULL && slot->hash == hash && xy_str_eq(slot->key, key))
+        if (slot->value != NULL && slot->hash == hash && xy_str_eq(key_of(slot), key))
             return slot;
-        if (slot->value == NULL && !slot->removed)
+        if (slot->value == NULL && slot->hash != MARK)
             return NULL;
     }
 }
@@ -66,12 +84,12 @@ void *xy_table_get(const struct xy_table *table, struct xy_str key)
 {
     if (table->count == 0)
         return NULL;
-    const struct slot *slot = find(table, key, xy_hash(key, table->seed));
+    const struct slot *slot = find(table, key, hash_of(table, key));
     return slot != NULL ? slot->value : NULL;
 }
 
 /* The first slot on the key's path that is not in use. The key is not in the table. */
-static struct slot *vacant(const struct xy_table *table, uint64_t hash)
+static struct slot *vacant(const struct xy_table *table, uint32_t hash)
 {
     size_t mask = table->cap - 1;
     size_t i = hash & mask;
@@ -82,7 +100,7 @@ static struct slot *vacant(const struct xy_table *table, uint64_t hash)
 
 static bool rebuild(struct xy_table *table, size_t cap)
 {
-    xy_assert(cap > table->count && (cap & (cap - 1)) == 0);
+    xy_assert(cap > table->count && (cap & (cap - 1)) == 0 && cap - 1 <= UINT32_MAX);
     struct slot *slots = calloc(cap, sizeof(*slots));
     if (slots == NULL)
         return false;
@@ -113,24 +131,24 @@ static bool make_room(struct xy_table *table)
 
 bool xy_table_put(struct xy_table *table, struct xy_str key, void *value, void **old)
 {
-    xy_assert(value != NULL);
+    xy_assert(value != NULL && key.len <= UINT32_MAX);
     if (old != NULL)
         *old = NULL;
-    uint64_t hash = xy_hash(key, table->seed);
+    uint32_t hash = hash_of(table, key);
     struct slot *slot = find(table, key, hash);
     if (slot != NULL) {
         if (old != NULL)
             *old = slot->value;
-        slot->key = key; /* the former key may end with the former value */
+        slot->key = key.data; /* the former key may end with the former value */
         slot->value = value;
         return true;
     }
     if (!make_room(table))
         return false;
     slot = vacant(table, hash);
-    if (slot->removed)
+    if (is_marked(slot))
         table->removed--;
-    *slot = (struct slot){ .hash = hash, .key = key, .value = value };
+    *slot = (struct slot){ .key = key.data, .value = value, .key_len = (uint32_t)key.len, .hash = hash };
     table->count++;
     return true;
 }
@@ -140,10 +158,10 @@ static void clear_marks(struct xy_table *table, size_t i)
 {
     size_t mask = table->cap - 1;
     const struct slot *behind = &table->slots[(i + 1) & mask];
-    if (behind->value != NULL || behind->removed)
+    if (behind->value != NULL || is_marked(behind))
         return;
-    for (; table->slots[i].removed; i = (i - 1) & mask) {
-        table->slots[i].removed = false;
+    for (; is_marked(&table->slots[i]); i = (i - 1) & mask) {
+        table->slots[i].hash = 0;
         table->removed--;
     }
 }
@@ -152,11 +170,11 @@ void *xy_table_remove(struct xy_table *table, struct xy_str key)
 {
     if (table->count == 0)
         return NULL;
-    struct slot *slot = find(table, key, xy_hash(key, table->seed));
+    struct slot *slot = find(table, key, hash_of(table, key));
     if (slot == NULL)
         return NULL;
     void *value = slot->value;
-    *slot = (struct slot){ .removed = true };
+    *slot = (struct slot){ .hash = MARK };
     table->removed++;
     table->count--;
     if (table->count == 0 && table->cap > CAP_MIN * 8) {
@@ -176,7 +194,7 @@ void *xy_table_next(const struct xy_table *table, size_t *position, struct xy_st
         if (slot->value == NULL)
             continue;
         if (key != NULL)
-            *key = slot->key;
+            *key = key_of(slot);
         return slot->value;
     }
     return NULL;

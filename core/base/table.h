@@ -7,6 +7,8 @@
 #include "core/base/str.h"
 
 struct xy_table;
+#define XY_TABLE_ENTRY_BYTES                                                                                 \
+    24u /* of memory; a table has room for one and a third to three times its entries */
 
 struct xy_table *xy_table_new(uint64_t seed);
 void xy_table_free(struct xy_table **table);
