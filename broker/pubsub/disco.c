@@ -177,7 +177,7 @@ void disco_items_node(struct call *call)
             continue;
         struct xy_elem *elem = xy_elem_add(call->arena, query, "item", NS_DISCO_ITEMS);
         xy_elem_set(call->arena, elem, "jid", call->pubsub->service);
-        xy_elem_set(call->arena, elem, "name", item->id);
+        xy_elem_set(call->arena, elem, "name", item_id(item));
     }
     call_reply(call, result);
 }

@@ -82,7 +82,7 @@ static const struct item **all_items(struct call *call, size_t *count)
 static bool find(const struct item **all, size_t count, struct xy_str id, size_t *at)
 {
     for (size_t i = 0; i < count; i++) {
-        if (xy_str_eq(all[i]->id, id)) {
+        if (xy_str_eq(item_id(all[i]), id)) {
             *at = i;
             return true;
         }
@@ -234,9 +234,9 @@ static void add_rsm(struct call *call, struct xy_elem *pubsub, const struct sele
     if (selection->count > 0) {
         struct xy_elem *first = xy_elem_add(call->arena, set, "first", NS_RSM);
         xy_elem_set(call->arena, first, "index", xy_arena_printf(call->arena, "%zu", selection->first_index));
-        xy_elem_add_text(call->arena, first, selection->entries[0]->id);
+        xy_elem_add_text(call->arena, first, item_id(selection->entries[0]));
         xy_elem_add_text(call->arena, xy_elem_add(call->arena, set, "last", NS_RSM),
-                         selection->entries[selection->count - 1]->id);
+                         item_id(selection->entries[selection->count - 1]));
     }
     xy_elem_add_text(call->arena, xy_elem_add(call->arena, set, "count", NS_RSM),
                      xy_arena_printf(call->arena, "%zu", selection->total));

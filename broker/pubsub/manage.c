@@ -189,8 +189,10 @@ static bool durability_may_change(struct call *call, const struct node_config *c
 /* It becomes a queue, or is none any more: there is nothing in it (queue_config_check). false: memory is short. */
 static bool configure_queue(struct node *node, bool queue)
 {
+    struct queue_engine *engine = NULL;
     if (!queue)
-        queue_free(&node->queue);
+        queue_free(&node->queue, &engine);
+    queue_engine_free(&engine);
     return node->queue != NULL || !queue || queue_make(node);
 }
 
@@ -313,8 +315,10 @@ void purge_node(struct call *call)
         call_unsupported(call, "persistent-items", "this node keeps no items (pubsub#persist_items)");
         return;
     }
-    for (struct item *item; (item = index_after(&node->items, 0)) != NULL;)
-        index_remove(&node->items, item);
+    if (!node_forget_items(node)) {
+        call_no_room(call);
+        return;
+    }
     record_purge(node, node->next_seq - 1);
     if (node->config.notify_retract) {
         struct xy_elem *purge = xy_elem_new(call->arena, XY_STR("purge"), XY_STR(NS_PUBSUB_EVENT));

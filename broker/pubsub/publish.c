@@ -97,8 +97,8 @@ static void append(struct call *call, const struct publication *publication, con
     Xylem__Store__V1__ItemPut put = XYLEM__STORE__V1__ITEM_PUT__INIT;
     put.node = node->number;
     put.seq = item->seq;
-    put.id = (char *)(uintptr_t)item->id.data;
-    put.publisher = (char *)(uintptr_t)item->publisher.data;
+    put.id = (char *)(uintptr_t)item_id(item).data;
+    put.publisher = (char *)(uintptr_t)item_publisher(item).data;
     put.time_us = item->time_us;
     put.item.data = (uint8_t *)(uintptr_t)bytes.data;
     put.item.len = bytes.len;

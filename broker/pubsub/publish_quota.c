@@ -67,7 +67,7 @@ static void leave_oldest(struct forecast *forecast, size_t nth)
     size_t dropped = 0;
     while (forecast->oldest != NULL && dropped < DROPPED_MAX && over(forecast, publication->bytes[nth].len)) {
         const struct item *item = forecast->oldest;
-        if (same_before(publication, nth + 1, item->id) > nth) {
+        if (same_before(publication, nth + 1, item_id(item)) > nth) {
             leave(forecast, item->bytes);
             dropped++;
         }

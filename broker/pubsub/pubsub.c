@@ -10,6 +10,7 @@
 #include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/command.h"
 #include "broker/pubsub/node/expiry.h"
+#include "broker/pubsub/node/remains.h"
 #include "broker/pubsub/node/resident.h"
 #include "broker/pubsub/quota/quota.h"
 #include "broker/pubsub/claim/sent.h"
@@ -266,6 +267,7 @@ bool pubsub_init(struct shard *shard)
     xy_list_init(&pubsub->recent);
     xy_list_init(&pubsub->used);
     xy_list_init(&pubsub->loads);
+    remains_init(pubsub);
     xy_random(shard->env, &pubsub->hash_seed, sizeof(pubsub->hash_seed));
     pubsub->nodes = xy_table_new(pubsub->hash_seed);
     pubsub->by_number = xy_table_new(pubsub->hash_seed);
@@ -304,6 +306,7 @@ void pubsub_free(struct shard *shard)
     }
     expiry_stop(pubsub);
     resident_free(pubsub);
+    remains_free(pubsub);
     sent_free(pubsub);
     queue_moves_free(pubsub);
     quota_free(pubsub);

@@ -16,7 +16,7 @@ static bool may_retract(const struct call *call, const struct item *item)
     case AFFILIATION_PUBLISHER:
         break;
     }
-    return xy_str_eq(item->publisher, call->who);
+    return xy_str_eq(item_publisher(item), call->who);
 }
 
 static bool find_items(struct call *call, struct item **items, size_t *count)
@@ -77,7 +77,7 @@ void retract_items(struct call *call)
     bool notify = wants_notice(call);
     for (size_t i = 0; i < count; i++) {
         seqs[i] = items[i]->seq;
-        events[i] = notify ? event_for_retract(node, items[i]->id) : NULL;
+        events[i] = notify ? event_for_retract(node, item_id(items[i])) : NULL;
         index_remove(&node->items, items[i]);
     }
     record_items_removed(node, seqs, count);

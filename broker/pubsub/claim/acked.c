@@ -472,7 +472,7 @@ static uint64_t acked_seq_of(const struct subscription *subscription, struct xy_
     for (const struct xy_list *link = window->flight.prev; link != &window->flight; link = link->prev) {
         const struct window_entry *entry = xy_container_of(link, const struct window_entry, flight);
         item = index_find(&node->items, entry->seq);
-        if (item != NULL && xy_str_eq(item->id, id))
+        if (item != NULL && xy_str_eq(item_id(item), id))
             return entry->seq;
     }
     return 0;

@@ -77,8 +77,8 @@ static void describe(struct xy_arena *arena, struct xy_elem *element, const stru
     add_header(arena, headers, "Node", xy_arena_str(arena, node->name));
     add_header(arena, headers, "Epoch", epoch);
     add_number(arena, headers, "Seq", item->seq);
-    add_header(arena, headers, "Id", xy_arena_str(arena, item->id));
-    add_header(arena, headers, "Publisher", xy_arena_str(arena, item->publisher));
+    add_header(arena, headers, "Id", xy_arena_str(arena, item_id(item)));
+    add_header(arena, headers, "Publisher", xy_arena_str(arena, item_publisher(item)));
     add_number(arena, headers, "Attempts", letter->attempts);
     if (letter->subid.len > 0)
         add_header(arena, headers, "Subid", xy_arena_str(arena, letter->subid));

@@ -125,7 +125,7 @@ enum item_read event_of_entry(struct node *node, struct item *item, bool delay, 
     else if (item->event != NULL)
         *out = make(node, event_body(item->event), item->seq);
     else if (!node->config.deliver_payloads)
-        *out = event_for_id(node, item->seq, item->id, item->publisher);
+        *out = event_for_id(node, item->seq, item_id(item), item_publisher(item));
     else
         verdict = read_entry(node, item, out);
     if (verdict == ITEM_READ && *out == NULL)

@@ -2,12 +2,14 @@
  * publish, retract, items, durable and load. */
 #include "broker/pubsub/node/index.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "core/base/assert.h"
 
-#define ITEM_ODD  1
-#define SLOTS_MIN 16u
+#define SLOTS_MIN    16u
+#define SLOTS_KEEP   4096u /* an empty index has no more */
+#define MALLOC_BYTES 8u    /* of its own, with each entry */
 
 bool index_init(struct item_index *index, uint64_t hash_seed)
 {
@@ -17,14 +19,46 @@ bool index_init(struct item_index *index, uint64_t hash_seed)
     return index->ids != NULL;
 }
 
+static size_t size_of(unsigned class, size_t text_len)
+{
+    return class < ITEM_CLASSES ? ITEM_SIZE(class) : offsetof(struct item, text) + text_len;
+}
+
+static unsigned class_for(size_t text_len)
+{
+    size_t need = offsetof(struct item, text) + text_len;
+    size_t class = need <= ITEM_SIZE(0) ? 0 : (need - ITEM_SIZE(0) + 15) / 16;
+    return class < ITEM_CLASSES ? (unsigned)class : ITEM_CLASSES;
+}
+
+static struct item *take(struct item_index *index, size_t text_len)
+{
+    unsigned class = class_for(text_len);
+    if (class < ITEM_CLASSES && index->spare[class] != NULL) {
+        struct item *item = index->spare[class];
+        index->spare[class] = (struct item *)(void *)item->retained_link.next;
+        index->spares--;
+        return item;
+    }
+    struct item *item = malloc(size_of(class, text_len));
+    if (item == NULL)
+        return NULL;
+    item->class_ = (uint8_t) class;
+    index->entries_bytes += size_of(class, text_len) + MALLOC_BYTES;
+    return item;
+}
+
 static void give_back(struct item_index *index, struct item *item)
 {
-    if (item->class_ == ITEM_ODD) {
-        free(item);
+    unsigned class = item->class_;
+    if (class < ITEM_CLASSES && index->spares < ITEM_SPARES_MAX) {
+        item->retained_link.next = (struct xy_list *)(void *)index->spare[class];
+        index->spare[class] = item;
+        index->spares++;
         return;
     }
-    item->retained_link.next = (struct xy_list *)(void *)index->spare;
-    index->spare = item;
+    index->entries_bytes -= size_of(class, (size_t)item->id_len + item->publisher_len + 2) + MALLOC_BYTES;
+    free(item);
 }
 
 static void drop(struct item_index *index, struct item *item)
@@ -35,19 +69,51 @@ static void drop(struct item_index *index, struct item *item)
     give_back(index, item);
 }
 
-void index_free(struct item_index *index)
+bool index_free_some(struct item_index *index, size_t max)
 {
-    for (size_t i = index->head; i < index->head + index->count; i++)
-        if (index->slots[i].item != NULL)
-            drop(index, index->slots[i].item);
-    while (index->spare != NULL) {
-        struct item *next = (struct item *)(void *)index->spare->retained_link.next;
-        free(index->spare);
-        index->spare = next;
+    for (; index->count > 0 && max > 0; index->head++, index->count--, max--)
+        if (index->slots[index->head].item != NULL)
+            drop(index, index->slots[index->head].item);
+    if (index->count > 0)
+        return false;
+    for (unsigned class = 0; class < ITEM_CLASSES; class ++) {
+        for (struct item *next; index->spare[class] != NULL; index->spare[class] = next) {
+            next = (struct item *)(void *)index->spare[class]->retained_link.next;
+            free(index->spare[class]);
+        }
     }
     free(index->slots);
     xy_table_free(&index->ids);
     *index = (struct item_index){ 0 };
+    return true;
+}
+
+void index_free(struct item_index *index)
+{
+    bool done = index_free_some(index, SIZE_MAX);
+    xy_assert(done);
+}
+
+void index_move(struct item_index *to, struct item_index *from)
+{
+    *to = *from;
+    xy_list_init(&to->retained);
+    if (!xy_list_empty(&from->retained)) {
+        xy_list_append(&from->retained, &to->retained);
+        xy_list_remove(&from->retained);
+    }
+    *from = (struct item_index){ 0 };
+}
+
+void index_continue(struct item_index *fresh, const struct item_index *former)
+{
+    xy_assert(fresh->live == 0);
+    fresh->added_bytes = former->added_bytes;
+    fresh->newest_us = former->newest_us;
+    fresh->time_disordered = former->time_disordered;
+    fresh->released = former->released;
+    fresh->changed = former->changed;
+    fresh->ctx = former->ctx;
 }
 
 /* Room for one more slot: first by closing holes, which costs nothing on average because half of them must be holes. */
@@ -74,26 +140,11 @@ static bool make_room(struct item_index *index)
     return true;
 }
 
-static struct item *take(struct item_index *index, size_t text_len)
-{
-    if (text_len <= ITEM_TEXT_USUAL && index->spare != NULL) {
-        struct item *item = index->spare;
-        index->spare = (struct item *)(void *)item->retained_link.next;
-        return item;
-    }
-    bool usual = text_len <= ITEM_TEXT_USUAL;
-    struct item *item = malloc(sizeof(*item) + (usual ? ITEM_TEXT_USUAL : text_len));
-    if (item != NULL)
-        item->class_ = usual ? 0 : ITEM_ODD;
-    return item;
-}
-
-static struct xy_str put_text(char *at, struct xy_str text)
+static void put_text(char *at, struct xy_str text)
 {
     if (text.len > 0)
         memcpy(at, text.data, text.len);
     at[text.len] = '\0';
-    return xy_str_n(at, text.len);
 }
 
 static void tell_changed(const struct item_index *index)
@@ -107,13 +158,16 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
 {
     xy_assert(index->count == 0 || index->slots[index->head + index->count - 1].seq < seq);
     xy_assert(retained || pending > 0);
+    xy_assert(id.len <= UINT16_MAX && publisher.len <= UINT16_MAX);
     if (!make_room(index))
         return NULL;
     struct item *item = take(index, id.len + publisher.len + 2);
     if (item == NULL)
         return NULL;
-    item->id = put_text(item->text, id);
-    item->publisher = put_text(item->text + id.len + 1, publisher);
+    item->id_len = (uint16_t)id.len;
+    item->publisher_len = (uint16_t)publisher.len;
+    put_text(item->text, id);
+    put_text(item->text + id.len + 1, publisher);
     item->seq = seq;
     item->time_us = time_us;
     item->bytes = bytes;
@@ -128,7 +182,7 @@ struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id,
     xy_list_init(&item->recent_link);
     if (retained) {
         xy_assert(xy_table_get(index->ids, id) == NULL);
-        if (!xy_table_put(index->ids, item->id, item, NULL)) {
+        if (!xy_table_put(index->ids, item_id(item), item, NULL)) {
             give_back(index, item);
             return NULL;
         }
@@ -243,12 +297,17 @@ static void vacate(struct item_index *index, struct item *item)
     }
     if (index->count == 0)
         index->head = 0;
+    if (index->count == 0 && index->cap > SLOTS_KEEP) {
+        free(index->slots);
+        index->slots = NULL;
+        index->cap = 0;
+    }
     drop(index, item);
 }
 
 static void leave_retained(struct item_index *index, struct item *item)
 {
-    void *removed = xy_table_remove(index->ids, item->id);
+    void *removed = xy_table_remove(index->ids, item_id(item));
     xy_assert(removed == item);
     xy_list_remove(&item->retained_link);
     index->retained_count--;

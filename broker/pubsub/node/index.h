@@ -20,17 +20,32 @@ struct item {
     uint64_t time_us;
     uint64_t before_bytes; /* of all items added before this one */
     uint64_t superseded;   /* number of the item that took its id; 0: none did */
+    struct event *event;   /* NULL: read it from the store */
+    struct xy_bytes *body; /* of an item that is in memory only; else NULL */
     uint32_t bytes;
     uint32_t pending;
+    uint16_t id_len, publisher_len;
     bool retained;
-    bool damaged;            /* its record cannot be read: a gap for those who are owed it */
-    uint8_t class_;          /* which free list it came from; ITEM_ODD: none */
-    struct event *event;     /* NULL: read it from the store */
-    struct xy_bytes *body;   /* of an item that is in memory only; else NULL */
-    struct xy_str id;        /* NUL-terminated */
-    struct xy_str publisher; /* bare JID, NUL-terminated */
-    char text[];
+    bool damaged;   /* its record cannot be read: a gap for those who are owed it */
+    uint8_t class_; /* which free list it belongs to; ITEM_CLASSES: none */
+    char text[];    /* id, NUL, publisher, NUL */
 };
+
+static inline struct xy_str item_id(const struct item *item) /* NUL-terminated */
+{
+    return xy_str_n(item->text, item->id_len);
+}
+
+static inline struct xy_str item_publisher(const struct item *item) /* bare JID, NUL-terminated */
+{
+    return xy_str_n(item->text + item->id_len + 1, item->publisher_len);
+}
+
+/* An entry has one of a few sizes, so that others can use it again, and so that a node with millions of items pays for the
+ * names they have, not for the longest. They are what malloc gives for whole steps. */
+#define ITEM_CLASSES     8u
+#define ITEM_SIZE(class) (120u + 16u * (class))
+#define ITEM_SPARES_MAX  256u /* of one index */
 
 struct item_slot {
     uint64_t seq;
@@ -44,10 +59,12 @@ struct item_index {
     struct xy_list retained;
     size_t retained_count;
     uint64_t retained_bytes;
-    uint64_t added_bytes; /* ever */
-    uint64_t newest_us;   /* time of the last one added */
-    bool time_disordered; /* some were added with an earlier time than those before them */
-    struct item *spare;   /* freed entries of the usual size, linked by retained_link.next */
+    uint64_t added_bytes;             /* ever */
+    uint64_t newest_us;               /* time of the last one added */
+    bool time_disordered;             /* some were added with an earlier time than those before them */
+    uint64_t entries_bytes;           /* memory of all entries */
+    struct item *spare[ITEM_CLASSES]; /* freed entries, linked by retained_link.next */
+    uint32_t spares;
     void (*released)(void *ctx, struct item *item); /* about to be freed: let go of its event */
     void (*changed)(void *ctx); /* more or less is retained than before; NULL: nobody asks */
     void *ctx;
@@ -60,10 +77,13 @@ static inline bool item_concerns(const struct item *item, uint64_t born)
     return item->superseded == 0 || item->superseded >= born;
 }
 
-#define ITEM_TEXT_USUAL 96u /* bytes of id and publisher in an entry that is reused */
-
 bool index_init(struct item_index *index, uint64_t hash_seed);
 void index_free(struct item_index *index);
+/* As index_free, but at most so many entries: call it until it is true. Nothing else may be done with it any more. */
+bool index_free_some(struct item_index *index, size_t max);
+void index_move(struct item_index *to, struct item_index *from); /* *from needs index_init to be used again */
+void index_continue(struct item_index *fresh,
+                    const struct item_index *former); /* its counters, its callbacks */
 
 /* seq above all that are there. A retained item of the same id must have been unretained before. NULL: no memory. */
 struct item *index_add(struct item_index *index, uint64_t seq, struct xy_str id, struct xy_str publisher,

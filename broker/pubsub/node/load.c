@@ -320,7 +320,7 @@ static bool mark_superseded(struct node *node)
     for (struct item *item = index_after(&node->items, 0); marked && item != NULL;
          item = index_after(&node->items, item->seq)) {
         void *former = NULL;
-        marked = xy_table_put(ids, item->id, item, &former);
+        marked = xy_table_put(ids, item_id(item), item, &former);
         if (former != NULL)
             ((struct item *)former)->superseded = item->seq;
         if (!item->retained && oldest != NULL && item->seq > oldest->seq)

@@ -1,6 +1,7 @@
 /* Nodes, affiliations, subscribers and subscriptions in memory: making, finding and freeing them. Records are written by
  * record.c, what is stored is read by load.c. Called by every handler. */
 #include "broker/pubsub/node/expiry.h"
+#include "broker/pubsub/node/remains.h"
 #include "broker/pubsub/node/resident.h"
 #include "broker/pubsub/queue/queue.h"
 
@@ -42,15 +43,19 @@ static void forget_event(struct pubsub *pubsub, struct item *item)
     event_unref(&item->event);
 }
 
-static void on_item_gone(void *ctx, struct item *item)
+void node_item_released(struct pubsub *pubsub, struct item *item)
 {
-    struct node *node = ctx;
-    struct pubsub *pubsub = node->pubsub;
     forget_event(pubsub, item);
     if (item->body != NULL)
         pubsub->stats.memory_bytes -= item->body->len;
     xy_bytes_unref(&item->body);
     pubsub->stats.items--;
+}
+
+static void on_item_gone(void *ctx, struct item *item)
+{
+    struct node *node = ctx;
+    node_item_released(node->pubsub, item);
     if (node->queue != NULL)
         queue_item_gone(node->queue, item->seq);
 }
@@ -80,6 +85,24 @@ bool node_keep_body(struct node *node, struct item *item, struct xy_str body)
     if (item->body == NULL)
         return false;
     node->pubsub->stats.memory_bytes += item->body->len;
+    return true;
+}
+
+bool node_forget_items(struct node *node)
+{
+    struct item_index fresh;
+    struct queue_engine *engine = NULL;
+    if (!index_init(&fresh, node->pubsub->hash_seed))
+        return false;
+    if (node->queue != NULL && !queue_forget_items(node->queue, &engine)) {
+        index_free(&fresh);
+        return false;
+    }
+    index_continue(&fresh, &node->items);
+    remains_leave(node->pubsub, &node->items, &engine);
+    index_move(&node->items, &fresh);
+    if (node->items.changed != NULL)
+        node->items.changed(node->items.ctx);
     return true;
 }
 
@@ -188,7 +211,8 @@ void node_free(struct node **node_pointer)
 {
     struct node *node = *node_pointer;
     *node_pointer = NULL;
-    queue_free(&node->queue); /* before its consumers and items */
+    struct queue_engine *engine = NULL;
+    queue_free(&node->queue, &engine); /* before its consumers and items */
     size_t position = 0;
     void *value;
     while (node->affiliations != NULL && (value = xy_table_next(node->affiliations, &position, NULL)) != NULL)
@@ -207,7 +231,7 @@ void node_free(struct node **node_pointer)
     xy_table_free(&node->affiliations);
     xy_table_free(&node->subscribers);
     if (node->items.ids != NULL)
-        index_free(&node->items);
+        remains_leave(node->pubsub, &node->items, &engine);
     backlog_free(node);
     shard_timer_cancel(node->pubsub->shard, &node->expiry);
     dedup_free(&node->dedup);

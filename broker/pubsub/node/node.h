@@ -171,6 +171,8 @@ struct pubsub {
     struct xy_list loads;     /* large nodes that are being read, resident.c */
     struct xy_table *loading; /* the same by name */
     struct shard_timer load_timer;
+    struct xy_list remains; /* remains.h */
+    struct shard_timer remains_timer;
     struct xy_table *sent; /* sent.c */
     bool trim_queued;
     struct shard_timer sweep; /* nodes that have to be looked at, expiry.c */
@@ -213,6 +215,10 @@ bool node_retains(const struct node *node);   /* <items/> may return something *
 /* index_add, counted. */
 struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,
                            uint32_t bytes, uint64_t time_us, bool retained, uint32_t pending);
+void node_item_released(struct pubsub *pubsub, struct item *item); /* about to be freed */
+/* The node has no items any more and nobody is owed any; numbers go on. The records are the caller's. false: memory is
+ * short, nothing changed. */
+bool node_forget_items(struct node *node);
 void node_remember_event(struct node *node, struct item *item,
                          struct event *event); /* takes a reference of its own */
 /* What <items/> returns of an item of a node whose items are in memory only. false: memory is short. */

@@ -30,14 +30,27 @@ struct note {
 
 /* --- what a node takes ---------------------------------------------------------------------------------------------- */
 
-static uint64_t node_memory(const struct node *node)
+/* Of the entries of a table, each with the free room behind it. */
+static uint64_t table_memory(uint64_t entries, size_t size)
+{
+    return entries * (size + 2 * XY_TABLE_ENTRY_BYTES);
+}
+
+static uint64_t items_memory(const struct node *node)
 {
     const struct item_index *items = &node->items;
-    uint64_t item = sizeof(struct item) + ITEM_TEXT_USUAL + 4 * sizeof(void *); /* and its place in a table */
-    uint64_t subscription = sizeof(struct subscription) + sizeof(struct subscriber) + 16 * sizeof(void *);
-    return sizeof(*node) + node->name.len + items->live * item + items->cap * sizeof(struct item_slot) +
-           node->subscriptions_count * subscription +
-           xy_table_count(node->affiliations) * (sizeof(struct affiliated) + 8 * sizeof(void *)) +
+    uint64_t queue = node->queue != NULL ? queue_entries(node->queue->engine) : 0;
+    return items->entries_bytes + items->cap * sizeof(struct item_slot) +
+           table_memory(items->retained_count, 0) +
+           table_memory(queue, sizeof(struct queue_entry) + 4 * sizeof(void *)); /* and in two heaps */
+}
+
+static uint64_t node_memory(const struct node *node)
+{
+    return sizeof(*node) + node->name.len + items_memory(node) +
+           table_memory(node->subscriptions_count, sizeof(struct subscription)) +
+           table_memory(node->subscriptions_count, sizeof(struct subscriber)) +
+           table_memory(xy_table_count(node->affiliations), sizeof(struct affiliated)) +
            (node->dedup != NULL ? dedup_count(node->dedup) * DEDUP_KEY_BYTES : 0);
 }
 

@@ -62,14 +62,14 @@ bool queue_make(struct node *node)
     return true;
 }
 
-void queue_free(struct queue **queue_pointer)
+void queue_free(struct queue **queue_pointer, struct queue_engine **engine)
 {
     struct queue *queue = *queue_pointer;
     *queue_pointer = NULL;
     if (queue == NULL)
         return;
     queue_stop(queue);
-    queue_engine_free(&queue->engine);
+    *engine = queue->engine;
     xy_buf_free(&queue->ended);
     xy_buf_free(&queue->taken);
     xy_buf_free(&queue->parked);
@@ -171,6 +171,27 @@ void queue_item_gone(struct queue *queue, uint64_t seq)
     queue_touch(queue);
 }
 
+bool queue_forget_items(struct queue *queue, struct queue_engine **engine)
+{
+    struct node *node = queue->node;
+    size_t position = 0;
+    struct queue_engine *fresh =
+        queue_engine_new(node->pubsub->hash_seed, (struct queue_source){ next_plain, queue });
+    if (fresh == NULL)
+        return false;
+    for (const struct subscription *s; (s = node_next_subscription(node, &position)) != NULL;)
+        for (struct queue_entry *entry;
+             s->worker != NULL && (entry = queue_consumer_first(&s->worker->consumer)) != NULL;)
+            queue_remove(queue->engine, entry->seq, queue_now_us(queue));
+    queue_engine_succeed(fresh, queue->engine);
+    *engine = queue->engine;
+    queue->engine = fresh;
+    xy_list_init(&queue->dirty);
+    xy_buf_reset(&queue->ended);
+    queue_touch(queue);
+    return true;
+}
+
 void queue_item_committed(struct queue *queue, uint64_t seq)
 {
     struct queue_entry *entry = queue_find(queue->engine, seq);
@@ -263,7 +284,7 @@ static void expire(struct queue *queue, struct queue_entry *entry)
 static void timed_out(struct queue *queue, struct queue_entry *entry)
 {
     struct item *item = index_find(&queue->node->items, entry->seq);
-    struct event *event = event_for_unlock(queue->node, item->id);
+    struct event *event = event_for_unlock(queue->node, item_id(item));
     struct subscription *holder = queue_holder(entry);
     queue->figures.timed_out++;
     stat_add(queue->node->pubsub->shard, queue_timed_out, 1);

@@ -58,8 +58,9 @@ struct queue_worker {
 /* The node is one from now on; its configuration says so and there are neither items nor subscriptions. false: memory is
  * short. */
 bool queue_make(struct node *node);
-void queue_free(struct queue **queue); /* NULL ok */
-void queue_stop(struct queue *queue);  /* the node goes away: nothing is handed out any more. NULL ok */
+/* The engine is left to the caller, as it may be large (remains.h). NULL ok. */
+void queue_free(struct queue **queue, struct queue_engine **engine);
+void queue_stop(struct queue *queue); /* the node goes away: nothing is handed out any more. NULL ok */
 void queue_configured(struct queue *queue);
 /* What a configuration must keep to; NULL: it does, else what to say about *field. `node` is NULL for a new one. `config`
  * is made consistent: a queue never drops items. */
@@ -67,6 +68,8 @@ const char *queue_config_check(const struct node *node, struct node_config *conf
                                const struct xy_form *form, struct xy_str *field);
 /* An item was added and its record is about to be written. false: memory is short. */
 bool queue_item_added(struct queue *queue, const struct item *item, const struct item_traits *traits);
+/* All items go at once; so do their states, in the store too. *engine, what is left of them, is the caller's. false: memory is short. */
+bool queue_forget_items(struct queue *queue, struct queue_engine **engine);
 void queue_item_gone(struct queue *queue, uint64_t seq); /* for whatever reason */
 void queue_item_committed(struct queue *queue, uint64_t seq);
 void queue_touch(struct queue *queue); /* something changed: hand out what can be, soon */

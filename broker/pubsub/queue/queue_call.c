@@ -58,7 +58,7 @@ static void refuse(struct call *call, enum verdict verdict)
 /* The owner, and the publisher of an item, may take it out; one that a consumer has only if they do not compete for it. */
 static bool may_remove(const struct call *call, const struct item *item, enum verdict verdict)
 {
-    bool owns = call_is_owner(call) || xy_str_eq(item->publisher, call->who);
+    bool owns = call_is_owner(call) || xy_str_eq(item_publisher(item), call->who);
     if (!owns || call_affiliation(call) == AFFILIATION_OUTCAST)
         return false;
     return verdict != OTHER_HAS_IT || node_subscriber(call->node, call->who) == NULL;
@@ -124,7 +124,8 @@ static void notices_make(struct notices *notices, struct queue *queue, const str
     for (size_t i = 0; i < chosen->count; i++) {
         const struct queue_entry *entry = queue_find(queue->engine, chosen->items[i]->seq);
         notices->consumer[i] = entry != NULL ? queue_holder(entry) : NULL;
-        notices->event[i] = notices->consumer[i] != NULL ? make(queue->node, chosen->items[i]->id) : NULL;
+        notices->event[i] =
+            notices->consumer[i] != NULL ? make(queue->node, item_id(chosen->items[i])) : NULL;
     }
 }
 

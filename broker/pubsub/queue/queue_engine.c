@@ -76,19 +76,8 @@ struct queue_engine *queue_engine_new(uint64_t hash_seed, struct queue_source so
     return engine;
 }
 
-void queue_engine_free(struct queue_engine **engine_pointer)
+static void free_all_but_entries(struct queue_engine *engine)
 {
-    struct queue_engine *engine = *engine_pointer;
-    *engine_pointer = NULL;
-    if (engine == NULL)
-        return;
-    size_t position = 0;
-    void *value;
-    while (engine->entries != NULL && (value = xy_table_next(engine->entries, &position, NULL)) != NULL)
-        free(value);
-    position = 0;
-    while (engine->groups != NULL && (value = xy_table_next(engine->groups, &position, NULL)) != NULL)
-        free(value);
     while (engine->spare != NULL) {
         struct queue_entry *next = (struct queue_entry *)(void *)engine->spare->consumer;
         free(engine->spare);
@@ -100,6 +89,42 @@ void queue_engine_free(struct queue_engine **engine_pointer)
     xy_heap_free(&engine->due);
     xy_heap_free(&engine->consumers);
     free(engine);
+}
+
+void queue_engine_free_some(struct queue_engine **engine, size_t *position, size_t max)
+{
+    struct queue_entry *entry = NULL;
+    for (; max > 0 && (*engine)->entries != NULL; max--) {
+        entry = xy_table_next((*engine)->entries, position, NULL);
+        if (entry == NULL)
+            break;
+        if (entry->group != NULL && --entry->group->named == 0)
+            free(entry->group);
+        free(entry);
+    }
+    if (entry != NULL)
+        return;
+    free_all_but_entries(*engine);
+    *engine = NULL;
+}
+
+void queue_engine_free(struct queue_engine **engine)
+{
+    size_t position = 0;
+    if (*engine != NULL)
+        queue_engine_free_some(engine, &position, SIZE_MAX);
+    xy_assert(*engine == NULL);
+}
+
+void queue_engine_succeed(struct queue_engine *fresh, struct queue_engine *engine)
+{
+    xy_assert(xy_table_count(fresh->entries) == 0 && engine->counts[QUEUE_LOCKED] == 0);
+    fresh->consumers = engine->consumers;
+    fresh->consumers_count = engine->consumers_count;
+    fresh->stamp = engine->stamp;
+    fresh->cursor = engine->cursor;
+    fresh->plain_priority = engine->plain_priority;
+    engine->consumers = (struct xy_heap){ 0 };
 }
 
 void queue_set_plain_priority(struct queue_engine *engine, enum queue_priority priority)

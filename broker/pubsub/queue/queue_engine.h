@@ -80,6 +80,11 @@ struct queue_source {
 
 struct queue_engine *queue_engine_new(uint64_t hash_seed, struct queue_source source); /* NULL: no memory */
 void queue_engine_free(struct queue_engine **engine); /* consumers are the caller's */
+/* The same, but at most `max` entries; from *position = 0 until *engine is NULL. */
+void queue_engine_free_some(struct queue_engine **engine, size_t *position, size_t max);
+/* *fresh is new and empty. What `engine` is now, consumers included, it takes over, but for the entries, of which none is
+ * locked: these stay in `engine`, which can only be freed. */
+void queue_engine_succeed(struct queue_engine *fresh, struct queue_engine *engine);
 /* The priority that plain items have; MEDIUM at first. */
 void queue_set_plain_priority(struct queue_engine *engine, enum queue_priority priority);
 

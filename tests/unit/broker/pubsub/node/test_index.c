@@ -48,7 +48,7 @@ static void compare(const struct item_index *index, const struct model *model)
         if (item->retained) {
             retained++;
             oldest = oldest ? oldest : seq;
-            assert_ptr_equal(index_find_id(index, item->id), item);
+            assert_ptr_equal(index_find_id(index, item_id(item)), item);
         }
     }
     assert_null(index_after(index, before));
@@ -88,8 +88,8 @@ static void publish(struct item_index *index, struct model *model, uint64_t *ran
     const struct item *item =
         index_add(index, seq, xy_str(id), XY_STR("a-publisher@example.org"), 10, seq, retained, pending);
     assert_non_null(item);
-    assert_str(item->id, id);
-    assert_str(item->publisher, "a-publisher@example.org");
+    assert_str(item_id(item), id);
+    assert_str(item_publisher(item), "a-publisher@example.org");
 }
 
 static void step(struct item_index *index, struct model *model, uint64_t *random)
@@ -193,12 +193,82 @@ static void found_by_time(void **state)
     index_free(&index);
 }
 
+/* Millions of items must fit: what one costs, the array and the table at their emptiest included. */
+static void an_item_costs_little(void **state)
+{
+    (void)state;
+    const uint64_t count = 200000;
+    struct item_index index;
+    char id[48];
+    assert_true(index_init(&index, 1));
+    for (uint64_t seq = 1; seq <= count; seq++) {
+        (void)snprintf(id, sizeof(id), "%032lx", (unsigned long)seq);
+        assert_non_null(index_add(&index, seq, xy_str(id), XY_STR("producer@example.org"), 1, 0, true, 0));
+    }
+    uint64_t bytes =
+        index.entries_bytes + index.cap * sizeof(struct item_slot) + count * XY_TABLE_ENTRY_BYTES * 8 / 3;
+    assert_true(bytes / count <= 250);
+    for (uint64_t seq = 1; seq <= count; seq++)
+        index_remove(&index, index_find(&index, seq));
+    assert_int_equal(index.cap, 0);
+    assert_true(index.entries_bytes <= ITEM_SPARES_MAX * 256); /* nor is it kept for ever */
+    index_free(&index);
+}
+
+/* Names of every length, so that entries of all sizes and of none are made, given back and used again. */
+static void names_of_all_lengths(void **state)
+{
+    (void)state;
+    struct item_index index;
+    static char id[1024];
+    memset(id, 'i', sizeof(id));
+    assert_true(index_init(&index, 1));
+    for (uint64_t seq = 1; seq <= 3 * 1023; seq++) {
+        struct xy_str name = xy_str_n(id, 1 + seq * 7 % 1023);
+        struct item *same = index_find_id(&index, name);
+        if (same != NULL)
+            index_remove(&index, same);
+        const struct item *item = index_add(&index, seq, name, XY_STR("p@example.org"), 1, 0, true, 0);
+        assert_non_null(item);
+        assert_true(xy_str_eq(item_id(item), name));
+        assert_str(item_publisher(item), "p@example.org");
+        assert_int_equal(item_publisher(item).data[item->publisher_len], '\0');
+    }
+    index_free(&index);
+}
+
+/* Another index goes on where one was left, which is freed bit by bit. */
+static void left_and_freed_bit_by_bit(void **state)
+{
+    (void)state;
+    struct item_index index, left, fresh;
+    char id[16];
+    assert_true(index_init(&index, 1) && index_init(&fresh, 1));
+    for (uint64_t seq = 1; seq <= 1000; seq++) {
+        (void)snprintf(id, sizeof(id), "%lu", (unsigned long)seq);
+        assert_non_null(index_add(&index, seq, xy_str(id), XY_STR("p"), 10, 5, true, 0));
+    }
+    index_continue(&fresh, &index);
+    index_move(&left, &index);
+    index_move(&index, &fresh);
+    assert_null(index_oldest(&index));
+    assert_int_equal(index_oldest(&left)->seq, 1);
+    assert_int_equal(index_newest(&left)->seq, 1000);
+    const struct item *next = index_add(&index, 1001, XY_STR("1"), XY_STR("p"), 10, 6, true, 0);
+    assert_int_equal(next->before_bytes, 10000);
+    unsigned steps = 1;
+    while (!index_free_some(&left, 100))
+        steps++;
+    assert_in_range(steps, 10, 11);
+    index_free(&index);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(behaves_as_the_model),
-        cmocka_unit_test(holes_are_closed),
-        cmocka_unit_test(found_by_time),
+        cmocka_unit_test(behaves_as_the_model), cmocka_unit_test(holes_are_closed),
+        cmocka_unit_test(found_by_time),        cmocka_unit_test(an_item_costs_little),
+        cmocka_unit_test(names_of_all_lengths), cmocka_unit_test(left_and_freed_bit_by_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* Nodes in memory: large ones come in pages while requests wait, idle ones leave and lose nothing. */
 #include "tests/unit/broker/pubsub/rig.h"
 
+#include "broker/pubsub/node/remains.h"
 #include "broker/pubsub/node/resident.h"
 #include "broker/shard/stats.h"
 
@@ -305,6 +306,51 @@ static void received_while_loading(void **state)
     assert_int_equal(node_subscription(rig_node(rig, "n"), 1)->claim.cursor, LARGE + 1);
 }
 
+/* --- leaving bit by bit ---------------------------------------------------------------------------------------------- */
+
+/* Turns of the node's shard, a little time between them, until none of its items is in memory. No turn frees more than a
+ * slice. */
+static unsigned turns_until_gone(struct rig *rig)
+{
+    unsigned turns = 0;
+    for (uint64_t before = stats(rig).items; before > 0; turns++) {
+        rig->now_us += REMAINS_PAUSE_US;
+        for (unsigned i = 0; i < rig->shards; i++)
+            (void)shard_turn(rig_shard(rig, i));
+        (void)store_step_commit(rig->store);
+        uint64_t left = stats(rig).items;
+        assert_true(before - left <= REMAINS_SLICE);
+        before = left;
+        assert_true(turns < 100);
+    }
+    rig_run(rig);
+    return turns;
+}
+
+static void large_nodes_go_bit_by_bit(void **state)
+{
+    struct rig *rig = *state;
+    fill(rig);
+    ask(rig, "set", OWNER("<purge node='n'/>"));
+    rig_turns(rig); /* no time passes */
+    assert_true(stats(rig).items > LARGE - REMAINS_SLICE - 1);
+    assert_int_equal(rig_node(rig, "n")->items.live, 0);
+    assert_true(turns_until_gone(rig) > 1);
+    rig_publish(rig, "n", "i7"); /* as if nothing of that id had been there */
+    assert_int_equal(rig_node(rig, "n")->items.retained_count, 1);
+    assert_int_equal(index_find_id(&rig_node(rig, "n")->items, XY_STR("i7"))->seq, LARGE + 1);
+    assert_null(strstr(rig_ok(rig, ALICE, "get", PUBSUB("<items node='n'/>")), "id='i8'"));
+    rig_restart(rig, true);
+    assert_int_equal(rig_node(rig, "n")->items.live, 1);
+    (void)rig_ok(rig, ALICE, "set", OWNER("<delete node='n'/>"));
+    fill(rig);
+    ask(rig, "set", OWNER("<delete node='n'/>"));
+    assert_true(turns_until_gone(rig) > 1);
+    fill(rig);
+    ask(rig, "set", OWNER("<delete node='n'/>"));
+    rig_turns(rig); /* the test ends in the midst of it */
+}
+
 /* Lists of all nodes need none of them. */
 static void lists_load_nothing(void **state)
 {
@@ -355,7 +401,7 @@ int main(void)
         BOTH(idle_nodes_leave),        BOTH(what_was_used_lately_stays), BOTH(nodes_in_use_stay),
         BOTH(what_is_owed_stays_owed), BOTH(publish_ids_are_remembered), BOTH(items_in_memory_only_stay),
         BOTH(requests_wait_in_order),  BOTH(stopped_while_loading),      BOTH(subscribers_come_while_loading),
-        BOTH(received_while_loading),  BOTH(lists_load_nothing),
+        BOTH(received_while_loading),  BOTH(lists_load_nothing),         BOTH(large_nodes_go_bit_by_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

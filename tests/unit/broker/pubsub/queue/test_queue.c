@@ -401,6 +401,34 @@ static void a_long_queue_goes_on_after_a_restart(void **state)
     assert_null(index_find_id(&rig_node(rig, "n")->items, XY_STR("short")));
 }
 
+/* Whatever state they are in; and what comes then is handled as ever. */
+static void a_purge_ends_everything(void **state)
+{
+    struct rig *rig = *state;
+    (void)rig_ok(rig, ALICE, "set", QUEUE(""));
+    (void)consumer(rig, 1, BOB, CONSUME(BOB, "2"));
+    (void)consumer(rig, 2, CAROL, CONSUME(CAROL, "1"));
+    for (int i = 0; i < 5; i++)
+        rig_publish(rig, "n", (const char *[]){ "a", "b", "c", "d", "e" }[i]);
+    sent(rig, "1:1/1 2:2/1 1:3/1");
+    (void)rig_ok(
+        rig, BOB, "set",
+        PUBSUB("<unlock xmlns='" NS_PUBSUB_QUEUEING "' node='n' delay='60'><item id='a'/></unlock>"));
+    sent(rig, "1:4/1");
+    pass(rig, 2); /* states are on disk */
+    (void)rig_ok(rig, ALICE, "set", OWNER("<purge node='n'/>"));
+    for (int i = 0; i < QUEUE_STATES; i++)
+        assert_int_equal(queue_count(queue_of(rig)->engine, (enum queue_state)i), 0);
+    rig->seen_count = 0;
+    for (int i = 0; i < 4; i++)
+        rig_publish(rig, "n", (const char *[]){ "a", "b", "c", "d" }[i]);
+    sent(rig, "2:6/1 1:7/1 1:8/1");
+    (void)rig_ok(rig, BOB, "set", RETRACT("b"));
+    sent(rig, "1:9/1");
+    rig_restart(rig, true);
+    assert_int_equal(rig_node(rig, "n")->items.live, 3);
+}
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) || !defined(__GLIBC__)
 #define MEMORY_TESTS
 #else
@@ -516,6 +544,7 @@ int main(void)
                                         TEST(a_damaged_item_is_parked),
                                         TEST(a_long_queue_goes_on_after_a_restart),
                                         TEST(a_turn_hands_out_so_many_at_most),
+                                        TEST(a_purge_ends_everything),
                                         MEMORY_TESTS };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
