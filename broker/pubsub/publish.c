@@ -137,7 +137,9 @@ static bool publish_kept(struct call *call, const struct publication *publicatio
         same->superseded = node->next_seq;
         (void)retention_evict(node, same, &evicted);
     }
-    if (retained)
+    if (node->queue != NULL && queue_drops(node->queue))
+        queue_make_room(node->queue, 1, bytes.len, &evicted);
+    else if (retained)
         retention_make_room(node, bytes.len, &evicted);
     struct item *item = node_add_item(node, node->next_seq, id, call->who, (uint32_t)bytes.len,
                                       publication->now_us, retained, node->durable_count);

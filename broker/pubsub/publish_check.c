@@ -218,12 +218,23 @@ static bool takes_memory(const struct node *node, uint64_t fresh)
     return node_retains(node) && fresh > 0 && !retention_over(node, fresh, 0);
 }
 
+static bool queue_stays_full(struct call *call, uint64_t fresh, uint64_t total)
+{
+    if (queue_has_room(call->node->queue, fresh, total))
+        return false;
+    stat_add(call->shard, publishes_refused_full, 1);
+    call_fail_type(call, XY_RESOURCE_CONSTRAINT, XY_ERROR_WAIT, NULL,
+                   "the queue is full, and what could make room is with consumers or on its way to the dead "
+                   "letters; try again later");
+    return true;
+}
+
 bool publication_overflows(struct call *call, const struct publication *publication)
 {
     const struct node *node = call->node;
     const struct node_config *config = &node->config;
     uint64_t fresh, bytes, total, largest, bytes_max = retention_bytes_max(node);
-    bool reject = config->overflow == OVERFLOW_REJECT; /* a queue's always is */
+    bool reject = config->overflow == OVERFLOW_REJECT;
     measure(call, publication, &fresh, &bytes, &total, &largest);
     if (shard_memory_is_short(call->shard) && takes_memory(node, fresh)) {
         stat_add(call->shard, publishes_refused_memory, 1);
@@ -245,6 +256,8 @@ bool publication_overflows(struct call *call, const struct publication *publicat
                   "the item alone is larger than all this node may hold (max_bytes)");
         return true;
     }
+    if (node->queue != NULL && !reject)
+        return queue_stays_full(call, fresh, total);
     if ((reject || config->node_full == FULL_REJECT) && fresh > 0 &&
         node->items.retained_count + fresh > retention_items_max(node))
         return fail_full(call, "the node holds as many items as it may; retract some first");

@@ -4,6 +4,7 @@
 #include "broker/pubsub/publish.h"
 
 #include "broker/pubsub/node/retention.h"
+#include "broker/pubsub/queue/queue.h"
 #include "broker/pubsub/quota/quota.h"
 #include "broker/shard/stats.h"
 #include "core/base/assert.h"
@@ -16,6 +17,7 @@ struct forecast {
     const struct publication *publication;
     const struct item *oldest; /* retained; NULL: all that were there went */
     uint64_t items, bytes;
+    struct queue_leaving leaving; /* of them, what does not count towards the bounds of the node */
 };
 
 static struct xy_str id_of(const struct publication *publication, size_t nth)
@@ -55,8 +57,14 @@ static bool over(const struct forecast *forecast, uint64_t bytes)
 {
     const struct node *node = forecast->call->node;
     uint64_t bytes_max = retention_bytes_max(node);
-    return forecast->items + 1 > retention_items_max(node) ||
-           (bytes_max != OPTION_COUNT_MAX && forecast->bytes + bytes > bytes_max);
+    return forecast->items - forecast->leaving.items + 1 > retention_items_max(node) ||
+           (bytes_max != OPTION_COUNT_MAX && forecast->bytes - forecast->leaving.bytes + bytes > bytes_max);
+}
+
+/* Dead letters take their room until they are on disk elsewhere. */
+static bool leaves_at_once(const struct node *node, const struct item *item)
+{
+    return node->queue == NULL || (node->config.dead_letter.len == 0 && queue_may_drop(node->queue, item));
 }
 
 /* As retention_make_room, but for items of this publish, which stay: the forecast is never too low. */
@@ -67,7 +75,7 @@ static void leave_oldest(struct forecast *forecast, size_t nth)
     size_t dropped = 0;
     while (forecast->oldest != NULL && dropped < DROPPED_MAX && over(forecast, publication->bytes[nth].len)) {
         const struct item *item = forecast->oldest;
-        if (same_before(publication, nth + 1, item_id(item)) > nth) {
+        if (same_before(publication, nth + 1, item_id(item)) > nth && leaves_at_once(node, item)) {
             leave(forecast, item->bytes);
             dropped++;
         }
@@ -80,8 +88,12 @@ bool publication_exceeds(struct call *call, const struct publication *publicatio
     struct node *node = call->node;
     if (node->charge.account == NULL || !node_retains(node))
         return false;
-    struct forecast forecast = { call, publication, index_oldest(&node->items), node->items.retained_count,
-                                 node->items.retained_bytes };
+    struct forecast forecast = {
+        call, publication, index_oldest(&node->items), node->items.retained_count, node->items.retained_bytes,
+        { 0 }
+    };
+    if (node->queue != NULL)
+        forecast.leaving = node->queue->leaving;
     for (size_t i = 0; i < publication->count; i++) {
         leave_by_id(&forecast, i);
         leave_oldest(&forecast, i);

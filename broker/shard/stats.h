@@ -21,6 +21,7 @@
     X(nodes_loaded) X(nodes_unloaded) X(items_expired) X(items_skipped) X(outbox_full) X(offers_waited) \
     X(presence_dropped) X(memory_full) \
     X(queue_sent) X(queue_returned) X(queue_timed_out) X(queue_acknowledged) X(queue_expired) X(queue_parked) \
+    X(queue_dropped) \
     X(mail) X(turns)
 /* clang-format on */
 

@@ -73,6 +73,21 @@ def test_purge(broker):
     assert info(broker)["depth"] == 0
 
 
+def test_a_full_queue_refuses_or_drops(broker):
+    make_queue(broker, "jobs", "--set", "pubsub#max_items=2")
+    put(broker, "jobs", "a", "b")
+    refused(broker.xylem("--as", ALICE, "pub", "jobs", stdin="c"), "as many items as it may")
+    ok(broker.xylem("--as", ALICE, "node", "config", "jobs", "{urn:xylem:node:0}overflow=drop-oldest"))
+    put(broker, "jobs", "c")
+    assert ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs")).split() == ["b", "c"]
+    assert info(broker)["dropped"] == 1
+    ok(broker.xylem("--as", ALICE, "node", "config", "jobs", "{urn:xylem:node:0}dead_letter=jobs.dead"))
+    put(broker, "jobs", "d")
+    assert ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs")).split() == ["c", "d"]
+    rows = [json.loads(r) for r in ok(broker.xylem("--as", ALICE, "queue", "peek", "jobs.dead", "--json")).splitlines()]
+    assert [(r["data"], r["headers"]["Xylem-Dead-Reason"]) for r in rows] == [("b", "overflow")]
+
+
 def test_refusals_say_what_to_do(broker):
     make_queue(broker)
     refused(broker.xylem("--as", BOB, "queue", "info", "jobs"), "forbidden")

@@ -37,6 +37,7 @@ static const char *const reason_names[] = {
     [DEAD_MAX_DELIVER] = "max-deliver",
     [DEAD_TERM] = "term",
     [DEAD_EXPIRED] = "expired",
+    [DEAD_OVERFLOW] = "overflow",
 };
 
 /* --- what is published ------------------------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 struct item;
 struct node;
 
-enum dead_reason { DEAD_MAX_DELIVER, DEAD_TERM, DEAD_EXPIRED };
+enum dead_reason { DEAD_MAX_DELIVER, DEAD_TERM, DEAD_EXPIRED, DEAD_OVERFLOW };
 struct shard;
 
 #define DEAD_FLIGHT_MAX 256u /* on their way from one shard; the others wait */

@@ -57,7 +57,7 @@ static void on_item_gone(void *ctx, struct item *item)
     struct node *node = ctx;
     node_item_released(node->pubsub, item);
     if (node->queue != NULL)
-        queue_item_gone(node->queue, item->seq);
+        queue_item_gone(node->queue, item);
 }
 
 struct item *node_add_item(struct node *node, uint64_t seq, struct xy_str id, struct xy_str publisher,

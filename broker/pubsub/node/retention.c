@@ -2,6 +2,7 @@
 #include "broker/pubsub/node/retention.h"
 
 #include "broker/config.h"
+#include "broker/pubsub/queue/queue.h"
 
 static uint64_t lesser(uint64_t a, uint64_t b)
 {
@@ -51,6 +52,8 @@ static bool too_much(const struct node *node)
 
 void retention_trim(struct node *node)
 {
+    if (node->queue != NULL)
+        return; /* does so by itself, and not with what consumers have */
     while (too_much(node)) {
         struct evicted evicted;
         evicted.removed_count = evicted.unretained_count = 0;

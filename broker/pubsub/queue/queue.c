@@ -134,8 +134,9 @@ const char *queue_config_check(const struct node *node, struct node_config *conf
     *field = XY_STR("pubsub#item_expire");
     if (config->item_expire_s != OPTION_COUNT_MAX)
         return "items of a queue expire by their own header TTL";
-    config->overflow = OVERFLOW_REJECT;
-    config->node_full = FULL_REJECT;
+    if (!was && !mentions(form, XYLEM("overflow")))
+        config->overflow = OVERFLOW_REJECT;
+    config->node_full = config->overflow == OVERFLOW_REJECT ? FULL_REJECT : FULL_RETRACT_OLDEST;
     config->send_last = SEND_LAST_NEVER;
     if (!was && !mentions(form, "pubsub#max_items"))
         config->max_items = OPTION_COUNT_MAX;
@@ -158,11 +159,13 @@ bool queue_item_added(struct queue *queue, const struct item *item, const struct
     return queue_add(queue->engine, item->seq, &engine_traits) != NULL;
 }
 
-void queue_item_gone(struct queue *queue, uint64_t seq)
+void queue_item_gone(struct queue *queue, const struct item *item)
 {
+    uint64_t seq = item->seq;
     const struct queue_entry *entry = queue_find(queue->engine, seq);
     if (entry == NULL)
         return;
+    queue_leaves_no_more(queue, entry, item);
     if (entry->stored) {
         xy_buf_add(&queue->ended, &seq, sizeof(seq));
         queue_record_soon(queue);
@@ -188,8 +191,22 @@ bool queue_forget_items(struct queue *queue, struct queue_engine **engine)
     queue->engine = fresh;
     xy_list_init(&queue->dirty);
     xy_buf_reset(&queue->ended);
+    queue->leaving = (struct queue_leaving){ 0 };
     queue_touch(queue);
     return true;
+}
+
+struct queue_entry *queue_entry_of(struct queue *queue, uint64_t seq)
+{
+    struct queue_entry *entry = queue_find(queue->engine, seq);
+    if (entry != NULL)
+        return entry;
+    struct queue_traits traits = { .priority = (enum queue_priority)queue->node->config.priority,
+                                   .expires_us = QUEUE_NEVER };
+    entry = queue_add(queue->engine, seq, &traits);
+    if (entry != NULL)
+        queue_commit(queue->engine, entry, queue_now_us(queue));
+    return entry;
 }
 
 void queue_item_committed(struct queue *queue, uint64_t seq)
@@ -337,6 +354,7 @@ static void run(struct queue *queue)
         queue_record(queue, true);
     if (queue->bury_us <= queue_now_us(queue))
         queue_bury_parked(queue);
+    more |= queue_trim(queue);
     if (more)
         queue_touch(queue);
     set_timer(queue, short_of_memory ? queue_now_us(queue) + QUEUE_RETRY_US : QUEUE_NEVER);

@@ -8,6 +8,7 @@
  *     queue.c          making, items coming and going, dispatch, time
  *     queue_consumer.c claims of consumers, settling what they have
  *     queue_dead.c     items that are given up
+ *     queue_overflow.c room for what is published
  *     queue_record.c   states of items to the store and back
  *     queue_call.c     requests: retract, unlock
  *     queue_move.c     moving items to another node
@@ -18,6 +19,7 @@
 #include "broker/pubsub/claim/deadletter.h"
 #include "broker/pubsub/node/headers.h"
 #include "broker/pubsub/node/node.h"
+#include "broker/pubsub/node/retention.h"
 
 #define QUEUE_RUN_MAX      128u                  /* items handed out in one go */
 #define QUEUE_STATES_MAX   1024u                 /* in one record */
@@ -27,9 +29,16 @@
 #define QUEUE_BURY_US      (10ull * 1000 * 1000) /* dead letters that were refused are tried again after this */
 #define QUEUE_BURY_MAX     64u                   /* of them in one turn */
 #define QUEUE_LOCK_S_MAX   604800u
+#define QUEUE_LOOKS_MAX    16384u /* the oldest items, looked at for some that may leave */
+#define QUEUE_LEAVING_MAX  1024u  /* items on their way to the dead letters because the queue is full */
 
 struct queue_figures { /* since the broker started */
-    uint64_t redelivered, acknowledged, timed_out, expired, dead_lettered;
+    uint64_t redelivered, acknowledged, timed_out, expired, dead_lettered, dropped;
+};
+
+struct
+    queue_leaving { /* items that make room, and are still there: their letters are under way, or were refused */
+    uint64_t items, bytes;
 };
 
 struct queue {
@@ -46,6 +55,7 @@ struct queue {
     struct xy_buf parked;  /* seqs (uint64_t) to be parked when the node is loaded */
     bool run_queued;
     struct queue_figures figures;
+    struct queue_leaving leaving;
 };
 
 /* A consumer: what hangs on its subscription. */
@@ -63,15 +73,17 @@ void queue_free(struct queue **queue, struct queue_engine **engine);
 void queue_stop(struct queue *queue); /* the node goes away: nothing is handed out any more. NULL ok */
 void queue_configured(struct queue *queue);
 /* What a configuration must keep to; NULL: it does, else what to say about *field. `node` is NULL for a new one. `config`
- * is made consistent: a queue never drops items. */
+ * is made consistent: what does not fit a queue is changed. */
 const char *queue_config_check(const struct node *node, struct node_config *config,
                                const struct xy_form *form, struct xy_str *field);
 /* An item was added and its record is about to be written. false: memory is short. */
 bool queue_item_added(struct queue *queue, const struct item *item, const struct item_traits *traits);
 /* All items go at once; so do their states, in the store too. *engine, what is left of them, is the caller's. false: memory is short. */
 bool queue_forget_items(struct queue *queue, struct queue_engine **engine);
-void queue_item_gone(struct queue *queue, uint64_t seq); /* for whatever reason */
+void queue_item_gone(struct queue *queue, const struct item *item); /* for whatever reason */
 void queue_item_committed(struct queue *queue, uint64_t seq);
+/* Of an item that may be plain, which it is no more then. NULL: memory is short. */
+struct queue_entry *queue_entry_of(struct queue *queue, uint64_t seq);
 void queue_touch(struct queue *queue); /* something changed: hand out what can be, soon */
 
 /* --- queue_consumer.c ---------------------------------------------------------------------------------------------- */
@@ -93,6 +105,18 @@ struct subscription *queue_holder(const struct queue_entry *entry); /* who has i
 /* It is not sent any more: parked, and on its way to the dead letters if there is a node for them. */
 void queue_bury(struct queue *queue, struct queue_entry *entry, enum dead_reason reason);
 void queue_bury_parked(struct queue *queue); /* those that are parked, too: their time has come */
+
+/* --- queue_overflow.c ---------------------------------------------------------------------------------------------- */
+bool queue_drops(
+    const struct queue *queue); /* its oldest items make room for others (overflow=drop-oldest) */
+bool queue_may_drop(const struct queue *queue, const struct item *item);
+/* Enough of them may leave for so many more items and bytes. */
+bool queue_has_room(const struct queue *queue, uint64_t items, uint64_t bytes);
+/* They leave. What is not on its way to the dead letters is in `evicted`. */
+void queue_make_room(struct queue *queue, uint64_t items, uint64_t bytes, struct evicted *evicted);
+bool queue_trim(struct queue *queue); /* with its records; true: there is more */
+/* The item is gone, or begins anew. NULL ok: an entry that was none of those that make room. */
+void queue_leaves_no_more(struct queue *queue, const struct queue_entry *entry, const struct item *item);
 
 /* --- queue_move.c -------------------------------------------------------------------------------------------------- */
 bool queue_is_moving(const struct node *node); /* its owner moves items of it, of a queue or not */

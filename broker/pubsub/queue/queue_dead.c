@@ -43,7 +43,9 @@ static enum dead_reason reason_of(const struct queue *queue, const struct queue_
         return (enum dead_reason)(entry->reason - 1);
     if (entry->attempts >= queue->node->config.max_deliver)
         return DEAD_MAX_DELIVER;
-    return entry->expires_us <= queue_now_us(queue) ? DEAD_EXPIRED : DEAD_TERM;
+    if (entry->expires_us <= queue_now_us(queue))
+        return DEAD_EXPIRED;
+    return entry->attempts > 0 ? DEAD_TERM : DEAD_OVERFLOW; /* nobody gives up what he never had */
 }
 
 /* false: not now. */

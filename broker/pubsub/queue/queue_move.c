@@ -34,14 +34,7 @@ static void on_timer(struct shard *shard, struct shard_timer *timer)
 /* While it is on its way nobody else gets it. false: it stays, a consumer has it or memory is short. */
 static bool hold(struct queue *queue, uint64_t seq)
 {
-    struct queue_entry *entry = queue_find(queue->engine, seq);
-    if (entry == NULL) {
-        struct queue_traits traits = { .priority = (enum queue_priority)queue->node->config.priority,
-                                       .expires_us = QUEUE_NEVER };
-        entry = queue_add(queue->engine, seq, &traits);
-        if (entry != NULL)
-            queue_commit(queue->engine, entry, queue_now_us(queue));
-    }
+    struct queue_entry *entry = queue_entry_of(queue, seq);
     if (entry == NULL || entry->state == QUEUE_LOCKED || entry->state == QUEUE_PENDING)
         return false;
     if (entry->state == QUEUE_PARKED && !xy_list_linked(&entry->held_link))

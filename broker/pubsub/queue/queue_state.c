@@ -89,6 +89,7 @@ static void add_figures(struct xy_arena *arena, struct xy_elem *state, const str
     set_number(arena, state, "timed-out", queue->figures.timed_out);
     set_number(arena, state, "dead-lettered", queue->figures.dead_lettered);
     set_number(arena, state, "expired", queue->figures.expired);
+    set_number(arena, state, "dropped", queue->figures.dropped);
     set_number(arena, state, "consumers", node->subscriptions_count);
 }
 
@@ -150,6 +151,7 @@ static void on_redrive(struct shard *shard, void *payload)
     for (unsigned i = 0; i < REDRIVE_PAGE && redrive->left > 0 && queue != NULL &&
                          (entry = queue_parked(queue->engine)) != NULL;
          i++) {
+        queue_leaves_no_more(queue, entry, index_find(&node->items, entry->seq));
         queue_redrive(queue->engine, entry, queue_now_us(queue));
         queue_dirty(queue, entry);
         redrive->count++;
