@@ -84,6 +84,7 @@ struct claim_key { /* names a subscription to its owner */
     uint64_t node;
     uint32_t subscription;
     uint32_t owner; /* shard of the node */
+    uint32_t era;   /* what was received in an earlier one says nothing about what is owed now */
 };
 
 /* A publish: every route of `routes` on shard `to`. Takes one reference of each. */

@@ -2,6 +2,7 @@
 #include "broker/delivery/outmap.h"
 
 #define KIND_BITS 3u
+#define ERA_SHIFT 32u
 
 static const unsigned char arguments[OUT_KINDS] = {
     [OUT_NOTHING] = 0, [OUT_MAILBOX] = 1, [OUT_EVENT] = 3, [OUT_ANSWER] = 1
@@ -12,7 +13,7 @@ static bool continues(const struct out_run *run, const struct out_run *claim)
     if (run->count == 0 || run->kind != claim->kind)
         return false;
     return run->kind == OUT_NOTHING || (run->node == claim->node && run->number == claim->number &&
-                                        run->first + run->count == claim->first);
+                                        run->era == claim->era && run->first + run->count == claim->first);
 }
 
 static void put(struct xy_buf *runs, uint64_t value)
@@ -27,7 +28,7 @@ void outmap_end(struct xy_buf *runs, struct out_run *last)
     put(runs, last->count << KIND_BITS | (uint64_t)last->kind);
     if (last->kind == OUT_EVENT) {
         put(runs, last->node);
-        put(runs, last->number);
+        put(runs, (uint64_t)last->era << ERA_SHIFT | last->number);
     }
     if (last->kind != OUT_NOTHING)
         put(runs, last->first);
@@ -56,7 +57,8 @@ bool outmap_next(const uint64_t **runs, size_t *count, struct out_run *out)
     *out = (struct out_run){ .kind = (enum out_kind)kind, .count = head >> KIND_BITS };
     if (kind == OUT_EVENT) {
         out->node = *argument++;
-        out->number = *argument++;
+        out->number = (uint32_t)*argument;
+        out->era = (uint32_t)(*argument++ >> ERA_SHIFT);
     }
     if (kind != OUT_NOTHING)
         out->first = *argument;

@@ -9,7 +9,7 @@
 enum out_kind {
     OUT_NOTHING, /* stanzas that settle nothing */
     OUT_MAILBOX, /* entries of the account's mailbox, from `first` */
-    OUT_EVENT,   /* items owed to subscription `number` of node `node`, from seq `first` */
+    OUT_EVENT,   /* items owed to subscription `number` of node `node` in its `era`, from seq `first` */
     OUT_ANSWER,  /* answers to requests of the client, from number `first` */
     OUT_KINDS
 };
@@ -17,7 +17,8 @@ enum out_kind {
 struct out_run {
     enum out_kind kind;
     uint64_t count;
-    uint64_t node, number; /* OUT_EVENT */
+    uint64_t node;        /* OUT_EVENT, as the next */
+    uint32_t number, era; /* era: struct claim_key */
     uint64_t first;
 };
 

@@ -109,7 +109,7 @@ static void event_arrived(struct restore *restore, const struct out_run *run, ui
         xylem__store__v1__subscription_put__unpack(NULL, entry.value.len, (const uint8_t *)entry.value.data);
     if (!put)
         return;
-    struct claim_key claim = { .node = run->node, .subscription = (uint32_t)run->number };
+    struct claim_key claim = { .node = run->node, .subscription = run->number, .era = run->era };
     delivery_received_before(shard, xy_str(put->node_name), claim, seq);
     xylem__store__v1__subscription_put__free_unpacked(put, NULL);
 }

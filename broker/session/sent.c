@@ -32,6 +32,7 @@ static struct out_run run_of(const struct session *session, const struct xy_sm_e
         return (struct out_run){ .kind = OUT_EVENT,
                                  .node = session->claims[index].key.node,
                                  .number = session->claims[index].key.subscription,
+                                 .era = session->claims[index].key.era,
                                  .first = entry_seq(entry) };
     default:
         break;

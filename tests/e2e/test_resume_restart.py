@@ -237,6 +237,26 @@ def test_events_go_on(broker, connect, how):
     assert (fresh.get("seq"), fresh.get("attempt")) == ("31", "1")
 
 
+def test_a_replay_is_not_cut_short(broker, connect):
+    """What the client had received before it asked for all of it again does not count, even where only that is on disk."""
+    alice = connect(broker, "alice", "desk")
+    pubsub.create(alice, "n")
+    bob = Session(broker, connect, "bob", "reader")
+    pubsub.subscribe(bob.client, "n", bob.client.jid, **{DELIVERY + "mode": "at-least-once"})
+    for n in range(10):
+        pubsub.publish(alice, "n", str(n))
+    for _ in range(10):
+        bob.client.read_message()
+    time.sleep(1.2)  # what it was sent is recorded
+    phone = connect(broker, "bob", "phone")
+    phone.ok("set", f"<replay xmlns='{DELIVERY.strip('{}')}' node='n' start='all'/>", PUBSUB)
+    broker.restart(signal.SIGKILL)
+    bob.resume()
+    events = [bob.client.read_message() for _ in range(10)]
+    assert [int(pubsub.delivery(e).get("seq")) for e in events] == list(range(1, 11))
+    assert all(has_delay(e) for e in events)
+
+
 def test_messages_of_a_dormant_session_wait(broker, connect):
     bob = Session(broker, connect, "bob", "desk")
     broker.restart()

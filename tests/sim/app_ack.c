@@ -49,9 +49,16 @@ static void write_verdict(struct xy_buf *out, const char *verb, unsigned node, c
                   verb, node, epoch, seq, subid, more);
 }
 
+static void is_done(struct sim_client *client, unsigned node, const char *subid, uint64_t seq,
+                    bool cumulative)
+{
+    sim_letter_acked(client->world->model, node, xy_str(subid), seq, cumulative);
+    sim_replay_acked(client->world->model, node, xy_str(subid), seq, cumulative);
+}
+
 static void write_ack(struct sim_client *client, const struct sim_pending *p, struct xy_buf *out)
 {
-    sim_letter_acked(client->world->model, p->node, xy_str(p->subid), p->seq, false);
+    is_done(client, p->node, p->subid, p->seq, false);
     write_verdict(out, "ack", p->node, p->epoch, p->seq, p->subid, "");
 }
 
@@ -126,7 +133,7 @@ static void say_received(struct sim_client *client, const struct out *out)
     xy_buf_printf(&text,
                   "<message to='" SIM_SERVICE "'><received xmlns='" NS_RECEIPTS "' id='%s%s'/></message>",
                   planted ? "x" : "", out->id);
-    sim_letter_acked(client->world->model, out->node, xy_str(out->subid), out->seq, false);
+    is_done(client, out->node, out->subid, out->seq, false);
     sim_client_push(client, xy_buf_view(&text), note(client, out));
     xy_buf_free(&text);
 }
@@ -135,7 +142,7 @@ static void say(struct sim_client *client, const struct out *out, const char *ve
 {
     struct sim_model *model = client->world->model;
     if (verb[0] == 'a')
-        sim_letter_acked(model, out->node, xy_str(out->subid), out->seq, more[0] != '\0');
+        is_done(client, out->node, out->subid, out->seq, more[0] != '\0');
     else if (verb[0] == 't')
         sim_letter_termed(model, out->node, xy_str(out->subid), out->seq);
     struct xy_buf text = { 0 };
@@ -156,11 +163,11 @@ static void act(struct sim_client *client)
     size_t which = sim_below(random, (uint32_t)outs_count(client));
     struct out out = out_at(client, which);
     uint32_t how = sim_below(random, client->world->mood.deaths ? 15 : 12);
-    if (how < 6 || how == 12) {
+    if (how > 0 && how < 8 && sim_app_by_receipt(client)) {
+        say_received(client, &out);
+    } else if (how < 6 || how == 12) {
         if (!ask(client, how == 12 ? &term : &ack, &out))
             return;
-    } else if (how < 8 && sim_app_by_receipt(client)) {
-        say_received(client, &out);
     } else if (how < 8) {
         say(client, &out, "ack", "");
     } else if (how == 8) {

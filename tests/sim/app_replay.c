@@ -14,7 +14,7 @@ static void write_replay(struct sim_client *client, const struct sim_pending *pe
     bool planted = client->world->options.fault == SIM_FAULT_LOST_REPLAY;
     xy_buf_printf(out, "<replay xmlns='" NS_XYLEM_DELIVERY "' node='n%u' subid='%s' start='%s'/>",
                   pending->node, pending->subid, planted ? "seq:1000000" : "all");
-    sim_replay_asked(client->world->model, pending->node, xy_str(pending->subid), client->bound_moment);
+    sim_replay_asked(client->world->model, pending->node, xy_str(pending->subid));
 }
 
 /* The subscription may be over since it was asked first. */
@@ -34,8 +34,7 @@ static void act(struct sim_client *client)
 {
     struct sim_random *random = &client->world->random;
     unsigned node = sim_below(random, SIM_NODES_MAX);
-    if (!client->durable || client->subid[node][0] == '\0' || !sim_once_in(random, 4) ||
-        sim_app_is_asked(client, &replay, node))
+    if (!client->durable || client->subid[node][0] == '\0' || sim_app_is_asked(client, &replay, node))
         return;
     struct sim_pending *p = sim_app_pending(client, &replay, node);
     if (p == NULL)
@@ -44,4 +43,4 @@ static void act(struct sim_client *client)
     sim_app_say(client, p);
 }
 
-const struct sim_activity sim_replaying = { .weight = 2, .known = known, .act = act };
+const struct sim_activity sim_replaying = { .weight = 6, .known = known, .act = act };

@@ -6,6 +6,8 @@
 
 #include "broker/delivery/delivery.h"
 #include "broker/delivery/sessions.h"
+#include "broker/pubsub/node/node.h"
+#include "broker/pubsub/node/resident.h"
 #include "broker/router/address.h"
 #include "broker/store/internal.h"
 #include "core/base/assert.h"
@@ -33,6 +35,7 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_LOST_RECEIPT] = "lost-receipt",
     [SIM_FAULT_NO_DELAY] = "no-delay",
     [SIM_FAULT_NO_REQUEST] = "no-request",
+    [SIM_FAULT_OLD_ERA] = "old-era",
 };
 
 struct sim_planted {
@@ -108,6 +111,28 @@ static void acked_lost(struct shard *shard, struct claim_key key, struct session
         planted->owner_true->acked(shard, key, session, seq);
 }
 
+/* What was received before a replay ends what it owes. */
+static struct claim_key newest_era(const struct shard *shard, struct claim_key key)
+{
+    const struct node *node = node_by_number(shard->pubsub, key.node);
+    const struct subscription *subscription = node != NULL ? node_subscription(node, key.subscription) : NULL;
+    if (subscription != NULL)
+        key.era = subscription->era;
+    return key;
+}
+
+static void acked_of_old(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
+{
+    planted_of(shard)->owner_true->acked(shard, newest_era(shard, key), session, seq);
+}
+
+static void received_of_old(struct shard *shard, struct xy_str name, struct claim_key key, uint64_t seq)
+{
+    struct node *node;
+    (void)resident_find(shard->pubsub, name, &node); /* so that its era is known */
+    planted_of(shard)->owner_true->received_before(shard, name, newest_era(shard, key), seq);
+}
+
 static void released_early(struct shard *shard, struct claim_key key, struct session_ref session,
                            uint64_t acked)
 {
@@ -141,6 +166,10 @@ struct sim_planted *sim_faults_plant(struct sim_world *world, struct shard *shar
         planted->owner.acked = acked_lost;
     else if (world->options.fault == SIM_FAULT_FORGOTTEN_CLAIM)
         planted->owner.released = released_early;
+    else if (world->options.fault == SIM_FAULT_OLD_ERA) {
+        planted->owner.acked = acked_of_old;
+        planted->owner.received_before = received_of_old;
+    }
     return planted;
 }
 

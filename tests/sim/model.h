@@ -178,11 +178,13 @@ struct sim_look { /* a request for it */
 void sim_items_published(struct sim_model *model, unsigned token, uint64_t now_us); /* says the answer */
 void sim_items_retracted(struct sim_model *model, unsigned token, uint64_t left_moment);
 void sim_items_seen(struct sim_model *model, const struct sim_look *look, unsigned token);
-/* By a session that began then; and again after it was lost. */
-void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t bound_moment);
+void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subid); /* each time */
 void sim_replay_answered(struct sim_model *model, unsigned node, struct xy_str subid, bool granted);
 void sim_replay_came(struct sim_model *model, const struct sim_subscription *subscription,
                      const struct sim_delivery *delivery);
+/* A client is about to say so, and may mean what came before. */
+void sim_replay_acked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
+                      bool cumulative);
 bool sim_replays_complete(struct sim_model *model, bool explain);
 
 /* model_dead.c: items that are not sent any more */

@@ -50,15 +50,13 @@ static void forget_settled(struct sim_subscription *s)
     xy_buf_reset(&s->settled_us);
 }
 
-/* It was acknowledged, or its session ended without that: it is neither on its way nor in the client's hands. */
-static bool is_past(const struct sim_subscription *s, uint64_t seq, uint64_t bound_moment)
+/* It was acknowledged, or came to where nothing but its order says that it is: what comes before the answer is not it. */
+static bool is_past(const struct sim_subscription *s, uint64_t seq)
 {
-    uint64_t came_moment = sim_number_get(&s->came, seq);
-    return sim_number_get(&s->settled, seq) != 0 ||
-           (!s->bare && came_moment != 0 && came_moment < bound_moment);
+    return sim_number_get(&s->settled, seq) != 0 || (!s->bare && sim_number_get(&s->came, seq) != 0);
 }
 
-void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t bound_moment)
+void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subid)
 {
     struct sim_subscription *s = sim_subscription_find(model, node, subid);
     if (s == NULL)
@@ -67,7 +65,7 @@ void sim_replay_asked(struct sim_model *model, unsigned node, struct xy_str subi
         const struct sim_token *token = &model->tokens[i];
         struct due due = { (size_t)(s - model->subscriptions), i, model->moment, false };
         if (token->kind == SIM_ITEM && token->to == node && token->seq != 0 && token->told_us != 0 &&
-            is_past(s, token->seq, bound_moment))
+            is_past(s, token->seq))
             xy_buf_add(&model->due, &due, sizeof(due));
     }
     forget_settled(s);
@@ -115,19 +113,35 @@ void sim_replay_answered(struct sim_model *model, unsigned node, struct xy_str s
     s->replayed_moment = model->moment;
 }
 
-void sim_replay_came(struct sim_model *model, const struct sim_subscription *s, const struct sim_delivery *d)
+/* The items first to last of what was asked for before are not due any more. */
+static void forget_due(struct sim_model *model, const struct sim_subscription *s, uint64_t first,
+                       uint64_t last, uint64_t moment)
 {
     size_t kept = 0;
     for (size_t at = 0; at < model->due.len; at += sizeof(struct due)) {
         struct due due;
         memcpy(&due, model->due.data + at, sizeof(due));
-        if (&model->subscriptions[due.subscription] == s && due.token == d->token &&
-            due.moment <= d->left_moment)
+        uint64_t seq = model->tokens[due.token].seq;
+        if (&model->subscriptions[due.subscription] == s && seq >= first && seq <= last &&
+            due.moment <= moment)
             continue;
         memcpy(model->due.data + kept, &due, sizeof(due));
         kept += sizeof(due);
     }
     model->due.len = kept;
+}
+
+void sim_replay_came(struct sim_model *model, const struct sim_subscription *s, const struct sim_delivery *d)
+{
+    forget_due(model, s, d->seq, d->seq, d->left_moment);
+}
+
+void sim_replay_acked(struct sim_model *model, unsigned node, struct xy_str subid, uint64_t seq,
+                      bool cumulative)
+{
+    const struct sim_subscription *s = sim_subscription_find(model, node, subid);
+    if (s != NULL)
+        forget_due(model, s, cumulative ? 1 : seq, seq, model->moment);
 }
 
 bool sim_replays_complete(struct sim_model *model, bool explain)

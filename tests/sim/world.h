@@ -44,6 +44,7 @@ enum sim_fault {
     SIM_FAULT_LOST_RECEIPT, /* a receipt is counted in h and not noted */
     SIM_FAULT_NO_DELAY,     /* a job that is to wait does not */
     SIM_FAULT_NO_REQUEST,   /* an item does not ask for the receipt that is waited for */
+    SIM_FAULT_OLD_ERA,      /* what was received before a replay ends what it owes */
     SIM_FAULT_COUNT
 };
 extern const char *const sim_fault_names[SIM_FAULT_COUNT];

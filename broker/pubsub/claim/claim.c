@@ -25,7 +25,8 @@ static struct shard *shard_of(const struct subscription *subscription)
 static struct claim_key key_of(const struct subscription *subscription)
 {
     const struct node *node = node_of(subscription);
-    return (struct claim_key){ node->number, subscription->number, node->pubsub->shard->index };
+    return (struct claim_key){ node->number, subscription->number, node->pubsub->shard->index,
+                               subscription->era };
 }
 
 void claim_set_state(struct subscription *subscription, enum claim_state state)
@@ -347,6 +348,7 @@ static void convert(struct subscription *subscription)
 {
     struct claim *claim = &subscription->claim;
     uint64_t floor = claim->ops->floor(subscription), sent = claim->sent;
+    subscription->era++;
     claim->ops->rewind(subscription, floor);
     gap_rewound(subscription, floor);
     (void)claim_record(subscription, false);
@@ -376,10 +378,19 @@ void claim_configured(struct subscription *subscription)
     claim_settled(subscription); /* more may be out than before */
 }
 
+/* Above this nothing was sent to anybody, as far as is known. */
+static uint64_t sent_up_to(const struct subscription *subscription)
+{
+    const struct claim *claim = &subscription->claim;
+    uint64_t sent = claim->state == CLAIM_LIVE ? node_of(subscription)->delivered_seq : claim->sent;
+    return claim->ops->sm_only && claim->sent_max > sent ? claim->sent_max : sent;
+}
+
+/* What is under way counts as well: its acknowledgement would end what was asked for again. */
 bool claim_rewind(struct subscription *subscription, uint64_t seq)
 {
     struct claim *claim = &subscription->claim;
-    if (seq >= (claim->ops->sm_only ? claim->cursor : claim->sent))
+    if (seq >= sent_up_to(subscription))
         return false;
     if (claim->state != CLAIM_DETACHED)
         let_go(subscription);
@@ -387,6 +398,7 @@ bool claim_rewind(struct subscription *subscription, uint64_t seq)
         claim->sent_max = claim->sent;
     if (claim->attempts == 1)
         claim->attempts = 2;
+    subscription->era++;
     claim->ops->rewind(subscription, seq);
     gap_rewound(subscription, seq);
     backlog_begin_before(subscription);
@@ -401,6 +413,7 @@ void claim_end(struct subscription *subscription)
         let_go(subscription);
     claim->ops->forget(subscription);
     claim->ops = NULL;
+    subscription->era++;
     claim->gap = (struct gap){ 0 };
     if (!subscription_durable(subscription))
         return;
@@ -481,9 +494,12 @@ static void on_attached(struct shard *shard, struct claim_key key, struct sessio
     send(subscription);
 }
 
-/* Where single items are acknowledged, that they were received says nothing, of a gap neither. */
-static void received(struct subscription *subscription, uint64_t seq)
+/* Where single items are acknowledged, that they were received says nothing, of a gap neither. What was received before all
+ * of it was owed anew must not cut that short: the session, or what is on disk of it, may not have heard of it yet. */
+static void received(struct subscription *subscription, struct claim_key key, uint64_t seq)
 {
+    if (key.era != subscription->era)
+        return;
     if (subscription->claim.ops->sm_only)
         gap_acked(subscription, seq);
     subscription->claim.ops->received(subscription, seq);
@@ -494,7 +510,7 @@ static void on_acked(struct shard *shard, struct claim_key key, struct session_r
     (void)session; /* whoever says so: it was received */
     struct subscription *subscription = find(shard, key);
     if (subscription != NULL)
-        received(subscription, seq);
+        received(subscription, key, seq);
 }
 
 /* What claim the news of a run is about; NULL: of one that is over. */
@@ -542,7 +558,7 @@ static void on_released(struct shard *shard, struct claim_key key, struct sessio
     struct subscription *subscription = find(shard, key);
     if (subscription == NULL)
         return;
-    received(subscription, acked);
+    received(subscription, key, acked);
     if (!holds(subscription, session))
         return;
     lose(subscription);

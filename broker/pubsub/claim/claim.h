@@ -135,7 +135,7 @@ void claim_skip(struct subscription *subscription, uint64_t first, uint64_t last
 /* There is a gap to tell. The session that holds it, if any, gets that and, where order matters, everything anew that it
  * has not acknowledged. */
 void claim_restart(struct subscription *subscription);
-/* Owes everything above seq again, as far as the node has it; no session holds it then. false: it does already. */
+/* Owes everything above seq again, as far as the node has it; no session holds it then. false: nothing above was sent. */
 bool claim_rewind(struct subscription *subscription, uint64_t seq);
 void claim_published(struct node *node); /* delivered_seq is new */
 /* Records where it stands, for somebody who waits or (lazy) nobody. false: memory is short. */

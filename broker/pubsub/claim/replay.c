@@ -42,7 +42,8 @@ void replay(struct call *call)
         call_fail(call, XY_BAD_REQUEST, NULL, "say from where: start='all', last, seq:N or time:ISO8601");
         return;
     }
-    if (!call_room(call, RECORD_OVERHEAD + (*call->request)->stanza.bytes))
+    if (!call_room(call,
+                   RECORD_OVERHEAD + call->name.len + subscription->jid.len + (*call->request)->stanza.bytes))
         return;
     uint64_t seq = replay_seq(subscription, &start);
     if (claim_rewind(subscription, seq)) {
@@ -51,6 +52,7 @@ void replay(struct call *call)
             call_no_room(call);
             return;
         }
+        record_subscription(call->node, subscription); /* its era */
         subscription_activate(subscription);
     }
     call_reply(call, NULL);

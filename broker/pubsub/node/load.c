@@ -98,6 +98,7 @@ static void load_subscription(struct load *load, struct xy_str key, struct xy_st
     subscription->active = true;
     subscription->start_seq = put->start_seq;
     subscription->born = put->born;
+    subscription->era = put->era;
     subscription->claim.cursor = put->start_seq;
     size_t len = strlen(put->subid);
     len = len < SUBID_LEN ? len : SUBID_LEN;

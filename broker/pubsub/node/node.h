@@ -77,6 +77,7 @@ struct subscription {
     struct request *asked;  /* the request that made it, answered when its sessions are known; NULL: done */
     struct xy_elem *answer; /* to it, in its arena */
     uint32_t number;
+    uint32_t era; /* counts up when it is owed anew what may have been received already (struct claim_key) */
     uint64_t ticket;  /* of the record that makes it active */
     bool active;      /* its record is committed: it gets events */
     bool last_wanted; /* the last published item is to be sent once sessions are known */

@@ -79,6 +79,7 @@ void record_subscription(struct node *node, const struct subscription *subscript
     put.subid = (char *)(uintptr_t)subscription->subid;
     put.start_seq = subscription->start_seq;
     put.born = subscription->born;
+    put.era = subscription->era;
     put.state = (char *)(uintptr_t) "subscribed";
     xy_arena_reset(node->pubsub->arena);
     put.n_options =

@@ -261,7 +261,7 @@ static void test_event(void **state)
 static void test_to_sessions(void **state)
 {
     (void)state;
-    struct claim_key key = { 70, 7, 0 };
+    struct claim_key key = { 70, 7, 0, 0 };
     delivery_attach(at(0), session, key, CLAIM_EXPLICIT, XY_STR("subid"));
     delivery_one(at(0), session, 3, 2, event(10), 1, false);
     delivery_one(at(0), session, 3, 2, event(11), 4, true);
@@ -290,7 +290,7 @@ static void test_publish(void **state)
 static void test_to_owners(void **state)
 {
     (void)state;
-    struct claim_key key = { 70, 7, 1 };
+    struct claim_key key = { 70, 7, 1, 0 };
     delivery_attached(at(2), key, session, 12);
     delivery_acked(at(2), key, session, UINT64_C(1) << 50);
     delivery_stalled(at(2), key, session, 3, 99);

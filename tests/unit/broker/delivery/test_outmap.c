@@ -12,6 +12,8 @@ static const struct out_run claims[] = {
     { .kind = OUT_EVENT, .node = 3, .number = 1, .first = 1 },
     { .kind = OUT_EVENT, .node = 3, .number = 1, .first = 2 },
     { .kind = OUT_EVENT, .node = 3, .number = 2, .first = 3 },
+    { .kind = OUT_EVENT, .node = 3, .number = 2, .era = 1, .first = 4 },
+    { .kind = OUT_EVENT, .node = 3, .number = UINT32_MAX, .era = UINT32_MAX, .first = 5 },
     { .kind = OUT_EVENT, .node = UINT64_MAX, .number = 2, .first = UINT64_MAX },
     { .kind = OUT_ANSWER, .first = 100 },
     { .kind = OUT_ANSWER, .first = 101 },
@@ -40,13 +42,14 @@ static void test_there_and_back(void **state)
         for (uint64_t i = 0; i < run.count; i++, claim++) {
             assert_true(claim < CLAIMS);
             assert_int_equal(run.kind, claims[claim].kind);
-            assert_true(run.node == claims[claim].node && run.number == claims[claim].number);
+            assert_true(run.node == claims[claim].node && run.number == claims[claim].number &&
+                        run.era == claims[claim].era);
             assert_true(run.kind == OUT_NOTHING || run.first + i == claims[claim].first);
         }
     }
     assert_int_equal(claim, CLAIMS);
     assert_int_equal(count, 0);
-    assert_int_equal(found, 8);
+    assert_int_equal(found, 10);
     xy_buf_free(&runs);
 }
 

@@ -244,7 +244,7 @@ static void test_events(void **state)
         struct rig *rig = verona(2, "");
         char id[80];
         struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
-        struct claim_key key = { .node = 77, .subscription = 5, .owner = 1 };
+        struct claim_key key = { .node = 77, .subscription = 5, .owner = 1, .era = 6 };
         Xylem__Store__V1__SubscriptionPut put = XYLEM__STORE__V1__SUBSCRIPTION_PUT__INIT;
         put.node = key.node;
         put.number = key.subscription;
@@ -269,6 +269,7 @@ static void test_events(void **state)
         assert_int_equal(told->number, 3);
         assert_int_equal(told->key.node, 77);
         assert_int_equal(told->key.subscription, 5);
+        assert_int_equal(told->key.era, 6);
         assert_told_all(rig);
         rig_free(&rig);
     }

@@ -89,6 +89,72 @@ static void replay_of_a_stream(void **state)
         assert_int_equal(index_find(&rig_node(rig, "n")->items, seq)->pending, 0);
 }
 
+/* A session says what it received before it heard of the replay; one that is resumed after a crash, what is on disk of it. */
+static void replay_of_what_is_on_its_way(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", ""));
+    struct claim_key before = attached(rig, 1);
+    publish_many(rig, 0, 5);
+    delivery_acked(rig_shard(rig, rig_session(1).shard), before, rig_session(1), 2);
+    rig_run(rig);
+    rig->seen_count = 0;
+    (void)rig_ok(rig, BOB, "set", REPLAY("start='seq:4'")); /* none of it is acknowledged yet */
+    delivery_acked(rig_shard(rig, rig_session(1).shard), before, rig_session(1), 5);
+    rig_run(rig);
+    before = attached(rig, 1);
+    assert_sent(rig, "3/2 4/2 5/2");
+    (void)rig_ok(rig, BOB, "set", REPLAY("start='all'"));
+    delivery_acked(rig_shard(rig, rig_session(1).shard), before, rig_session(1), 5);
+    rig_run(rig);
+    assert_int_equal(claim(rig)->cursor, 0);
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), before, 5);
+    rig_run(rig);
+    assert_int_equal(rig_node(rig, "n")->items.live, 5);
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    struct claim_key now = attached(rig, 1);
+    assert_sent(rig, "1/2 2/2 3/2 4/2 5/2");
+    delivery_released(rig_shard(rig, rig_session(1).shard), before, rig_session(1), 5);
+    rig_run(rig);
+    assert_int_equal(claim(rig)->cursor, 0);
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), now, 4); /* of what was sent again */
+    rig_run(rig);
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    (void)attached(rig, 1);
+    assert_sent(rig, "5/2");
+}
+
+/* Received is not done: what waited for an explicit acknowledgement still does when XEP-0198 acknowledges from now on. The
+ * same where a subscription begins anew. */
+static void received_under_other_options(void **state)
+{
+    struct rig *rig = *state;
+    setup(rig, "max");
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", FIELD("ack", "explicit")));
+    struct claim_key before = attached(rig, 1);
+    publish_many(rig, 0, 3);
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", FIELD("ack", "stream")));
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), before, 3);
+    rig_run(rig);
+    assert_has(rig_ok(rig, BOB, "get", STATE("")), "depth='3'");
+    rig_online(rig, 1, "bob@example.org", "b", 0, true);
+    before = attached(rig, 1);
+    (void)rig_ok(rig, BOB, "set",
+                 PUBSUB("<subscribe node='n' jid='bob@example.org'/><options><x xmlns='jabber:x:data' "
+                        "type='submit'>" FIELD("mode", "at-most-once") "</x></options>"));
+    (void)rig_ok(rig, BOB, "set", SUBSCRIBE("bob@example.org", FIELD("start", "all")));
+    rig_restart(rig, true);
+    delivery_received_before(rig_shard(rig, 0), XY_STR("n"), before, 3);
+    rig_run(rig);
+    assert_has(rig_ok(rig, BOB, "get", STATE("")), "depth='3'");
+}
+
 static void replay_one_by_one(void **state)
 {
     struct rig *rig = *state;
@@ -279,6 +345,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(replay_of_a_stream),
+        BOTH(replay_of_what_is_on_its_way),
+        BOTH(received_under_other_options),
         BOTH(replay_one_by_one),
         BOTH(replay_what_is_parked),
         BOTH(replay_of_what_was_never_owed),

@@ -298,7 +298,9 @@ static void received_while_loading(void **state)
     (void)rig_ok(rig, BOB, "set", SUBSCRIBE("n"));
     rig_publish(rig, "n", "owed");
     rig_publish(rig, "n", "more");
-    struct claim_key key = { rig_node(rig, "n")->number, 1, shard_owner(rig_shard(rig, 0), XY_STR("n")) };
+    struct claim_key key = { .node = rig_node(rig, "n")->number,
+                             .subscription = 1,
+                             .owner = shard_owner(rig_shard(rig, 0), XY_STR("n")) };
     rig_restart(rig, true);
     assert_int_equal(resident_find(owner(rig, "n"), XY_STR("n"), &node), RESIDENT_LOADING);
     claim_owner.received_before(rig_shard(rig, key.owner), XY_STR("n"), key, LARGE + 1);
