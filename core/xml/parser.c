@@ -1,8 +1,11 @@
 /* The streaming parser: feeds expat in bounded pieces, stops it after each event, and maps its errors. See
  * parser.h.
  *
- * Positions are expat's byte indexes, counted from the start of the current expat parser. `base` is where the
- * last event (or white space between stanzas) ended; what was fed beyond it belongs to the next element and
+ * Text is most of what comes, and expat looks at each of its bytes twice and at none of them for more than what it is. So
+ * plain text goes straight into the tree, where expat said that all it was given ends with a tag (take_text).
+ *
+ * Positions are counted from where the current expat parser began: its byte indexes, and what went past it. `base` is where
+ * the last event (or white space between stanzas) ended; what was fed beyond it belongs to the next element and
  * counts against the limit before expat sees it. An expat parser never forgets a name it saw, so it is
  * replaced now and then: it gets a copy of the stream header (name and namespace declarations only) to start
  * from, as it does after sleeping. */
@@ -17,6 +20,7 @@
 #include "core/namespaces.h"
 #include "core/xml/builder.h"
 #include "core/xml/memory.h"
+#include "core/xml/text.h"
 #include "core/xml/writer.h"
 
 #define EXPAT_BYTES_ABOUT (12u << 10) /* what one expat parser takes, without its input buffer */
@@ -30,12 +34,15 @@ struct xy_xml_parser {
 
     const char *input; /* fed, not given to expat */
     size_t input_len;
-    size_t fed;       /* bytes given to this expat parser */
+    size_t fed;       /* bytes given to this expat parser or past it */
+    size_t past;      /* of these, past it */
+    size_t tag_end;   /* where the last tag within an element ended, or text that went past expat */
     size_t base;      /* where the last event ended */
     size_t start;     /* where the current first-level element began */
     size_t rescanned; /* bytes of unfinished tokens since the last event, each time they were looked at */
     size_t piece_max; /* largest piece given to this expat parser: its buffer is about twice that */
 
+    bool split;     /* what was fed ends in front of plain text, and no tag ended there so far */
     bool in_stream; /* the header was read */
     bool suspended;
     bool open_ready, element_ready, close_ready;
@@ -91,10 +98,21 @@ static void suspend(struct xy_xml_parser *p)
     XML_StopParser(p->expat, XML_TRUE);
 }
 
-/* The end of the token that the running handler is about. */
+/* Where the token begins that the running handler is about. */
+static size_t token_start(const struct xy_xml_parser *p)
+{
+    return p->past + (size_t)XML_GetCurrentByteIndex(p->expat);
+}
+
 static size_t token_end(const struct xy_xml_parser *p)
 {
-    return (size_t)XML_GetCurrentByteIndex(p->expat) + (size_t)XML_GetCurrentByteCount(p->expat);
+    return token_start(p) + (size_t)XML_GetCurrentByteCount(p->expat);
+}
+
+static void tag_ended(struct xy_xml_parser *p)
+{
+    p->tag_end = token_end(p);
+    p->split = false;
 }
 
 static bool begin_tree(struct xy_xml_parser *p)
@@ -186,7 +204,7 @@ static void save_header(struct xy_xml_parser *p)
 
 static void on_header(struct xy_xml_parser *p, const XML_Char *name, const XML_Char **attrs)
 {
-    p->start = (size_t)XML_GetCurrentByteIndex(p->expat);
+    p->start = token_start(p);
     save_header(p);
     int error = begin_tree(p) ? xml_builder_open(&p->builder, name, attrs, 1) : XY_XML_NO_MEMORY;
     if (error != 0)
@@ -218,13 +236,14 @@ static void on_start(void *ctx, const XML_Char *name, const XML_Char **attrs)
             fail(p, XY_XML_NO_MEMORY);
             return;
         }
-        p->start = (size_t)XML_GetCurrentByteIndex(p->expat);
+        p->start = token_start(p);
     }
     int error = xml_builder_open(&p->builder, name, attrs, p->options.depth_max);
     if (error == 0 && p->builder.depth == 1 && xy_elem_is(p->builder.top, "stream", NS_STREAM))
         error = XY_XML_NOT_WELL_FORMED; /* a second header would swallow everything after it */
     if (error != 0)
         fail(p, error);
+    tag_ended(p);
 }
 
 static void on_end(void *ctx, const XML_Char *name)
@@ -243,6 +262,7 @@ static void on_end(void *ctx, const XML_Char *name)
         p->base = token_end(p);
         suspend(p);
     }
+    tag_ended(p);
 }
 
 static bool all_space(const char *data, size_t len)
@@ -337,7 +357,8 @@ static void free_expat(struct xy_xml_parser *p)
     xml_memory_give(&p->memory);
     p->expat = NULL;
     p->suspended = false;
-    p->fed = p->base = p->start = p->rescanned = p->piece_max = 0;
+    p->fed = p->past = p->tag_end = p->base = p->start = p->rescanned = p->piece_max = 0;
+    p->split = false;
 }
 
 /* A new expat parser: at the start of a document, or behind the header of the stream that goes on. */
@@ -495,8 +516,8 @@ static bool may_put_off(const struct xy_xml_parser *p, size_t piece)
 static void count_rescan(struct xy_xml_parser *p)
 {
     XML_Index parsed = XML_GetCurrentByteIndex(p->expat);
-    if (parsed >= 0 && (size_t)parsed < p->fed)
-        p->rescanned += p->fed - (size_t)parsed;
+    if (parsed >= 0 && p->past + (size_t)parsed < p->fed)
+        p->rescanned += p->fed - p->past - (size_t)parsed;
     if (p->rescanned > XY_XML_RESCAN_MAX)
         p->error = XY_XML_TOO_BIG;
 }
@@ -511,31 +532,71 @@ static bool wide_encoding(const struct xy_xml_parser *p)
     return *first == '\0' || *second == '\0' || (p->fed == 0 && (*first == '\xfe' || *first == '\xff'));
 }
 
+/* As much of the input as may be fed at once: the limit of the element and of one call. */
+static struct xy_str next_piece(const struct xy_xml_parser *p)
+{
+    size_t piece = p->options.stanza_bytes_max - (p->fed - p->base);
+    if (piece > p->input_len)
+        piece = p->input_len;
+    return xy_str_n(p->input, piece < XY_XML_FEED_MAX ? piece : XY_XML_FEED_MAX);
+}
+
+static void fed(struct xy_xml_parser *p, size_t len)
+{
+    p->input += len;
+    p->input_len -= len;
+    p->fed += len;
+}
+
+static bool is_full(const struct xy_xml_parser *p)
+{
+    return p->fed - p->base >= p->options.stanza_bytes_max;
+}
+
+/* Plain text within an element, at a place where expat waits for nothing but the next token. */
+static bool take_text(struct xy_xml_parser *p)
+{
+    if (p->builder.arena == NULL || p->fed != p->tag_end || is_full(p))
+        return false;
+    struct xy_str text = next_piece(p);
+    text.len = xml_text_plain(text);
+    if (text.len < XML_TEXT_MIN)
+        return false;
+    p->error = xml_builder_text(&p->builder, text.data, text.len);
+    fed(p, text.len);
+    p->past += text.len;
+    p->tag_end = p->fed;
+    return true;
+}
+
+/* Once in front of a text that stands in an attribute or a CDATA section, the rest goes without looking for more: expat
+ * would have to look at an unfinished tag again each time. */
+static struct xy_str split_piece(struct xy_xml_parser *p, struct xy_str piece)
+{
+    if (p->split)
+        return piece;
+    size_t len = xml_text_before(piece);
+    p->split = len < piece.len;
+    return xy_str_n(piece.data, len);
+}
+
 static enum XML_Status feed_piece(struct xy_xml_parser *p)
 {
     if (wide_encoding(p)) {
         p->error = XY_XML_UNSUPPORTED_ENCODING;
         return XML_STATUS_ERROR;
     }
-    size_t pending = p->fed - p->base;
-    if (pending >= p->options.stanza_bytes_max) {
+    if (is_full(p)) {
         p->error = XY_XML_TOO_BIG;
         return XML_STATUS_ERROR;
     }
-    size_t piece = p->options.stanza_bytes_max - pending;
-    if (piece > p->input_len)
-        piece = p->input_len;
-    if (piece > XY_XML_FEED_MAX)
-        piece = XY_XML_FEED_MAX;
-    bool put_off = may_put_off(p, piece);
+    struct xy_str piece = split_piece(p, next_piece(p));
+    bool put_off = may_put_off(p, piece.len);
     XML_SetReparseDeferralEnabled(p->expat, put_off ? XML_TRUE : XML_FALSE);
-    const char *data = p->input;
-    p->input += piece;
-    p->input_len -= piece;
-    p->fed += piece;
-    if (piece > p->piece_max)
-        p->piece_max = piece;
-    enum XML_Status status = parse(p, data, piece);
+    fed(p, piece.len);
+    if (piece.len > p->piece_max)
+        p->piece_max = piece.len;
+    enum XML_Status status = parse(p, piece.data, piece.len);
     if (status == XML_STATUS_OK && !put_off)
         count_rescan(p);
     return status;
@@ -599,6 +660,8 @@ void xy_xml_next(struct xy_xml_parser *p, struct xy_xml_event *event)
         if (!p->suspended && p->input_len == 0)
             return;
         if (p->expat == NULL && !wake(p))
+            continue;
+        if (!p->suspended && take_text(p))
             continue;
         enum XML_Status status;
         if (p->suspended) {
