@@ -7,7 +7,9 @@
 #include "core/base/list.h"
 #include "core/base/table.h"
 
-#define NET_READ_BYTES            (64u << 10) /* per read and readiness; shared by all connections of a shard */
+/* Per read and turn; the buffer is shared by all connections of a shard. What a turn publishes is committed together, so a
+ * window of publishes is read in parts: some are on their way to the disk while others are parsed. */
+#define NET_READ_BYTES            (16u << 10)
 #define NET_LISTENERS_MAX         32
 #define NET_BACKLOG               4096
 #define NET_ACCEPTS_PER_TURN      256

@@ -80,6 +80,28 @@ static void test_pause(void **state)
     kit_free(&kit);
 }
 
+/* As many bytes as a hundred publishes: there are turns between them, for the disk to have some while others are read. */
+static void test_much_at_once_takes_turns(void **state)
+{
+    (void)state;
+    enum { BYTES = 44 << 10 };
+    static char text[BYTES];
+    struct kit *kit = kit_new(1, "", NULL);
+    int fd = kit_accept(kit, 0, LINK_C2S, "192.0.2.1");
+    struct owner *owner = &kit->owners[0];
+    owner->link->calls->read_pause(owner->link, true);
+    kit_send(fd, text, BYTES);
+    kit_settle(kit);
+    owner->link->calls->read_pause(owner->link, false);
+    for (size_t before = 0; before < BYTES; before = owner->input.len) {
+        kit_until(kit, owner->input.len > before);
+        assert_true(owner->input.len - before <= BYTES / 2);
+    }
+    assert_true(owner->inputs >= 3);
+    close(fd);
+    kit_free(&kit);
+}
+
 static void test_close_from_within(void **state)
 {
     (void)state;
@@ -378,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_both_ways),
         cmocka_unit_test(test_partial_writes),
         cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_much_at_once_takes_turns),
         cmocka_unit_test(test_close_from_within),
         cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_lingers_for_a_while),
