@@ -102,8 +102,21 @@ static void send_copy(struct address *address, struct resource *resource, struct
         session_send(address->shard, resource->session, &copy);
 }
 
-/* Not stored: handed over at once. An assured one comes back (address_returned) from the first that cannot take it;
- * the others are copies. */
+/* An assured message for several sessions is stored first, whoever sent it: only an entry of the mailbox knows who has it, so that what
+ * one of them gives back does not come to another twice. */
+static bool is_shared(const struct address *address, enum plan plan)
+{
+    const struct resource *best = plan == PLAN_BEST ? address_best(address) : NULL;
+    for (size_t i = 0; best && i < address->resources_count; i++) {
+        const struct resource *r = address->resources[i];
+        if (r != best && r->available && r->priority == best->priority)
+            return true;
+    }
+    return false;
+}
+
+/* Not stored: handed over at once. An assured one has one recipient, and comes back (address_returned) if that cannot
+ * take it. */
 static void deliver(struct address *address, const struct xy_stanza *message, enum plan plan, bool assured)
 {
     struct xy_bytes *bytes = xy_xml_bytes(message->elem, XY_STR(NS_CLIENT));
@@ -174,7 +187,7 @@ static void message_now(struct address *address, struct request **request)
     case PLAN_IGNORE:
         break;
     default:
-        if (assured && mailbox_behind(address)) {
+        if (assured && (mailbox_behind(address) || is_shared(address, plan))) {
             store(address, request);
             return;
         }

@@ -267,6 +267,25 @@ static void test_not_stored_but_returned_is_stored(void **state)
     fixture_free(&f);
 }
 
+/* A sender without XEP-0198 waits for no commit, but two may get the message: only the mailbox knows who has it. */
+static void test_what_one_of_two_gives_back_is_not_for_the_other(void **state)
+{
+    (void)state;
+    struct fixture *f = start("");
+    struct session_ref a = online(f, "a", 0), b = online(f, "b", 0);
+    fixture_forget(f);
+    fixture_say(f, bob, BOB "/x", 0, "<message to='" ALICE "' type='chat'><body>-1-</body></message>");
+    uint64_t to_a, to_b, again;
+    expect_number(f, a, 1, false, &to_a);
+    expect_number(f, b, 1, false, &to_b);
+    leave(f, b);
+    assert_null(fixture_event_of(f, a, MESSAGE));
+    leave(f, a);
+    expect_number(f, online(f, "c", 0), 1, true, &again);
+    assert_int_equal(again, to_a);
+    fixture_free(&f);
+}
+
 static void test_negative_priority_gets_only_what_is_for_it(void **state)
 {
     (void)state;
@@ -442,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_the_first_acknowledgement_ends_it_for_all),
         cmocka_unit_test(test_it_stays_as_long_as_one_of_them_holds_it),
         cmocka_unit_test(test_not_stored_but_returned_is_stored),
+        cmocka_unit_test(test_what_one_of_two_gives_back_is_not_for_the_other),
         cmocka_unit_test(test_negative_priority_gets_only_what_is_for_it),
         cmocka_unit_test(test_raising_the_priority_drains),
         cmocka_unit_test(test_quota_of_messages),
