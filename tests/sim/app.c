@@ -10,10 +10,10 @@
 
 /* Who hears a stanza first is who comes first. */
 static const struct sim_activity *const activities[] = {
-    &sim_dead_letters,     &sim_acknowledging, &sim_carbons,   &sim_queue_working, &sim_subscribing,
-    &sim_messages,         &sim_pings,         &sim_presence,  &sim_creations,     &sim_publishing,
-    &sim_retracting,       &sim_purges,        &sim_deletions, &sim_unsubscribing, &sim_queue_setup,
-    &sim_queue_publishing, &sim_looking,       &sim_replaying,
+    &sim_burials,     &sim_dead_letters,     &sim_acknowledging, &sim_carbons,   &sim_queue_working,
+    &sim_subscribing, &sim_messages,         &sim_pings,         &sim_presence,  &sim_creations,
+    &sim_publishing,  &sim_retracting,       &sim_purges,        &sim_deletions, &sim_unsubscribing,
+    &sim_queue_setup, &sim_queue_publishing, &sim_looking,       &sim_replaying,
 };
 #define ACTIVITIES (sizeof(activities) / sizeof(*activities))
 

@@ -29,7 +29,7 @@ struct sim_activity {
 extern const struct sim_activity sim_messages, sim_presence, sim_pings, sim_creations, sim_purges,
     sim_deletions, sim_publishing, sim_retracting, sim_subscribing, sim_unsubscribing, sim_queue_setup,
     sim_queue_publishing, sim_queue_working, sim_carbons, sim_acknowledging, sim_dead_letters, sim_looking,
-    sim_replaying;
+    sim_replaying, sim_burials;
 
 void sim_app_padding(struct sim_client *client, struct xy_buf *out);
 /* NULL: too many wait already. To be said by sim_app_say once it is complete. */
@@ -42,6 +42,12 @@ void sim_app_write_jid(struct sim_client *client,
                        struct xy_buf *out); /* jid='…', under which it subscribes */
 /* <delay/> and <delivery/> of an event. */
 void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *delivery);
+/* An event with a dead letter of a node whose name begins so. false: it is another one. */
+bool sim_app_read_letter(struct sim_client *client, const struct xy_stanza *stanza, char node,
+                         struct sim_delivery *delivery, struct sim_letter *letter);
+/* What queues are bound by: for the model, once; and in the configuration of one. */
+void sim_app_queue_bounds(struct sim_world *world);
+void sim_app_write_bounds(const struct sim_client *client, unsigned node, struct xy_buf *out);
 /* How often an item is sent to this client, which acknowledges one by one; 0: without end. */
 unsigned sim_app_max_deliver(const struct sim_client *client);
 /* After how many seconds items of a node expire; 0: never. */

@@ -82,10 +82,10 @@ static void read_header(struct xy_str name, struct xy_str value, struct sim_lett
         letter->wall_us = UINT64_MAX;
 }
 
-static void on_letter(struct sim_client *client, const struct xy_stanza *stanza, const struct xy_elem *item,
-                      struct sim_delivery *delivery)
+static void read_letter(struct sim_client *client, const struct xy_stanza *stanza, const struct xy_elem *item,
+                        struct sim_delivery *delivery, struct sim_letter *letter)
 {
-    struct sim_letter letter = { .by = xy_elem_attr(item, "publisher") };
+    *letter = (struct sim_letter){ .by = xy_elem_attr(item, "publisher") };
     const struct xy_elem *entry = xy_elem_first(item), *headers = xy_elem_child(item, "headers", NS_SHIM);
     const struct xy_elem *header = headers ? xy_elem_first(headers) : NULL;
     size_t at = 0;
@@ -95,21 +95,30 @@ static void on_letter(struct sim_client *client, const struct xy_stanza *stanza,
         return;
     }
     for (; header; header = xy_elem_next(header))
-        read_header(xy_elem_attr(header, "name"), xy_elem_text(header, stanza->arena), &letter);
-    sim_letter_delivered(client->world->model, delivery, &letter);
+        read_header(xy_elem_attr(header, "name"), xy_elem_text(header, stanza->arena), letter);
+}
+
+bool sim_app_read_letter(struct sim_client *client, const struct xy_stanza *stanza, char node,
+                         struct sim_delivery *delivery, struct sim_letter *letter)
+{
+    const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
+    const struct xy_elem *items = event ? xy_elem_child(event, "items", NULL) : NULL;
+    const struct xy_elem *item = items ? xy_elem_first(items) : NULL;
+    if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || item == NULL ||
+        xy_elem_attr(items, "node").data[0] != node)
+        return false;
+    sim_app_read_marks(stanza, delivery);
+    read_letter(client, stanza, item, delivery, letter);
+    return true;
 }
 
 static bool hear(struct sim_client *client, const struct xy_stanza *stanza)
 {
     struct sim_delivery delivery = { .client = client->index, .left_moment = client->left_moment };
-    const struct xy_elem *event = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
-    const struct xy_elem *items = event ? xy_elem_child(event, "items", NULL) : NULL;
-    const struct xy_elem *item = items ? xy_elem_first(items) : NULL;
-    if (stanza->kind != XY_MESSAGE || stanza->type == XY_ERROR || item == NULL ||
-        xy_elem_attr(items, "node").data[0] != 'd')
+    struct sim_letter letter;
+    if (!sim_app_read_letter(client, stanza, 'd', &delivery, &letter))
         return false;
-    sim_app_read_marks(stanza, &delivery);
-    on_letter(client, stanza, item, &delivery);
+    sim_letter_delivered(client->world->model, &delivery, &letter);
     return true;
 }
 

@@ -1,5 +1,6 @@
 /* Queue nodes (XEP-0254, docs/protocol.md 9): publishers put jobs in, consumers do them, or not, or not in time. */
 #include <stdio.h>
+#include <string.h>
 
 #include "core/namespaces.h"
 #include "tests/sim/app.h"
@@ -19,6 +20,7 @@ static void write_create(struct sim_client *client, const struct sim_pending *pe
                   pending->node, 1 + client->world->mood.sm_seconds / 3);
     if (pending->node == 1)
         xy_buf_lit(out, "<field var='{urn:xylem:node:0}backoff'><value>0 1 3</value></field>");
+    sim_app_write_bounds(client, pending->node, out);
     xy_buf_lit(out, "</x></configure>");
 }
 
@@ -74,6 +76,19 @@ static void write_done(struct sim_client *client, const struct sim_pending *pend
     sim_job_asked(client->world->model, pending->token);
 }
 
+static void write_verdict(struct sim_client *client, unsigned token, struct xy_buf *out)
+{
+    bool planted = client->world->options.fault == SIM_FAULT_LOST_BURIAL;
+    xy_buf_printf(out, "<%s xmlns='" NS_XYLEM_DELIVERY "' node='q%u' id='j%u'/>", planted ? "ack" : "term",
+                  client->world->model->tokens[token].to, token);
+    sim_job_termed(client->world->model, token);
+}
+
+static void write_term(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
+{
+    write_verdict(client, pending->token, out);
+}
+
 static void write_unlock(struct sim_client *client, const struct sim_pending *pending, struct xy_buf *out)
 {
     (void)client;
@@ -93,6 +108,14 @@ static void on_created(struct sim_client *client, const struct sim_pending *pend
                       pending->node);
 }
 
+/* Where the oldest would make room and cannot, it passes. */
+static bool is_full(const struct sim_client *client, unsigned node, const struct xy_stanza *iq)
+{
+    const struct sim_model *model = client->world->model;
+    enum xy_condition condition = model->queue_buries[node] ? XY_RESOURCE_CONSTRAINT : XY_CONFLICT;
+    return model->queue_items[node] > 0 && xy_error_read(iq).condition == condition;
+}
+
 static void on_published(struct sim_client *client, const struct sim_pending *pending,
                          const struct xy_stanza *iq)
 {
@@ -100,6 +123,8 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
         sim_model_told(client->world->model, pending->token, client->left_moment);
     else if (sim_app_no_room(client, iq))
         sim_model_refused(client->world->model, pending->token);
+    else if (is_full(client, pending->node, iq))
+        sim_job_full(client->world->model, pending->token);
     else
         sim_violation(client->world->model, "client %u could not put job %u into queue %u", client->index,
                       pending->token, pending->node);
@@ -126,9 +151,10 @@ static void on_done(struct sim_client *client, const struct sim_pending *pending
 {
     struct sim_model *model = client->world->model;
     if (iq->type == XY_RESULT)
-        sim_job_done(model, pending->token, client->left_moment);
+        sim_job_done(model, pending->token, client->left_moment, xy_wall_us(&client->world->env));
     else if (xy_error_read(iq).condition == XY_ITEM_NOT_FOUND)
-        sim_job_gone(model, pending->token, client->index, client->left_moment);
+        sim_job_gone(model, pending->token, client->index, client->left_moment,
+                     xy_wall_us(&client->world->env));
     else if (!is_lost(iq) && !sim_app_no_room(client, iq))
         sim_violation(model, "client %u could not say that job %u is done", client->index, pending->token);
 }
@@ -142,11 +168,20 @@ static void on_unlocked(struct sim_client *client, const struct sim_pending *pen
                       pending->token);
 }
 
+static void on_termed(struct sim_client *client, const struct sim_pending *pending,
+                      const struct xy_stanza *iq)
+{
+    if (iq->type == XY_RESULT)
+        sim_items_retracted(client->world->model, pending->token, client->left_moment);
+    on_unlocked(client, pending, iq);
+}
+
 static const struct sim_request create = { .write = write_create, .answered = on_created };
 static const struct sim_request publish = { .write = write_publish, .answered = on_published };
 static const struct sim_request join = { .write = write_join, .answered = on_joined };
 static const struct sim_request done = { .write = write_done, .answered = on_done };
 static const struct sim_request unlock = { .write = write_unlock, .answered = on_unlocked };
+static const struct sim_request term = { .bare = true, .write = write_term, .answered = on_termed };
 
 /* --- of its own will ---------------------------------------------------------------------------------------------- */
 
@@ -197,14 +232,31 @@ static void settle(struct sim_client *client, size_t which, const struct sim_req
         sim_app_say(client, p);
 }
 
+static void say_term(struct sim_client *client, size_t which)
+{
+    struct xy_buf text = { 0 };
+    unsigned token;
+    memcpy(&token, client->jobs.data + which * sizeof(token), sizeof(token));
+    xy_buf_lit(&text, "<message to='" SIM_SERVICE "'>");
+    write_verdict(client, token, &text);
+    xy_buf_lit(&text, "</message>");
+    sim_client_push(client, xy_buf_view(&text), 0);
+    xy_buf_free(&text);
+    settle(client, which, NULL);
+}
+
 static void act_settle(struct sim_client *client)
 {
     struct sim_random *random = &client->world->random;
     uint32_t count = (uint32_t)(client->jobs.len / sizeof(unsigned));
     if (count == 0)
         return;
-    uint32_t how = sim_below(random, 10);
-    settle(client, sim_below(random, count), how < 7 ? &done : how < 9 ? &unlock : NULL);
+    uint32_t how = sim_below(random, client->world->mood.burials ? 12 : 10);
+    size_t which = sim_below(random, count);
+    if (how == 11)
+        say_term(client, which);
+    else
+        settle(client, which, how < 7 ? &done : how < 9 ? &unlock : how == 10 ? &term : NULL);
 }
 
 static void drain(struct sim_client *client)

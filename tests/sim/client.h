@@ -68,6 +68,8 @@ struct sim_client {
     struct xy_buf jobs;  /* unsigned each: tokens of those it has */
     bool letters_joined; /* reads dead letters … */
     uint64_t letters_us; /* … or asks for them again then */
+    bool burials_joined; /* the same of those of queues */
+    uint64_t burials_us;
     bool created[SIM_NODES_MAX], subscribed[SIM_NODES_MAX];
     char subid[SIM_NODES_MAX][64];
     unsigned pings_first, pings_next; /* numbers of this session's pings */

@@ -36,6 +36,8 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_NO_DELAY] = "no-delay",
     [SIM_FAULT_NO_REQUEST] = "no-request",
     [SIM_FAULT_OLD_ERA] = "old-era",
+    [SIM_FAULT_LOST_BURIAL] = "lost-burial",
+    [SIM_FAULT_SMALL_QUEUE] = "small-queue",
 };
 
 struct sim_planted {

@@ -33,13 +33,16 @@ struct sim_token {
     uint64_t durable_moment; /* 0: not on disk yet */
     uint64_t first_moment;   /* when it was sent first */
     uint64_t told_us;        /* item: when the publisher was told that it is there */
-    uint64_t gone_moment;    /* item: when the answer left that it is retracted; 0: not yet */
+    uint64_t gone_moment;    /* when the answer left that it is retracted, or a job given up; 0: not yet */
     uint32_t sends;
     uint32_t fresh[SIM_CLIENTS_MAX]; /* deliveries without a mark, per client */
     uint32_t all[SIM_CLIENTS_MAX];
     uint64_t seq;                /* item, job: its number in the node; 0: not seen yet */
     uint64_t not_before_us;      /* job: it comes to nobody before */
-    uint64_t done_moment;        /* job: when the answer left that it is done; 0: not yet */
+    uint64_t done_moment;        /* job: when the answer left that it is done; 0: not yet … */
+    uint64_t done_us;            /* … and when that came, by the wall clock */
+    uint64_t burial;             /* job: its number among the dead letters; 0: not seen there */
+    bool termed, vague;          /* job: somebody gave it up; it is done or buried, and nobody knows which */
     uint32_t done_asked, firsts; /* job: how often a consumer said so; deliveries as a first attempt */
 };
 
@@ -83,7 +86,11 @@ struct sim_model {
     unsigned max_deliver[SIM_CLIENTS_MAX];              /* 0: nothing of it becomes a dead letter */
     unsigned expire_s[SIM_NODES_MAX];                   /* 0: items do not expire */
     struct xy_buf due;                                  /* of model_items.c: what comes again */
-    uint64_t letters_last[SIM_CLIENTS_MAX];             /* the newest dead letter that came to it */
+    uint64_t letters_last[SIM_CLIENTS_MAX];             /* the newest dead letter that came to it … */
+    uint64_t burials_last[SIM_CLIENTS_MAX];             /* … and the newest one of a queue */
+    unsigned queue_deliver[SIM_QUEUES];                 /* max_deliver of a queue; 0: without end */
+    unsigned queue_items[SIM_QUEUES];                   /* max_items of a queue; 0: without end */
+    bool queue_buries[SIM_QUEUES];                      /* it has a node of dead letters */
     unsigned sessions;                                  /* of senders, given out */
     unsigned crossings[SIM_CLIENTS_MAX], crossings_all; /* see sim_model_crossed */
     bool refusals;                                      /* stanzas may be refused for want of room */
@@ -165,9 +172,10 @@ void sim_model_must_be_durable(struct sim_model *model, unsigned token, uint64_t
 /* model_job.c: items of queues */
 void sim_job_delivered(struct sim_model *model, const struct sim_delivery *delivery, uint64_t now_us);
 void sim_job_asked(struct sim_model *model, unsigned token); /* a consumer says that it is done */
-void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment);
+void sim_job_done(struct sim_model *model, unsigned token, uint64_t left_moment, uint64_t wall_us);
 /* The answer was that there is no such job. */
-void sim_job_gone(struct sim_model *model, unsigned token, unsigned client, uint64_t left_moment);
+void sim_job_gone(struct sim_model *model, unsigned token, unsigned client, uint64_t left_moment,
+                  uint64_t wall_us);
 bool sim_job_complete(struct sim_model *model, unsigned token, bool explain);
 
 /* model_items.c: what a node retains */
@@ -200,9 +208,18 @@ void sim_letter_termed(struct sim_model *model, unsigned node, struct xy_str sub
 /* `delivery` numbers it in the node of dead letters; the token is that of the item. */
 void sim_letter_delivered(struct sim_model *model, const struct sim_delivery *delivery,
                           const struct sim_letter *letter);
+/* The reader's own subscription is an ordinary one: in order, nothing missing, a repetition is marked. */
+void sim_letter_ordered(struct sim_model *model, const struct sim_delivery *delivery, uint64_t *last);
 /* The item is done with, or in the dead letters. */
 bool sim_letter_ended(const struct sim_model *model, const struct sim_subscription *subscription,
                       unsigned token);
+
+/* model_burial.c: queues that give jobs up, or are full */
+void sim_job_termed(struct sim_model *model, unsigned token); /* a consumer is about to say so */
+void sim_job_full(struct sim_model *model, unsigned token);   /* refused, because the queue is full */
+/* `delivery` numbers it in the node of dead letters; the token is that of the job. */
+void sim_job_buried(struct sim_model *model, const struct sim_delivery *delivery,
+                    const struct sim_letter *letter);
 
 /* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,

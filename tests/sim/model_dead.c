@@ -51,10 +51,8 @@ void sim_letter_termed(struct sim_model *model, unsigned node, struct xy_str sub
 
 /* --- what comes --------------------------------------------------------------------------------------------------- */
 
-/* The reader's own subscription is an ordinary one: in order, nothing missing, a repetition is marked. */
-static void check_order(struct sim_model *model, const struct sim_delivery *d)
+void sim_letter_ordered(struct sim_model *model, const struct sim_delivery *d, uint64_t *last)
 {
-    uint64_t *last = &model->letters_last[d->client];
     if (d->seq > *last + 1)
         sim_violation(model, "client %u got dead letter %" PRIu64 " after dead letter %" PRIu64, d->client,
                       d->seq, *last);
@@ -121,7 +119,7 @@ void sim_letter_delivered(struct sim_model *model, const struct sim_delivery *d,
     model->letters++;
     model->redeliveries += d->marked;
     sim_model_must_be_durable(model, d->token, d->left_moment, "buried");
-    check_order(model, d);
+    sim_letter_ordered(model, d, &model->letters_last[d->client]);
     if (token->kind != SIM_ITEM || !is_named(letter->node, "n%u", token->to)) {
         sim_violation(model, "client %u got a dead letter of what is no item of that node", d->client);
         return;

@@ -17,6 +17,9 @@ void sim_job_delivered(struct sim_model *model, const struct sim_delivery *d, ui
                       "job %u came to client %u in a session that began at %" PRIu64
                       ", after it was told to be done at %" PRIu64,
                       d->token, d->client, d->bound_moment, token->done_moment);
+    if (token->gone_moment != 0 && token->gone_moment < d->bound_moment)
+        sim_violation(model, "job %u came to client %u in a session that began after it was given up",
+                      d->token, d->client);
     if (!d->marked && ++token->firsts > 1)
         sim_violation(model, "job %u came to client %u as a first attempt, and to somebody before", d->token,
                       d->client);
@@ -36,29 +39,39 @@ void sim_job_asked(struct sim_model *model, unsigned number)
     model->tokens[number].done_asked++;
 }
 
-void sim_job_done(struct sim_model *model, unsigned number, uint64_t left_moment)
+void sim_job_done(struct sim_model *model, unsigned number, uint64_t left_moment, uint64_t wall_us)
 {
     struct sim_token *token = &model->tokens[number];
     if (token->done_moment == 0 || left_moment < token->done_moment)
         token->done_moment = left_moment;
+    if (token->done_us == 0)
+        token->done_us = wall_us;
 }
 
-void sim_job_gone(struct sim_model *model, unsigned number, unsigned client, uint64_t left_moment)
+void sim_job_gone(struct sim_model *model, unsigned number, unsigned client, uint64_t left_moment,
+                  uint64_t wall_us)
 {
-    if (model->tokens[number].done_asked < 2)
+    struct sim_token *token = &model->tokens[number];
+    if (model->queue_buries[token->to]) { /* else it has to be among the dead letters */
+        token->vague = token->done_asked > 1;
+        return;
+    }
+    if (token->done_asked < 2)
         sim_violation(model,
                       "job %u is gone, says the answer to client %u, and nobody else said that it was done",
                       number, client);
-    sim_job_done(model, number, left_moment);
+    sim_job_done(model, number, left_moment, wall_us);
 }
 
 bool sim_job_complete(struct sim_model *model, unsigned number, bool explain)
 {
     const struct sim_token *token = &model->tokens[number];
-    if (!token->told || token->done_moment != 0)
+    bool parked = token->termed && !model->queue_buries[token->to]; /* it stays, and nobody gets it */
+    if (!token->told || token->done_moment != 0 || token->burial != 0 || token->vague || parked)
         return true;
     if (explain)
-        sim_violation(model, "job %u of queue %u was acknowledged to client %u and is not done", number,
-                      token->to, token->from);
+        sim_violation(model, "job %u of queue %u was acknowledged to client %u and is not done%s", number,
+                      token->to, token->from,
+                      model->queue_buries[token->to] ? ", nor among the dead letters" : "");
     return false;
 }

@@ -44,6 +44,8 @@ enum sim_fault {
     SIM_FAULT_LOST_RECEIPT, /* a receipt is counted in h and not noted */
     SIM_FAULT_NO_DELAY,     /* a job that is to wait does not */
     SIM_FAULT_NO_REQUEST,   /* an item does not ask for the receipt that is waited for */
+    SIM_FAULT_LOST_BURIAL,  /* a job that is given up is done instead */
+    SIM_FAULT_SMALL_QUEUE,  /* a queue is full before it should be */
     SIM_FAULT_OLD_ERA,      /* what was received before a replay ends what it owes */
     SIM_FAULT_COUNT
 };
@@ -100,6 +102,8 @@ struct sim_mood {
     bool replays;  /* subscribers ask for items once more */
     bool delays;   /* some jobs are to wait before anybody gets them */
     bool receipts; /* of those who acknowledge one by one, some do it by XEP-0184 */
+    bool burials;  /* queues give up jobs, which go to the dead letters */
+    bool narrow;   /* a queue takes a few jobs only */
 };
 
 struct sim_world {
