@@ -295,20 +295,39 @@ static bool below_subscription(struct checker *c, const char *table, struct xy_s
     return false;
 }
 
+/* A number above the last one given out would swallow items that are still to come. */
+static void given_out(struct checker *c, const char *table, struct xy_str subscription, uint64_t seq)
+{
+    (void)node_known(c, subscription);
+    if (seq > c->node_seq)
+        check_problem(c, "%s: subscription %u is at item %llu of node %llu, which has had %llu", table,
+                      be32_get(subscription.data + NODE_BYTES), (ull)seq, (ull)be64_get(subscription.data),
+                      (ull)c->node_seq);
+}
+
 static void row_cursor(struct checker *c, struct xy_str key, struct xy_str value)
 {
-    if (value.len != 8 && value.len != 8 + STORE_GAP_BYTES)
+    bool gap = value.len == 8 + STORE_GAP_BYTES;
+    if (value.len != 8 && !gap)
         check_problem(c, "cursors: a value of %zu bytes is none", value.len);
-    (void)below_subscription(c, "cursors", key);
+    if (!below_subscription(c, "cursors", key) || (value.len != 8 && !gap))
+        return;
+    given_out(c, "cursors", key, be64_get(value.data));
+    if (gap && be64_get(value.data + 8) > be64_get(value.data + 16))
+        check_problem(c, "cursors: node %llu, subscription %u: the gap ends before it begins",
+                      (ull)be64_get(key.data), be32_get(key.data + NODE_BYTES));
+    if (gap)
+        given_out(c, "cursors", key, be64_get(value.data + 16));
 }
 
 static void row_claims(struct checker *c, struct xy_str key, struct xy_str value)
 {
     struct store_claim claim;
+    struct xy_str subscription = xy_str_n(key.data, SUBSCRIPTION_BYTES);
     if (key.len != SUBSCRIPTION_BYTES + 8 || !store_claim_value(value, &claim))
         check_problem(c, "claims: a row of %zu and %zu bytes is none", key.len, value.len);
-    else
-        (void)below_subscription(c, "claims", xy_str_n(key.data, SUBSCRIPTION_BYTES));
+    else if (below_subscription(c, "claims", subscription))
+        given_out(c, "claims", subscription, be64_get(key.data + SUBSCRIPTION_BYTES));
 }
 
 static void row_affiliation(struct checker *c, struct xy_str key, struct xy_str value)

@@ -250,7 +250,11 @@ static void test_wrong_rows(void **state)
 {
     (void)state;
     char item[16], other[16], third[16];
-    struct key claim = { .len = 0 };
+    struct key known = { .len = 0 }, claim = { .len = 0 };
+    key_u64(&known, NODE);
+    key_u32(&known, SUBSCRIPTION);
+    struct key ahead = known;
+    key_u64(&ahead, 6);
     key_u64(&claim, NODE);
     key_u32(&claim, SUBSCRIPTION + 1);
     struct key settled = claim;
@@ -272,6 +276,15 @@ static void test_wrong_rows(void **state)
         { STORE_CURSORS, xy_str_n(claim.data, claim.len), XY_STR("\0\0\0\0\0\0\0\1"),
           "cursors: node 7 has no subscription with the number 2" },
         { STORE_CURSORS, XY_STR("x"), XY_STR("y"), "cursors: a value of 1 bytes is none" },
+        { STORE_CURSORS, xy_str_n(known.data, known.len), XY_STR("\0\0\0\0\0\0\0\6"),
+          "cursors: subscription 1 is at item 6 of node 7, which has had 5" },
+        { STORE_CURSORS, xy_str_n(known.data, known.len),
+          XY_STR("\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\4\0"), "the gap ends before it begins" },
+        { STORE_CURSORS, xy_str_n(known.data, known.len),
+          XY_STR("\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\7\0"),
+          "cursors: subscription 1 is at item 7 of node 7, which has had 5" },
+        { STORE_CLAIMS, xy_str_n(ahead.data, ahead.len), XY_STR("\0\0\0\1\0\0\0\0\0\0\0\0\0"),
+          "claims: subscription 1 is at item 6 of node 7, which has had 5" },
         { STORE_CLAIMS, xy_str_n(settled.data, settled.len), XY_STR("\0\0\0\1\0\0\0\0\0\0\0\0\0"),
           "claims: node 7 has no subscription with the number 2" },
         { STORE_CLAIMS, xy_str_n(settled.data, settled.len), XY_STR("?"),
