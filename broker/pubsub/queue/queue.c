@@ -118,7 +118,7 @@ const char *queue_config_check(const struct node *node, struct node_config *conf
         return "at least 1, or `max`";
     *field = XY_STR(XYLEM("backoff"));
     if (!backoff_parse(config->backoff, &backoff))
-        return "up to 16 numbers of seconds, 604800 at most, divided by spaces";
+        return "up to 16 numbers of seconds, 604800 at most, divided by commas";
     *field = XY_STR(XYLEM("dead_letter"));
     if (config->dead_letter.len > NODE_NAME_MAX ||
         (node != NULL && xy_str_eq(config->dead_letter, node->name)))
