@@ -44,7 +44,7 @@ uint64_t spread_quantile(const struct spread *spread, unsigned permille)
     return 0;
 }
 
-/* --- the machine -------------------------------------------------------------------------------------------------- */
+/* --- marks ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t cpu_us(clockid_t clock)
 {
@@ -54,59 +54,17 @@ static uint64_t cpu_us(clockid_t clock)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* Of all processes together: user, nice, system, irq, softirq and steal of the first line of /proc/stat. */
-static uint64_t machine_cpu_us(void)
-{
-    unsigned long long v[8] = { 0 };
-    FILE *file = fopen("/proc/stat", "re");
-    if (file == NULL)
-        return 0;
-    int got = fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4],
-                     &v[5], &v[6], &v[7]);
-    (void)fclose(file);
-    if (got != 8)
-        return 0;
-    return (v[0] + v[1] + v[2] + v[5] + v[6] + v[7]) * 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
-}
-
-/* Resident pages of the server, and those of them that are mapped from files. */
-static void server_pages(const struct load *load, unsigned long long *resident, unsigned long long *mapped)
-{
-    char path[64];
-    unsigned long long size;
-    *resident = *mapped = 0;
-    (void)snprintf(path, sizeof(path), "/proc/%ld/statm", load->pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return;
-    if (fscanf(file, "%llu %llu %llu", &size, resident, mapped) != 3)
-        *resident = *mapped = 0;
-    (void)fclose(file);
-}
-
-uint64_t server_rss_kb(const struct load *load)
-{
-    unsigned long long resident, mapped;
-    server_pages(load, &resident, &mapped);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
-}
-
-uint64_t server_private_kb(const struct load *load)
-{
-    unsigned long long resident, mapped;
-    server_pages(load, &resident, &mapped);
-    return (resident - mapped) * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
-}
-
+/* Looking at all processes takes some milliseconds: first, so that the rest belongs to one moment. */
 void figures_mark(struct load *load, struct sums *sums)
 {
     clockid_t server;
+    uint64_t others_us = others_cpu_us(load);
     *sums = (struct sums){ .time_us = clock_us(),
                            .done = load->figures.done,
                            .answered = load->figures.answered,
                            .covered = load->figures.covered,
                            .client_cpu_us = cpu_us(CLOCK_PROCESS_CPUTIME_ID),
-                           .machine_cpu_us = machine_cpu_us() };
+                           .others_cpu_us = others_us };
     if (load->pid > 0 && clock_getcpuclockid((pid_t)load->pid, &server) == 0)
         sums->server_cpu_us = cpu_us(server);
 }
@@ -128,7 +86,7 @@ void figures_print(struct load *load)
     uint64_t done = f->end.done - f->begin.done;
     double server_us = (double)(f->end.server_cpu_us - f->begin.server_cpu_us);
     double client_us = (double)(f->end.client_cpu_us - f->begin.client_cpu_us);
-    double other_us = (double)(f->end.machine_cpu_us - f->begin.machine_cpu_us) - server_us - client_us;
+    double other_us = (double)f->end.others_cpu_us - (double)f->begin.others_cpu_us;
     printf("{\"scenario\":\"%s\",\"counts\":\"%s\",\"seconds\":%.3f,\"operations\":%" PRIu64
            ",\"operations_per_s\":%.1f",
            load->scenario->name, load->scenario->counts, took_us / 1e6, done, (double)done / took_us * 1e6);

@@ -5,7 +5,7 @@
  *   xmpp.c      login by core/stream, then whole elements as bytes (scan.c), XEP-0198;  mqtt.c, nats.c, amqp.c  the same for these
  *   tls.c       STARTTLS, by core/tls
  *   loop.c      epoll, the clock, waiting for something
- *   figures.c   counts, spreads, processor time of both sides
+ *   figures.c   counts, spreads, processor time of both sides;  machine.c  what others took, the server's memory
  *   nodes.c     publishing and fan-out;  messages.c  messages;  logins.c  sessions;  sdk.c  the same through libxylem
  *   beside.c    what is there beside the load
  *
@@ -35,14 +35,16 @@ struct scenario {
     const char *name;
     const char *counts; /* what an operation is */
     void (*run)(struct load *load);
-    unsigned sinks;  /* subscribers, recipients, sessions */
-    unsigned window; /* unanswered publishes of one source, messages on their way */
-    unsigned rate;   /* publishes per second at fixed times; 0: as fast as it goes */
-    unsigned total;  /* operations; 0: for the time of the run */
-    bool persist;    /* the node keeps its newest ten items */
-    bool in_turn;    /* publishes to each of the nodes that are there beside */
-    bool tls;        /* STARTTLS on every connection */
+    unsigned sources; /* publishers, each with a node of its own; 0: one */
+    unsigned sinks;   /* subscribers, recipients, sessions */
+    unsigned window;  /* unanswered publishes of one source, messages on their way */
+    unsigned rate;    /* publishes per second at fixed times; 0: as fast as it goes */
+    unsigned total;   /* operations; 0: for the time of the run */
+    bool persist;     /* the node keeps its newest ten items, or all of `total`, and stays */
+    bool in_turn;     /* publishes to each of the nodes that are there beside */
+    bool tls;         /* STARTTLS on every connection */
     bool sm; /* XEP-0198 on every session, and at-least-once subscriptions where the server has them */
+    bool explicitly; /* at-least-once subscriptions, each item acknowledged by name (urn:xylem:delivery:0) */
 };
 
 void nodes_run(struct load *load);
@@ -81,7 +83,7 @@ uint64_t spread_quantile(const struct spread *spread, unsigned permille); /* 0: 
 /* Sums up to some moment. */
 struct sums {
     uint64_t time_us, done, answered, covered;
-    uint64_t server_cpu_us, client_cpu_us, machine_cpu_us;
+    uint64_t server_cpu_us, client_cpu_us, others_cpu_us;
 };
 
 struct figures {
@@ -95,7 +97,9 @@ struct figures {
 };
 void figures_mark(struct load *load, struct sums *sums);
 void figures_print(struct load *load);
-uint64_t server_rss_kb(const struct load *load);
+
+/* machine.c: what /proc says. */
+uint64_t others_cpu_us(const struct load *load); /* processor time of all but the server and the generator */
 uint64_t server_private_kb(const struct load *load); /* resident, without what is mapped from files */
 
 /* --- the run ------------------------------------------------------------------------------------------------------ */
@@ -105,10 +109,11 @@ struct load {
     const struct protocol *protocol;
     const char *host, *domain, *service, *password;
     uint16_t port;
-    bool at_least_once; /* the server knows urn:xylem:delivery:0 */
-    bool quorum;        /* AMQP: queues that keep messages are quorum queues */
-    unsigned burst;     /* publishes as fast as it goes, before warm-up */
-    unsigned stopped;   /* further subscribers of the node, who read nothing once they are */
+    bool at_least_once;    /* the server knows urn:xylem:delivery:0 */
+    bool quorum;           /* AMQP: queues that keep messages are quorum queues */
+    unsigned sinks, total; /* 0: as many as the scenario says */
+    unsigned burst;        /* publishes as fast as it goes, before warm-up */
+    unsigned stopped;      /* further subscribers of the node, who read nothing once they are */
     double seconds, warmup_s;
     long pid; /* of the server; 0: no figures of it */
     struct {
@@ -169,6 +174,8 @@ struct client {
     uint32_t h, h_told;     /* stanzas that came; acknowledged */
     uint64_t sent, covered; /* stanzas sent since XEP-0198 is on; acknowledged by the server */
     uint64_t asked;         /* of `sent` when the last <r/> went */
+    struct xy_buf acks;     /* explicit ones that wait to be sent, and how many */
+    unsigned acks_count;
     uint64_t published, answered;
     uint64_t delivered; /* each number once: they come from one source, from 1 on */
     uint64_t sent_us[LOAD_WINDOW_MAX];
@@ -188,6 +195,8 @@ void client_answered(struct client *client, uint64_t number);
 void client_delivered(struct client *client, struct xy_str payload);
 
 /* XMPP only. */
+void client_acknowledge_item(struct client *client, struct xy_str node, struct xy_str epoch,
+                             struct xy_str seq);
 void client_raw(struct client *client, struct xy_str stanza); /* counted for XEP-0198 */
 void client_ping(struct client *client); /* the server: everything before has been looked at */
 void client_message(struct client *client, struct xy_str to, uint64_t number, uint64_t time_us);

@@ -31,10 +31,15 @@ uint64_t clock_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+static bool acknowledges(const struct load *load)
+{
+    return load->scenario->sm || load->scenario->explicitly;
+}
+
 /* Everybody acknowledges what came within a tenth of a second, whether asked or not. */
 static void acknowledge_idle(struct load *load)
 {
-    if (!load->scenario->sm || load->now_us - load->acks_us < IDLE_ACK_US)
+    if (!acknowledges(load) || load->now_us - load->acks_us < IDLE_ACK_US)
         return;
     load->acks_us = load->now_us;
     for (unsigned i = 0; i < load->clients_count; i++)
@@ -63,7 +68,7 @@ void loop_turn(struct load *load, uint64_t until_us)
     load->now_us = clock_us();
     uint64_t wake_us = load->wake_us < until_us ? load->wake_us : until_us;
     uint64_t wait_us = wake_us > load->now_us ? wake_us - load->now_us : 0;
-    if (load->scenario->sm && wait_us > IDLE_ACK_US)
+    if (acknowledges(load) && wait_us > IDLE_ACK_US)
         wait_us = IDLE_ACK_US;
     struct timespec wait = { (time_t)(wait_us / 1000000), (long)(wait_us % 1000000) * 1000 };
     int count = epoll_pwait2(load->epoll, events, EVENTS, &wait, NULL);

@@ -17,8 +17,12 @@ static const struct scenario scenarios[] = {
     { "fan100", "deliveries", nodes_run, .sinks = 100, .window = 16 },
     { "fan1000", "deliveries", nodes_run, .sinks = 1000, .window = 16 },
     { "afan100", "deliveries", nodes_run, .sinks = 100, .window = 16, .persist = true, .sm = true },
+    { "afan1000", "deliveries", nodes_run, .sinks = 1000, .window = 16, .persist = true, .sm = true },
+    { "efan100", "deliveries", nodes_run, .sinks = 100, .window = 16, .persist = true, .explicitly = true },
     { "pub1", "publishes", nodes_run, .window = 1, .persist = true },
     { "pub100", "publishes", nodes_run, .window = 100, .persist = true },
+    { "pub100x10", "publishes", nodes_run, .sources = 10, .window = 100, .persist = true },
+    { "fill", "publishes", nodes_run, .sources = 10, .window = 100, .total = 1000000, .persist = true },
     { "turn100", "publishes", nodes_run, .window = 100, .persist = true, .in_turn = true },
     { "msg50", "messages", messages_run, .sinks = 50, .window = 16 },
     { "amsg50", "messages", messages_run, .sinks = 50, .window = 16, .sm = true },
@@ -56,6 +60,8 @@ static const struct option long_options[] = {
     { "quorum", no_argument, NULL, 'q' },
     { "stopped", required_argument, NULL, 'r' },
     { "burst", required_argument, NULL, 'f' },
+    { "sinks", required_argument, NULL, 'n' },
+    { "total", required_argument, NULL, 'l' },
     { "beside-sessions", required_argument, NULL, 'S' },
     { "beside-nodes", required_argument, NULL, 'N' },
     { "beside-subscriptions", required_argument, NULL, 'B' },
@@ -67,7 +73,8 @@ static _Noreturn void usage(void)
     (void)fprintf(
         stderr, "usage: load --port PORT --domain DOMAIN [--host ADDRESS] [--service JID] [--password TEXT]\n"
                 "            [--pid SERVER] [--seconds N] [--warmup N] [--at-least-once]\n"
-                "            [--protocol xmpp|mqtt|nats|amqp] [--quorum] [--stopped N] [--burst N]\n"
+                "            [--protocol xmpp|mqtt|nats|amqp] [--quorum] [--stopped N] [--burst N] [--sinks "
+                "N] [--total N]\n"
                 "            [--beside-sessions N] [--beside-nodes N] [--beside-subscriptions N] SCENARIO\n"
                 "scenarios:");
     for (unsigned i = 0; i < SCENARIOS; i++)
@@ -91,12 +98,12 @@ static bool has_beside(const struct load *load)
     return load->beside.sessions > 0 || load->beside.nodes > 0 || load->beside.subscriptions > 0;
 }
 
-/* Messages, logins, STARTTLS and libxylem are XMPP, and so is what is there beside. */
+/* Messages, logins, STARTTLS, libxylem and acknowledgements one by one are XMPP, and so is what is there beside. */
 static bool speaks(const struct load *load)
 {
     const struct scenario *scenario = load->scenario;
-    return load->protocol == &protocol_xmpp ||
-           ((scenario->run == nodes_run || scenario->run == idle_run) && !scenario->tls && !has_beside(load));
+    return load->protocol == &protocol_xmpp || ((scenario->run == nodes_run || scenario->run == idle_run) &&
+                                                !scenario->tls && !scenario->explicitly && !has_beside(load));
 }
 
 static void set_option(struct load *load, int option)
@@ -138,6 +145,12 @@ static void set_option(struct load *load, int option)
     case 'q':
         load->quorum = true;
         break;
+    case 'n':
+        load->sinks = (unsigned)strtoul(optarg, NULL, 10);
+        break;
+    case 'l':
+        load->total = (unsigned)strtoul(optarg, NULL, 10);
+        break;
     case 'o':
         load->protocol = protocol_named(optarg);
         break;
@@ -155,6 +168,24 @@ static void set_option(struct load *load, int option)
     }
 }
 
+/* The scenario of that name, with the --sinks and --total that were asked for. */
+static void choose_scenario(struct load *load, const char *name)
+{
+    static struct scenario chosen;
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        if (strcmp(scenarios[i].name, name) == 0)
+            chosen = scenarios[i];
+    if (chosen.name == NULL)
+        usage();
+    if (load->sinks > 0 && chosen.sinks == 0)
+        load_fail("%s has nobody who receives: --sinks is for others", chosen.name);
+    if (load->total > 0 && chosen.total == 0)
+        load_fail("%s runs for a time: --total is for others", chosen.name);
+    chosen.sinks = load->sinks > 0 ? load->sinks : chosen.sinks;
+    chosen.total = load->total > 0 ? load->total : chosen.total;
+    load->scenario = &chosen;
+}
+
 static void read_options(struct load *load, int argc, char **argv)
 {
     int option;
@@ -162,11 +193,7 @@ static void read_options(struct load *load, int argc, char **argv)
         set_option(load, option);
     if (optind != argc - 1 || load->port == 0 || load->domain == NULL)
         usage();
-    for (unsigned i = 0; i < SCENARIOS; i++)
-        if (strcmp(scenarios[i].name, argv[optind]) == 0)
-            load->scenario = &scenarios[i];
-    if (load->scenario == NULL)
-        usage();
+    choose_scenario(load, argv[optind]);
     if (load->scenario->in_turn && load->beside.nodes == 0)
         load_fail("%s publishes to --beside-nodes: say how many", load->scenario->name);
     if (load->stopped + load->burst > 0 && (load->scenario->run != nodes_run || load->scenario->sinks == 0))

@@ -40,6 +40,21 @@ static void on_iq(struct client *client, struct xy_str element)
         client_answered(client, number);
 }
 
+/* The first element of that name within `element`, from its beginning on; absent: there is none. `name` with '<' and blank. */
+static struct xy_str child(struct xy_str element, struct xy_str name)
+{
+    const char *at = memmem(element.data, element.len, name.data, name.len);
+    return at == NULL ? XY_STR_NONE : xy_str_n(at, element.len - (size_t)(at - element.data));
+}
+
+static void acknowledge_item(struct client *client, struct xy_str event)
+{
+    struct xy_str delivery = child(event, XY_STR("<delivery ")), items = child(event, XY_STR("<items "));
+    if (delivery.len > 0 && items.len > 0)
+        client_acknowledge_item(client, attribute(items, XY_STR(" node=")),
+                                attribute(delivery, XY_STR(" epoch=")), attribute(delivery, XY_STR(" seq=")));
+}
+
 /* What begins like a payload in a message: text that is the first of its element. */
 static void on_message(struct client *client, struct xy_str element)
 {
@@ -50,6 +65,8 @@ static void on_message(struct client *client, struct xy_str element)
         at++;
         client_delivered(client, xy_str_n(at, (size_t)(end - at)));
     }
+    if (client->load->scenario->explicitly)
+        acknowledge_item(client, element);
 }
 
 static void on_ack(struct client *client, struct xy_str element)

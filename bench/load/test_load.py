@@ -28,10 +28,11 @@ def broker():
 
 
 class Proxy:
-    """Between generator and broker. Every hundredth message to a client goes through `meddle`, which counts."""
+    """Between generator and broker. Every hundredth message to a client goes through `meddle`, which counts; `on_first` is
+    called before the first connection goes on."""
 
-    def __init__(self, port, meddle):
-        self.port_behind, self.meddle = port, meddle
+    def __init__(self, port, meddle, on_first=lambda: None):
+        self.port_behind, self.meddle, self.on_first = port, meddle, on_first
         self.seen = self.meddled = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
@@ -43,6 +44,8 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            self.on_first()
+            self.on_first = lambda: None
             server = socket.create_connection(("127.0.0.1", self.port_behind))
             threading.Thread(target=self._up, args=(client, server), daemon=True).start()
             threading.Thread(target=self._down, args=(server, client), daemon=True).start()
@@ -99,7 +102,7 @@ def test_what_goes_wrong_is_counted(broker, meddle, member):
     assert result["lost"] == (0 if member == "repeated" else proxy.meddled)
 
 
-@pytest.mark.parametrize("scenario", ["fan1", "pub1", "rate1000", "arate1000", "tls-pub100", "sdk-fan1", "sdk-pub100"])
+@pytest.mark.parametrize("scenario", ["fan1", "pub1", "pub100x10", "rate1000", "arate1000", "tls-pub100", "sdk-fan1", "sdk-pub100"])
 def test_a_scenario_runs_without_a_fault(broker, scenario):
     result = load(broker.port, scenario, "--pid", str(broker.process.pid), "--at-least-once")
     assert result["operations"] > 0
@@ -140,6 +143,65 @@ def test_other_servers(kind):
             assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
     finally:
         server.stop()
+
+
+def test_what_is_acknowledged_by_name_is_not_owed(broker):
+    """More than max_inflight: without acknowledgements they would not all come."""
+    result = load(broker.port, "efan100", "--sinks", "2", "--burst", "2500")
+    assert result["operations"] > 0
+    assert (result["lost"], result["repeated"], result["corrupt"]) == (0, 0, 0)
+
+
+# A process to be measured instead of a broker: told to, it touches memory of its own and what it has mapped from a file.
+MEMORY = """
+import mmap, sys, tempfile
+file = tempfile.TemporaryFile()
+file.truncate(8 << 20)
+mapped, own = mmap.mmap(file.fileno(), 8 << 20), mmap.mmap(-1, 4 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+print(flush=True)
+sys.stdin.readline()
+for page in range(0, 8 << 20, 4096):
+    mapped[page]
+for page in range(0, 4 << 20, 4096):
+    own[page] = 1
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_pages_of_files_are_not_memory_of_sessions(broker):
+    with subprocess.Popen([sys.executable, "-c", MEMORY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as memory:
+        memory.stdout.readline()
+
+        def touch():
+            memory.stdin.write("\n")
+            memory.stdin.flush()
+            memory.stdout.readline()
+
+        proxy = Proxy(broker.port, lambda message: message, on_first=touch)
+        result = load(proxy.port, "idle", "--pid", str(memory.pid), "--sinks", "8")
+        memory.stdin.close()
+    assert 4096 / 8 <= result["kib_per_session"] < 4096 / 8 + 50
+
+
+BURNER = "import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+
+
+def test_processor_time_of_others_is_theirs_also_when_they_have_ended(broker):
+    ended = []
+
+    def burn():
+        while not ended:
+            subprocess.run([sys.executable, "-c", BURNER], check=True)
+
+    burning = threading.Thread(target=burn)
+    burning.start()
+    try:
+        result = load(broker.port, "rate1000", "--pid", str(broker.process.pid), "--seconds", "2")
+    finally:
+        ended.append(True)
+        burning.join()
+    assert result["other_cpu_share"] > 0.3  # the one that goes on while the run ends has taken 0.1 at most
 
 
 def test_a_refusal_is_told(broker):

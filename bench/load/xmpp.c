@@ -19,8 +19,38 @@ void client_raw(struct client *client, struct xy_str stanza)
 
 /* --- XEP-0198 ----------------------------------------------------------------------------------------------------- */
 
+static void send_acks(struct client *client)
+{
+    struct xy_buf *out = &client->out;
+    xy_buf_lit(out, "<message to='");
+    xy_buf_str(out, xy_str(client->load->service));
+    xy_buf_lit(out, "'>");
+    xy_buf_str(out, xy_buf_view(&client->acks));
+    xy_buf_lit(out, "</message>");
+    xy_buf_reset(&client->acks);
+    client->acks_count = 0;
+    client_dirty(client);
+}
+
+void client_acknowledge_item(struct client *client, struct xy_str node, struct xy_str epoch,
+                             struct xy_str seq)
+{
+    struct xy_buf *acks = &client->acks;
+    xy_buf_lit(acks, "<ack xmlns='" NS_XYLEM_DELIVERY "' node='");
+    xy_buf_str(acks, node);
+    xy_buf_lit(acks, "' epoch='");
+    xy_buf_str(acks, epoch);
+    xy_buf_lit(acks, "' seq='");
+    xy_buf_str(acks, seq);
+    xy_buf_lit(acks, "'/>");
+    if (++client->acks_count == LOAD_ACK_EVERY)
+        send_acks(client);
+}
+
 void client_acknowledge(struct client *client)
 {
+    if (client->acks_count > 0)
+        send_acks(client);
     if (!client->ready || !client->sm || client->h == client->h_told)
         return;
     client->h_told = client->h;
@@ -157,6 +187,7 @@ void client_ping(struct client *client)
 
 static void xmpp_node_make(struct client *owner, const char *node)
 {
+    const struct scenario *scenario = owner->load->scenario;
     ask_service(owner,
                 "<pubsub xmlns='" NS_PUBSUB "'><create node='%s'/><configure>"
                 "<x xmlns='" NS_DATA_FORM
@@ -164,9 +195,10 @@ static void xmpp_node_make(struct client *owner, const char *node)
                 "#node_config</value></field>%s" FIELD("send_last_published_item",
                                                        "never") "</x></configure></pubsub>",
                 node,
-                owner->load->scenario->persist ? FIELD("persist_items", "1") FIELD("max_items", "10")
-                                                     FIELD("notify_retract", "0")
-                                               : FIELD("persist_items", "0"));
+                !scenario->persist    ? FIELD("persist_items", "0")
+                : scenario->total > 0 ? FIELD("persist_items", "1") FIELD("max_items", "max")
+                                      : FIELD("persist_items", "1") FIELD("max_items", "10")
+                                            FIELD("notify_retract", "0"));
 }
 
 static void xmpp_node_delete(struct client *owner, const char *node)
@@ -179,11 +211,17 @@ static void xmpp_subscribe(struct client *client, const char *node)
     static const char at_least_once[] =
         "<options><x xmlns='" NS_DATA_FORM
         "' type='submit'><field var='FORM_TYPE' type='hidden'><value>" NS_PUBSUB
-        "#subscribe_options</value></field><field var='{urn:xylem:delivery:0}mode'>"
-        "<value>at-least-once</value></field></x></options>";
+        "#subscribe_options</value></field><field var='{" NS_XYLEM_DELIVERY "}mode'>"
+        "<value>at-least-once</value></field><field var='{" NS_XYLEM_DELIVERY "}ack'>"
+        "<value>%s</value></field></x></options>";
     const struct load *load = client->load;
+    bool owed = load->scenario->explicitly || (load->scenario->sm && load->at_least_once);
+    char options[sizeof(at_least_once) + 16] = "";
+    if (owed)
+        (void)snprintf(options, sizeof(options), at_least_once,
+                       load->scenario->explicitly ? "explicit" : "stream");
     ask_service(client, "<pubsub xmlns='" NS_PUBSUB "'><subscribe node='%s' jid='u%u@%s'/>%s</pubsub>", node,
-                client->number, load->domain, load->scenario->sm && load->at_least_once ? at_least_once : "");
+                client->number, load->domain, options);
 }
 
 static void xmpp_publish(struct client *client, const char *node, uint64_t number, uint64_t time_us)
