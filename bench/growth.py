@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 
+import report
 import run
 from report import CPU, DISTURBED, FAULTS, number, table
 from servers import Xylem
@@ -193,10 +194,19 @@ def charts(results, folder):
     chart("growth-memory", "KiB each, beside so many (flat is good)", memory, folder)
 
 
+def publish(results):
+    """The curves are read as charts, and these change little."""
+    of_shards = [result for result in results if "shards" in result]
+    if of_shards:
+        body = f"Commit {run.commit()}. {about(of_shards)}\n{shards_table(of_shards)}"
+        report.publish(os.path.join(run.ROOT, "docs", "performance.md"), body, "shards")
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench --growth", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--curves", type=lambda t: t.split(","), help="which, separated by commas; default all, and shards")
     parser.add_argument("--sizes", type=lambda t: sorted(map(int, t.split(","))), default=SIZES, help="of the curves")
+    parser.add_argument("--publish", action="store_true", help="put the comparison of shards into docs/performance.md")
     parser.add_argument("--seconds", type=float, default=2, help="of each run")
     options = parser.parse_args()
     options.failed = 0  # runs
@@ -229,6 +239,8 @@ def main():
         file.write(body)
     charts(results, output)
     run.log("\n" + body)
+    if options.publish and not faults(results):
+        publish(results)
     return 1 if faults(results) or options.failed else 0
 
 

@@ -4,9 +4,13 @@
 Samples the broker with perf while bench/load runs a scenario, and gives each sample to the room of the code it fell into:
 samples in the kernel to what was asked of it, samples in a library to what it is for, samples in libc to the caller.
 
-usage: profile.py [SCENARIO ...]      (default: fan1 fan100 pub100 msg50; needs perf, addr2line and the right to use them)
+`--beside` measures another build in turn with this one, such as that of an older commit; `--publish` puts the table into docs/.
+Needs perf, addr2line and the right to use them.
+
+usage: profile.py [--beside DIRECTORY-OF-XYLEMD] [--publish] [SCENARIO ...]      (default: fan1 fan100 pub100 tls-fan100)
 """
 
+import argparse
 import collections
 import os
 import re
@@ -30,10 +34,12 @@ KERNEL = (
     (re.compile(r"epoll|futex|eventfd|nanosleep|sched_yield|schedule"), "wait and wake"),
     (re.compile(r"ext4|fdatasync|fsync|pwrite|writev|blk_|virtio|page_fault|madvise"), "disk"),
 )
-LIBRARIES = (("libexpat", "parse"), ("liblmdb", "store"), ("libprotobuf", "store"), ("libuv", "loop"))
+LIBRARIES = (("libexpat", "parse"), ("liblmdb", "store"), ("libprotobuf", "store"), ("libuv", "loop"), ("libmbed", "TLS"))
+LIBRARIES += (("libssl", "TLS"), ("libcrypto", "TLS"))
 ROOMS = (  # the first that the file's path begins with
     ("core/xml/writer", "serialise"),
     ("core/xml", "parse"),
+    ("core/tls", "TLS"),
     ("core/stream", "parse"),
     ("core/stanza", "parse"),
     ("broker/session/outbox", "serialise"),
@@ -68,12 +74,12 @@ def sample(pid, path):
 
 
 def source_files(addresses, program):
-    """Of each address the file of the project that it was compiled from."""
+    """Of each address the file of the project that it was compiled from; the program is in build/PRESET/bin of that."""
     listed = sorted(addresses)
     lines = subprocess.run(
         ["addr2line", "-e", program], input="\n".join(listed), check=True, capture_output=True, text=True
     ).stdout.splitlines()
-    root = os.path.realpath(ROOT) + os.sep
+    root = os.path.realpath(os.path.join(os.path.dirname(program), "..", "..", "..")) + os.sep
     return {address: os.path.realpath(line.rpartition(":")[0]).replace(root, "") for address, line in zip(listed, lines)}
 
 
@@ -103,25 +109,49 @@ def profile(server, scenario):
     load.join()
     if results[0] is None:
         sys.exit(1)
-    program = os.path.realpath(servers.harness.program("xylemd"))
+    program = os.path.realpath(os.path.join(server.bin, "xylemd"))
     files = source_files({address for stack in stacks for address, _, where in stack if where == program}, program)
     rooms = collections.Counter(room_of(stack, files, program) for stack in stacks)
     return {room: count / len(stacks) * results[0][run.report.CPU] for room, count in rooms.items()}
 
 
-def main():
-    scenarios = sys.argv[1:] or ["fan1", "fan100", "pub100", "msg50"]
+def profiles(scenarios, folder):
+    """Of the broker in that folder; {scenario: {room: CPU-s per million}}."""
     server = servers.Xylem()
+    server.bin = folder
     server.start()
     try:
-        found = {scenario: profile(server, scenario) for scenario in scenarios}
+        return {scenario: profile(server, scenario) for scenario in scenarios}
     finally:
         server.stop()
-    rooms = sorted({room for each in found.values() for room in each}, key=lambda room: -max(each.get(room, 0) for each in found.values()))
-    print("| CPU-s per million | " + " | ".join(scenarios) + " |\n|---|" + "---|" * len(scenarios))
-    for room in rooms:
-        print(f"| {room} | " + " | ".join(f"{found[scenario].get(room, 0):.2f}" for scenario in scenarios) + " |")
-    print("| all | " + " | ".join(f"{sum(found[scenario].values()):.2f}" for scenario in scenarios) + " |")
+
+
+def text(scenarios, builds):
+    """`builds`: (name, what profiles() returned); a column for each scenario and build, the dearest room first."""
+    columns = [(f"{scenario}{name}", found[scenario]) for scenario in scenarios for name, found in builds]
+    rooms = sorted({room for _, cost in columns for room in cost}, key=lambda room: -max(cost.get(room, 0) for _, cost in columns))
+    rows = [["CPU-s per million", *(name for name, _ in columns)]]
+    rows += [[room, *(f"{cost.get(room, 0):.2f}" for _, cost in columns)] for room in rooms]
+    return run.report.table([*rows, ["all", *(f"{sum(cost.values()):.2f}" for _, cost in columns)]])
+
+
+def commit_of(folder):
+    done = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench/profile.py", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--beside", metavar="DIRECTORY", help="of another xylemd, in the build tree of its commit")
+    parser.add_argument("--publish", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("scenarios", nargs="*", default=["fan1", "fan100", "pub100", "tls-fan100"])
+    options = parser.parse_args()
+    folders = [options.beside, servers.harness.BIN] if options.beside else [servers.harness.BIN]
+    builds = [(f", {commit_of(folder)}" if options.beside else "", profiles(options.scenarios, folder)) for folder in folders]
+    body = text(options.scenarios, builds)
+    print(body)
+    if options.publish:
+        run.report.publish(os.path.join(ROOT, "docs", "performance.md"), body, "profile")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A result is what the load generator printed, with the server's name; several of 
 median. Processor time comes first: it says the same on a busy machine, rates do not.
 """
 
+import json
 import math
 import os
 import re
@@ -18,8 +19,11 @@ MEANING = {
     "fan100": "fan-out to 100, volatile",
     "fan1000": "fan-out to 1000, volatile",
     "afan100": "fan-out to 100, at least once",
+    "afan1000": "fan-out to 1000, at least once",
+    "efan100": "fan-out to 100, acknowledged one by one",
     "pub1": "publish, persisted, window 1",
     "pub100": "publish, persisted, window 100",
+    "pub100x10": "publish, persisted, ten publishers",
     "msg50": "messages, 50 pairs",
     "amsg50": "messages, 50 pairs, XEP-0198",
     "aoffline": "messages to who is away, stored",
@@ -38,16 +42,21 @@ MEANING = {
     "sdk-afan100": "libxylem: fan-out to 100, at least once",
     "sdk-pub1": "libxylem: publish, persisted, window 1",
     "sdk-pub100": "libxylem: publish, persisted, window 100",
+    "commits": "commits of LMDB alone",
+    "handshakes": "TLS handshakes of one core",
+    "start": "start with a million items",
 }
 CPU = "server_cpu_s_per_million"
 RATE = "operations_per_s"
 DISTURBED = 0.2  # of a core, taken by other processes
 FAULTS = ("lost", "repeated", "corrupt")
+SERVERS = ["Xylem-segments", "Xylem-OpenSSL", "nats", "mosquitto", "rabbitmq", "rabbitmq-quorum", "ejabberd"]  # beside ours
 
 
 class Table:
-    """Rows are scenarios; `figures` are (member of the result, heading). The first one is the chart's. `note`: what has to be
-    known to read it."""
+    """Rows are scenarios; `figures` are (member of the result, heading), a table each. The first one is the chart's, and `unit`
+    says what is on its axis; None: there is no chart, and one scenario whose figures are the rows. `note`: what has to be known
+    to read it."""
 
     def __init__(self, name, title, scenarios, figures, unit, note=""):
         self.name, self.title, self.scenarios, self.figures, self.unit = name, title, scenarios, figures, unit
@@ -56,7 +65,7 @@ class Table:
 
 COST = [(CPU, "CPU-s per million"), (RATE, "per second")]
 COST_UNIT = "processor seconds per million"
-WORK = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "msg50", "amsg50", "aoffline", DRAIN]
+WORK = ["fan1", "fan100", "fan1000", "afan100", "afan1000", "efan100", "pub1", "pub100", "pub100x10", "commits", "msg50", "amsg50", "aoffline", DRAIN]
 LOGINS_NOTE = (
     "The rate of logins is bound by the generator, which derives a key from each password (PBKDF2) on the cores that it shares with "
     "the server: with 10,000 rounds for accounts of Xylem and 4,096 for those of ejabberd, so these rates do not compare. Processor "
@@ -68,6 +77,10 @@ TLS_NOTE = (
     "mbedTLS, Xylem-OpenSSL is the same built on OpenSSL 3. The version is the newest that both ends have: TLS 1.2 with mbedTLS, 1.3 "
     "with the others."
 )
+MEMORY_NOTE = (
+    "What the server's memory grows by, without pages that are mapped from files: those are the system's cache of what is stored, and "
+    "go when something else needs them."
+)
 TABLES = [
     Table("work", "Work", WORK, COST, COST_UNIT),
     Table("tls", "Through STARTTLS", ["tls-fan100", "tls-pub100", "tls-msg50"], COST, COST_UNIT, TLS_NOTE),
@@ -75,7 +88,11 @@ TABLES = [
     Table("sdk", "Through libxylem", ["sdk-fan1", "sdk-fan100", "sdk-afan100", "sdk-pub1", "sdk-pub100"], COST, COST_UNIT),
     Table("delay", "Delay from publisher to subscriber", ["rate1000", "arate1000"],
           [("delivery_p99_us", "p99, us"), ("delivery_p50_us", "p50, us"), (CPU, "CPU-s per million")], "p99, microseconds"),
-    Table("memory", "Memory", ["idle", "tls-idle"], [("kib_per_session", "KiB per session")], "KiB per idle session"),
+    Table("memory", "Memory", ["idle", "tls-idle"], [("kib_per_session", "KiB per session")], "KiB per idle session", MEMORY_NOTE),
+    Table("handshakes", "TLS", ["handshakes"], [("full_per_s", "full handshakes/s of one core"),
+          ("resumed_per_s", "resumed ones"), ("library_kib", "KiB of an idle connection, the library's alone")], None),
+    Table("start", "Start with a million items", ["start"], [("start_s", "seconds until READY=1"), ("cpu_s", "CPU-s of it"),
+          ("killed_start_s", "after SIGKILL while publishing: seconds"), ("killed_cpu_s", "CPU-s of it")], None),
 ]  # fmt: skip
 
 
@@ -110,18 +127,21 @@ def ratio(figure, ours, other):
     """How many times better ours is: rates are better high, all else low."""
     if not ours or not other:
         return ""
-    return "x" + number(ours / other if figure == RATE else other / ours)
+    return f" (x{number(ours / other if figure.endswith('per_s') else other / ours)})"
 
 
-def row(spec, found, scenario, peers):
+def row(figure, found, scenario, peers):
+    """A figure of others is followed by how many times better ours is."""
     ours = found.get((OURS, scenario), {})
-    cells = [MEANING[scenario] + (" *" if ours.get("other_cpu_share", 0) > DISTURBED else "")]
-    cells += [number(ours.get(figure)) for figure, _ in spec.figures]
+    cells = [MEANING[scenario], number(ours.get(figure)) + mark(ours)]
     for peer in peers:
         theirs = found.get((peer, scenario), {})
-        for figure, _ in spec.figures:
-            cells += [number(theirs.get(figure)), ratio(figure, ours.get(figure), theirs.get(figure))]
+        cells.append(number(theirs.get(figure)) + mark(theirs) + ratio(figure, ours.get(figure), theirs.get(figure)))
     return cells
+
+
+def mark(values):
+    return " *" if values.get("other_cpu_share", 0) > DISTURBED else ""
 
 
 def table(rows):
@@ -130,21 +150,39 @@ def table(rows):
 
 
 def markdown(spec, found):
-    """One table; empty when nothing of it was measured."""
-    rows = [s for s in spec.scenarios if any(s == scenario for _, scenario in found)]
-    peers = sorted({server for server, scenario in found if scenario in rows} - {OURS})
-    heading = [spec.title] + [f"{OURS}, {text}" for _, text in spec.figures]
-    for peer in peers:
-        heading += [cell for _, text in spec.figures for cell in (f"{peer}, {text}", "ratio")]
-    return table([heading] + [row(spec, found, scenario, peers) for scenario in rows]) if rows else ""
+    """A table for each figure, or one of all; empty when nothing of it was measured."""
+    if spec.unit is None:
+        return one_scenario(spec, found)
+    return "\n".join(filter(None, (one_figure(spec, figure, text, found) for figure, text in spec.figures)))
+
+
+def one_figure(spec, figure, text, found):
+    rows = [s for s in spec.scenarios if any(values.get(figure) for (_, scenario), values in found.items() if scenario == s)]
+    if not rows:
+        return ""
+    peers = [peer for peer in SERVERS if any(found.get((peer, scenario), {}).get(figure) for scenario in rows)]
+    heading = [f"{spec.title}: {text}", OURS, *peers]
+    return table([heading] + [row(figure, found, scenario, peers) for scenario in rows])
+
+
+def one_scenario(spec, found):
+    """Rows are figures."""
+    (scenario,) = spec.scenarios
+    peers = [peer for peer in SERVERS if (peer, scenario) in found]
+    rows = [
+        [text, number(found.get((OURS, scenario), {}).get(figure))] + [number(found[peer, scenario].get(figure)) for peer in peers]
+        for figure, text in spec.figures
+    ]
+    known = any(server == OURS or server in peers for server, measured in found if measured == scenario)
+    return table([[spec.title, OURS, *peers], *rows]) if known else ""
 
 
 def chart(spec, found, folder):
     """One group of bars per scenario, one bar per server; logarithmic, as the figures are powers of ten apart."""
     figure = spec.figures[0][0]
     rows = [s for s in spec.scenarios if any(found.get(key, {}).get(figure) for key in found if key[1] == s)]
-    servers = sorted({key[0] for key in found if key[1] in rows}, key=lambda name: (name != OURS, name))
-    if not rows:
+    servers = [name for name in [OURS, *SERVERS] if any((name, scenario) in found for scenario in rows)]
+    if not rows or spec.unit is None:
         return
     values = [found[key][figure] for key in found if key[1] in rows and found[key].get(figure)]
     data = ["scenario " + " ".join(servers)]
@@ -192,17 +230,35 @@ def text(about, found, charts_at=None):
         lines = markdown(spec, found)
         if not lines:
             continue
-        parts.append(lines + (f"\n![{spec.title}]({charts_at}/{spec.name}.svg)\n" if charts_at else ""))
+        has_chart = charts_at and spec.unit is not None
+        parts.append(lines + (f"\n![{spec.title}]({charts_at}/{spec.name}.svg)\n" if has_chart else ""))
         parts += [spec.note + "\n"] if spec.note else []
     return "\n".join([*parts, verdict(found) + "\n"])
 
 
-def publish(page, body):
-    """Puts `body` between the page's two marks."""
+# --- what is published ----------------------------------------------------------------------------------------------
+
+
+def remember(path, found, of):
+    """Puts what was measured now into the file of what is published, and returns all of it. `of`: commit, date and the like,
+    kept with each. One line per server and scenario, so that some of it can be measured anew."""
+    known = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            known = {(line["server"], line["scenario"]): line for line in map(json.loads, file)}
+    for (server, scenario), values in found.items():
+        known[server, scenario] = {"server": server, "scenario": scenario, **of, **values}
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(known[key]) + "\n" for key in sorted(known))
+    return known
+
+
+def publish(page, body, name="bench"):
+    """Puts `body` between the page's two marks of that name."""
     with open(page, encoding="utf-8") as file:
         old = file.read()
-    new, count = re.subn(r"(<!-- bench -->\n).*?(<!-- /bench -->)", lambda m: m[1] + body + m[2], old, flags=re.S)
+    new, count = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + body + m[2], old, flags=re.S)
     if count != 1:
-        raise SystemExit(f"{page} has no place for the tables: <!-- bench --> and <!-- /bench --> on lines of their own")
+        raise SystemExit(f"{page} has no place for the tables: <!-- {name} --> and <!-- /{name} --> on lines of their own")
     with open(page, "w", encoding="utf-8") as file:
         file.write(new)

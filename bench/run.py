@@ -15,12 +15,15 @@ import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 os.environ.setdefault("XYLEM_BIN", os.path.join(ROOT, "build", "release", "bin"))
+import direct  # noqa: E402
+import goals  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
 
-QUICK = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "msg50", "amsg50", "aoffline", "rate1000", "arate1000"]
-QUICK += ["logins", "idle", "sdk-fan100", "sdk-afan100", "sdk-pub100"]
-QUICK += ["tls-fan100", "tls-pub100", "tls-msg50", "tls-logins", "tls-idle"]
+QUICK = ["fan1", "fan100", "fan1000", "afan100", "afan1000", "pub1", "pub100", "pub100x10", "commits", "msg50", "amsg50"]
+QUICK += ["aoffline", "rate1000", "arate1000", "logins", "idle"]
+REST = ["efan100", "tls-fan100", "tls-pub100", "tls-msg50", "tls-logins", "tls-idle", "sdk-fan100", "sdk-afan100", "sdk-pub100"]
+REST += ["handshakes", "start"]
 SCENARIOS = [scenario for scenario in report.MEANING if scenario != report.DRAIN]
 FRESH = ("idle", "tls-idle", "aoffline")  # a server that has done nothing else yet
 AGAIN = 2  # times that a disturbed run is repeated at most; with --quick not at all
@@ -34,6 +37,12 @@ def log(text):
 def generator(scenario):
     """Of all TLS the cheapest, whatever the server uses: both share the machine."""
     return os.path.join(servers.OPENSSL if scenario.startswith("tls-") else servers.harness.BIN, "load")
+
+
+def one_run(server, scenario, options):
+    if scenario in direct.DIRECTLY:
+        return direct.DIRECTLY[scenario](server, options)
+    return run_once(server, scenario, options.seconds)
 
 
 def run_once(server, scenario, seconds):
@@ -51,10 +60,10 @@ def run_once(server, scenario, seconds):
 def undisturbed(server, scenario, options):
     """A run during which other processes kept quiet, or the quietest of some."""
     best = None
-    for _ in range(1 if options.quick else 1 + AGAIN):
+    for _ in range(1 if options.quick or options.rest else 1 + AGAIN):
         if scenario in FRESH:
             server.restart()
-        result = run_once(server, scenario, options.seconds)
+        result = one_run(server, scenario, options)
         if result is None:
             return best
         if best is None or result["other_cpu_share"] < best["other_cpu_share"]:
@@ -62,6 +71,14 @@ def undisturbed(server, scenario, options):
         if best["other_cpu_share"] <= report.DISTURBED:
             break
     return best
+
+
+FIGURES = [report.CPU, report.RATE, "kib_per_session", "full_per_s", "resumed_per_s", "start_s"]
+
+
+def told(result):
+    """What a run is about, in short."""
+    return [f"{result[figure]:,.4g} {figure}" for figure in FIGURES if result.get(figure)]
 
 
 def measure(server, options, results):
@@ -75,8 +92,7 @@ def measure(server, options, results):
                 result = undisturbed(server, scenario, options)
                 if result is not None:
                     results.append(result)
-                    figure = "kib_per_session" if scenario.endswith("idle") else report.CPU
-                    log(f"{server.name} {scenario}: {result[figure]:.4g} {figure}, {result[report.RATE]:.0f}/s")
+                    log(f"{server.name} {scenario}: {', '.join(told(result))}")
     finally:
         server.stop()
 
@@ -87,30 +103,46 @@ def what_was_left_out(chosen):
     return "Not measured: " + "; ".join(left) + "." if left else ""
 
 
-def about(options, chosen):
-    """What has to be known to read the figures."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+def commit():
+    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def about(options, when, left_out=""):
+    """What has to be known to read the figures. `when`: what was measured at which commit."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return (
-        f"Commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}: {', '.join(s.name for s in chosen)}; generator and server "
-        f"on the same {os.cpu_count()} cores ({models[0] if models else os.uname().machine}), TCP on loopback, 256-byte payloads, runs of "
-        f"{options.seconds:g} s after 1 s, medians of {options.runs}. A ratio above 1 is in Xylem's favour. `*`: other work took "
-        f"more than a fifth of a core while Xylem was measured. {what_was_left_out(chosen)}\n"
+        f"{when}; generator and server on the same {os.cpu_count()} cores ({models[0] if models else os.uname().machine}), TCP "
+        f"on loopback, 256-byte payloads, runs of {options.seconds:g} s after 1 s, medians of {options.runs}. In parentheses how many "
+        f"times better Xylem is. `*`: other work took more than a fifth of a core meanwhile. {left_out}\n"
     )
+
+
+def published_when(known):
+    """Commits, the most used first; what was measured at another one is named."""
+    groups = {}
+    for (server, scenario), values in known.items():
+        groups.setdefault((values["commit"], values["date"]), []).append(f"{server} {scenario}")
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    (newest, date), _ = ordered[0]
+    others = [f"at {commit} ({date}) {', '.join(rows)}" for (commit, date), rows in ordered[1:]]
+    return f"Commit {newest}, {date}" + "".join("; " + other for other in others)
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="one run of each: less than ten minutes on two cores")
-    parser.add_argument("--publish", action="store_true", help="put tables and charts into docs/ (not from a disturbed machine)")
+    parser.add_argument("--quick", action="store_true", help="one run of each main scenario: ten minutes on two cores")
+    parser.add_argument("--rest", action="store_true", help="one run of what --quick leaves out: TLS, libxylem, start ...")
+    parser.add_argument("--publish", action="store_true", help="put what was measured undisturbed into docs/, tables and charts")
     parser.add_argument("--scenarios", type=lambda t: t.split(","), help="which, separated by commas; default all")
     parser.add_argument("--servers", type=lambda t: t.lower().split(","), help="which, separated by commas; default all found")
     parser.add_argument("--runs", type=int, help="of each scenario; default 3")
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     options = parser.parse_args()
-    options.scenarios = options.scenarios or (QUICK if options.quick else SCENARIOS)
-    options.runs = options.runs or (1 if options.quick else 3)
+    options.items = direct.ITEMS
+    options.scenarios = options.scenarios or QUICK * options.quick + REST * options.rest or SCENARIOS
+    options.runs = options.runs or (1 if options.quick or options.rest else 3)
     for scenario in options.scenarios:
         if scenario not in SCENARIOS:
             parser.error(f"no scenario {scenario}; there are {', '.join(SCENARIOS)}")
@@ -120,16 +152,20 @@ def arguments():
     return options
 
 
-def publish(options, chosen, found):
-    disturbed = [scenario for (server, scenario), values in found.items() if values["other_cpu_share"] > report.DISTURBED]
+def publish(options, found):
+    """What was measured replaces what is there; what was disturbed does not."""
+    calm = {key: values for key, values in found.items() if values["other_cpu_share"] <= report.DISTURBED}
+    folder = os.path.join(ROOT, "docs", "charts")
+    of = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
+    known = report.remember(os.path.join(folder, "measured.jsonl"), calm, of)
+    body = report.text(about(options, published_when(known)), known, "charts") + "\n" + goals.table(known, missing=True)
+    report.charts(known, folder)
+    report.publish(os.path.join(ROOT, "docs", "performance.md"), body)
+    log(f"published in docs/performance.md: {len(calm)} of {len(found)} rows")
+    disturbed = [f"{server} {scenario}" for server, scenario in found if (server, scenario) not in calm]
     if disturbed:
-        log(f"not published: other work disturbed {', '.join(sorted(set(disturbed)))}; run it again on a quiet machine")
-        return 1
-    docs = os.path.join(ROOT, "docs")
-    report.charts(found, os.path.join(docs, "charts"))
-    report.publish(os.path.join(docs, "performance.md"), report.text(about(options, chosen), found, "charts"))
-    log("published in docs/performance.md")
-    return 0
+        log(f"not published, as other work disturbed it: {', '.join(disturbed)}; measure that again (--servers, --scenarios)")
+    return 1 if disturbed else 0
 
 
 def main():
@@ -144,14 +180,15 @@ def main():
     with open(os.path.join(output, "results.jsonl"), "w", encoding="utf-8") as file:
         file.writelines(json.dumps(result) + "\n" for result in results)
     found = report.medians(results)
-    body = report.text(about(options, chosen), found)
+    when = f"Commit {commit()}, {time.strftime('%Y-%m-%d')}"
+    body = report.text(about(options, when, what_was_left_out(chosen)), found) + "\n" + goals.table(found)
     with open(os.path.join(output, "tables.md"), "w", encoding="utf-8") as file:
         file.write(body)
     report.charts(found, output)
     log("\n" + body)
     if report.faults(found) or not results:
         return 1
-    return publish(options, chosen, found) if options.publish else 0
+    return publish(options, found) if options.publish and found else 0
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"  # where Debian puts servers
 
 
 # What every broker does, whatever it speaks, and what of it has to do with storing.
-COMMON = ["fan1", "fan100", "fan1000", "afan100", "pub1", "pub100", "rate1000", "arate1000", "idle"]
+COMMON = ["fan1", "fan100", "fan1000", "afan100", "afan1000", "pub1", "pub100", "pub100x10", "rate1000", "arate1000", "idle"]
 PERSISTED = ["afan100", "pub1", "pub100", "arate1000"]
+OURS_ALONE = ["efan100", "commits", "handshakes", "start"]
 
 
 OPENSSL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "release-openssl", "bin")
@@ -95,7 +96,20 @@ class XylemOpenSSL(Xylem):
 
     @staticmethod
     def does(scenario):
-        return scenario.startswith("tls-")
+        return scenario.startswith("tls-") or scenario == "handshakes"
+
+
+class XylemSegments(Xylem):
+    """The same with its log in segment files: only what is stored differs."""
+
+    name = "Xylem-segments"
+
+    def __init__(self):
+        super().__init__({"store": {"log": "segments"}})
+
+    @staticmethod
+    def does(scenario):
+        return scenario in [*PERSISTED, "pub100x10", "amsg50", "aoffline"]
 
 
 class Installed:
@@ -180,7 +194,7 @@ class Ejabberd(Installed):
 
     @staticmethod
     def does(scenario):
-        return not scenario.startswith("sdk-")  # libxylem is for Xylem
+        return not scenario.startswith("sdk-") and scenario not in [*OURS_ALONE, "afan1000"]  # libxylem is for Xylem
 
     CONFIGURATION = """
 loglevel: warning
@@ -347,7 +361,7 @@ class RabbitMQQuorum(RabbitMQ):
 
     @staticmethod
     def does(scenario):
-        return scenario in PERSISTED
+        return scenario in [*PERSISTED, "pub100x10"]
 
 
 def children_of(pid):
@@ -355,4 +369,4 @@ def children_of(pid):
         return [int(child) for child in file.read().split()]
 
 
-SERVERS = [Xylem, XylemOpenSSL, Ejabberd, Nats, Mosquitto, RabbitMQ, RabbitMQQuorum]
+SERVERS = [Xylem, XylemSegments, XylemOpenSSL, Ejabberd, Nats, Mosquitto, RabbitMQ, RabbitMQQuorum]

@@ -1,5 +1,6 @@
 /* What TLS costs with the library that this build has: handshakes per second of one core, full and resumed, for either
- * side; memory of a connection that idles; processor time per GiB. Run by hand, once per build:  tls_bench [SECONDS] */
+ * side; memory of a connection that idles; processor time per GiB. Run by hand, once per build:  tls_bench [SECONDS]
+ * and by bench/direct.py with --json, for what concerns a server. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +120,9 @@ static void part(struct ends *ends)
     xy_tls_free(&ends->client);
 }
 
-static void measure_handshakes(struct ends *ends, const char *kind, struct xy_str ticket, double seconds)
+/* Returns those of the server. */
+static double measure_handshakes(struct ends *ends, const char *kind, struct xy_str ticket, double seconds,
+                                 FILE *out)
 {
     size_t count = 0;
     ends->server_seconds = ends->client_seconds = 0;
@@ -127,12 +130,13 @@ static void measure_handshakes(struct ends *ends, const char *kind, struct xy_st
         shake_hands(ends, ticket);
         part(ends);
     }
-    printf("%-8s handshakes/s of one core: server %8.0f, client %8.0f\n", kind,
-           (double)count / ends->server_seconds, (double)count / ends->client_seconds);
+    (void)fprintf(out, "%-8s handshakes/s of one core: server %8.0f, client %8.0f\n", kind,
+                  (double)count / ends->server_seconds, (double)count / ends->client_seconds);
+    return (double)count / ends->server_seconds;
 }
 
-/* Each end has spoken once and sleeps. */
-static void measure_memory(struct ends *ends)
+/* Each end has spoken once and sleeps. Returns the bytes of a server's. */
+static size_t measure_memory(struct ends *ends, FILE *out)
 {
     static struct xy_tls *servers[IDLE_CONNECTIONS], *clients[IDLE_CONNECTIONS];
     char plain[16];
@@ -157,8 +161,9 @@ static void measure_memory(struct ends *ends)
     size_t server = mallinfo2().uordblks + mallinfo2().hblkhd - before;
     for (size_t i = 0; i < IDLE_CONNECTIONS; i++)
         xy_tls_free(&servers[i]);
-    printf("idle connection: server %zu bytes, client %zu bytes\n", server / IDLE_CONNECTIONS,
-           (both - server) / IDLE_CONNECTIONS);
+    (void)fprintf(out, "idle connection: server %zu bytes, client %zu bytes\n", server / IDLE_CONNECTIONS,
+                  (both - server) / IDLE_CONNECTIONS);
+    return server / IDLE_CONNECTIONS;
 }
 
 static void measure_bulk(struct ends *ends, size_t piece)
@@ -192,19 +197,26 @@ static void measure_bulk(struct ends *ends, size_t piece)
 
 int main(int argc, char **argv)
 {
+    bool json = argc > 2 && strcmp(argv[2], "--json") == 0;
+    FILE *out = json ? stderr : stdout;
     double seconds = argc > 1 ? strtod(argv[1], NULL) : 3;
     struct ends ends = { 0 };
     struct xy_buf ticket = { 0 };
     xy_tls_warm_up();
     configure(&ends);
     take_ticket(&ends, &ticket);
-    printf("%s, %s\n", xy_tls_version(ends.server), xy_tls_cipher(ends.server));
+    (void)fprintf(out, "%s, %s\n", xy_tls_version(ends.server), xy_tls_cipher(ends.server));
     part(&ends);
-    measure_handshakes(&ends, "full", XY_STR_NONE, seconds);
-    measure_handshakes(&ends, "resumed", xy_buf_view(&ticket), seconds);
-    measure_memory(&ends);
-    measure_bulk(&ends, 300);
-    measure_bulk(&ends, RECORD_BYTES);
+    double full = measure_handshakes(&ends, "full", XY_STR_NONE, seconds, out);
+    double resumed = measure_handshakes(&ends, "resumed", xy_buf_view(&ticket), seconds, out);
+    size_t bytes = measure_memory(&ends, out);
+    if (json) {
+        printf("{\"full_per_s\":%.1f,\"resumed_per_s\":%.1f,\"library_kib\":%.2f}\n", full, resumed,
+               (double)bytes / 1024);
+    } else {
+        measure_bulk(&ends, 300);
+        measure_bulk(&ends, RECORD_BYTES);
+    }
     xy_buf_free(&ticket);
     xy_tls_config_unref(&ends.server_config);
     xy_tls_config_unref(&ends.client_config);
