@@ -1,30 +1,23 @@
 /* Looks for plain text, sixteen bytes at a time; called by parser.c for everything that is fed. See text.h. */
 #include "core/xml/text.h"
 
-#include <stdint.h>
-
-typedef unsigned char bytes16 __attribute__((vector_size(16)));
+#include "core/xml/bytes16.h"
 
 static bool is_plain(unsigned char byte)
 {
     return byte >= ' ' && byte <= '~' && byte != '<' && byte != '>' && byte != '&' && byte != ']';
 }
 
-static bool are_plain(const char *data)
+static bool are_plain(bytes16 bytes)
 {
-    bytes16 bytes;
-    uint64_t found[2];
-    memcpy(&bytes, data, sizeof(bytes));
-    bytes16 others = (bytes16)(bytes < ' ') | (bytes16)(bytes > '~') | (bytes16)(bytes == '<') |
-                     (bytes16)(bytes == '>') | (bytes16)(bytes == '&') | (bytes16)(bytes == ']');
-    memcpy(found, &others, sizeof(found));
-    return (found[0] | found[1]) == 0;
+    return bytes16_none((bytes16)(bytes < ' ') | (bytes16)(bytes > '~') | (bytes16)(bytes == '<') |
+                        (bytes16)(bytes == '>') | (bytes16)(bytes == '&') | (bytes16)(bytes == ']'));
 }
 
 size_t xml_text_plain(struct xy_str input)
 {
     size_t len = 0;
-    while (input.len - len >= sizeof(bytes16) && are_plain(input.data + len))
+    while (input.len - len >= sizeof(bytes16) && are_plain(bytes16_load(input.data + len)))
         len += sizeof(bytes16);
     while (len < input.len && is_plain((unsigned char)input.data[len]))
         len++;

@@ -4,8 +4,7 @@
 #include "core/xml/writer.h"
 
 #include "core/namespaces.h"
-
-#define EACH_BYTE(byte) (UINT64_C(0x0101010101010101) * (byte))
+#include "core/xml/bytes16.h"
 
 /* What becomes of a byte. Zero: copied as it is. */
 enum escape { AS_IS, AMP, LT, GT, APOS, QUOT, TAB, LF, CR, FORBIDDEN };
@@ -40,37 +39,39 @@ static const unsigned char in_attr[256] = {
     ['"'] = QUOT, ['\t'] = TAB, ['\n'] = LF, ['\r'] = CR
 };
 
-/* Whether eight bytes are copied as they are wherever they stand, looked at together: subtracting sets the highest bit of a
- * byte that is below the limit, and what equals a byte is below one once that is taken away by exclusive or. Of "&'" and
- * "<>" the two differ in one bit. */
-static inline bool are_plain(const char *bytes)
+/* Copied as they are wherever they stand? */
+static bool are_plain(bytes16 bytes)
 {
-    uint64_t word;
-    memcpy(&word, bytes, sizeof(word));
-    uint64_t quote = word ^ EACH_BYTE('"');
-    uint64_t ampersand = (word | EACH_BYTE('&' ^ '\'')) ^ EACH_BYTE('\'');
-    uint64_t angle = (word | EACH_BYTE('<' ^ '>')) ^ EACH_BYTE('>');
-    uint64_t below = ((word - EACH_BYTE(' ')) & ~word) | ((quote - EACH_BYTE(1)) & ~quote) |
-                     ((ampersand - EACH_BYTE(1)) & ~ampersand) | ((angle - EACH_BYTE(1)) & ~angle);
-    return (below & EACH_BYTE(0x80)) == 0;
+    return bytes16_none((bytes16)(bytes < ' ') | (bytes16)(bytes == '&') | (bytes16)(bytes == '<') |
+                        (bytes16)(bytes == '>') | (bytes16)(bytes == '"') | (bytes16)(bytes == '\''));
+}
+
+/* With how much that is copied as it is the text begins. */
+static size_t run_length(struct xy_str text, const unsigned char *table)
+{
+    size_t len = 0;
+    while (len < text.len) {
+        size_t left = text.len - len, stop = len + (left < sizeof(bytes16) ? left : sizeof(bytes16));
+        if (left >= sizeof(bytes16) && are_plain(bytes16_load(text.data + len)))
+            len = stop;
+        while (len < stop && table[(unsigned char)text.data[len]] == AS_IS)
+            len++;
+        if (len < stop)
+            break;
+    }
+    return len;
 }
 
 static void escape(struct xy_buf *out, struct xy_str text, const unsigned char *table)
 {
-    if (text.len == 0)
-        return;
-    const char *run = text.data, *end = text.data + text.len;
-    for (const char *p = run; p < end; p++) {
-        while (end - p > 8 && are_plain(p))
-            p += 8;
-        unsigned char what = table[(unsigned char)*p];
-        if (what == AS_IS)
-            continue;
-        xy_buf_add(out, run, (size_t)(p - run));
-        xy_buf_str(out, replacement[what]);
-        run = p + 1;
+    while (text.len > 0) {
+        size_t run = run_length(text, table);
+        xy_buf_add(out, text.data, run);
+        if (run == text.len)
+            return;
+        xy_buf_str(out, replacement[table[(unsigned char)text.data[run]]]);
+        text = xy_str_n(text.data + run + 1, text.len - run - 1);
     }
-    xy_buf_add(out, run, (size_t)(end - run));
 }
 
 void xy_xml_escape(struct xy_buf *out, struct xy_str text)
