@@ -96,21 +96,62 @@ static bool fail_bad(struct call *call, const char *text)
     return false;
 }
 
+static bool read_max(struct call *call, const struct xy_elem *set, uint64_t *max)
+{
+    struct xy_str text = xy_elem_child_text(set, "max", call->arena);
+    *max = ANSWER_ITEMS_MAX;
+    return !xy_str_present(text) || xy_str_u64(xy_str_trim(text), max) ||
+           fail_bad(call, "<max/> is a number");
+}
+
+static bool fail_after(struct call *call)
+{
+    call_fail(call, XY_ITEM_NOT_FOUND, NULL, "the item named by <after/> is not here");
+    return false;
+}
+
+/* Pages forward of what does not expire: whoever reads a long queue to its end looks at each item once. */
+static bool is_forward(const struct call *call, const struct xy_elem *set)
+{
+    return call->node->config.item_expire_s == OPTION_COUNT_MAX &&
+           xy_elem_child(set, "before", NS_RSM) == NULL;
+}
+
+static bool select_forward(struct call *call, const struct xy_elem *set, struct selection *selection)
+{
+    const struct item_index *index = &call->node->items;
+    const struct xy_elem *after = xy_elem_child(set, "after", NS_RSM);
+    const struct item *item = index_oldest(index);
+    uint64_t max;
+    if (!read_max(call, set, &max))
+        return false;
+    if (after != NULL && (item = index_find_id(index, xy_elem_text(after, call->arena))) == NULL)
+        return fail_after(call);
+    if (after != NULL)
+        item = index_next_retained(index, item);
+    selection->rsm = true;
+    selection->total = index->retained_count;
+    selection->first_index = item != NULL ? index_rank(index, item) : 0;
+    max = max < ANSWER_ITEMS_MAX ? max : ANSWER_ITEMS_MAX;
+    selection->entries = xy_arena_alloc(call->arena, (size_t)(max + 1) * sizeof(*selection->entries));
+    for (; selection->entries != NULL && item != NULL && selection->count < max;
+         item = index_next_retained(index, item))
+        selection->entries[selection->count++] = item;
+    return true;
+}
+
 /* XEP-0059: max, after, before. An id that is not here is item-not-found, whatever it looks like. */
 static bool select_page(struct call *call, const struct xy_elem *set, struct selection *selection)
 {
     size_t from = 0, to = selection->count, at;
-    uint64_t max = ANSWER_ITEMS_MAX;
+    uint64_t max;
     const struct xy_elem *after = xy_elem_child(set, "after", NS_RSM),
                          *before = xy_elem_child(set, "before", NS_RSM);
-    struct xy_str max_text = xy_elem_child_text(set, "max", call->arena);
-    if (xy_str_present(max_text) && !xy_str_u64(xy_str_trim(max_text), &max))
-        return fail_bad(call, "<max/> is a number");
+    if (!read_max(call, set, &max))
+        return false;
     if (after != NULL) {
-        if (!find(selection->entries, selection->count, xy_elem_text(after, call->arena), &at)) {
-            call_fail(call, XY_ITEM_NOT_FOUND, NULL, "the item named by <after/> is not here");
-            return false;
-        }
+        if (!find(selection->entries, selection->count, xy_elem_text(after, call->arena), &at))
+            return fail_after(call);
         from = at + 1;
     }
     struct xy_str before_id = before != NULL ? xy_elem_text(before, call->arena) : XY_STR_NONE;
@@ -178,6 +219,8 @@ static bool select_items(struct call *call, struct selection *selection)
     const struct xy_elem *set = xy_elem_child(call->container, "set", NS_RSM);
     if (xy_elem_child(call->action, "item", NS_PUBSUB) != NULL)
         return select_ids(call, selection);
+    if (set != NULL && is_forward(call, set))
+        return select_forward(call, set, selection);
     selection->entries = all_items(call, &selection->count);
     selection->total = selection->count;
     return set != NULL ? select_page(call, set, selection) : select_newest(call, selection);

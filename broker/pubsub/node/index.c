@@ -284,6 +284,17 @@ struct item *index_next_retained(const struct item_index *index, const struct it
                : xy_container_of(item->retained_link.next, struct item, retained_link);
 }
 
+size_t index_rank(const struct item_index *index, const struct item *item)
+{
+    size_t at = above(index, item->seq) - 1, rank = 0;
+    xy_assert(item->retained && index->slots[at].item == item);
+    if (index->retained_count == index->count)
+        return at - index->head; /* no holes */
+    for (size_t i = index->head; i < at; i++)
+        rank += index->slots[i].item != NULL && index->slots[i].item->retained;
+    return rank;
+}
+
 /* Out of the array. Holes at the front close at once, so a queue that is eaten from the front stays small. */
 static void vacate(struct item_index *index, struct item *item)
 {

@@ -97,6 +97,8 @@ struct item *index_owed(const struct item_index *index, uint64_t seq, uint64_t b
 struct item *index_since(const struct item_index *index, uint64_t time_us);
 struct item *index_oldest(const struct item_index *index); /* retained; NULL: none */
 struct item *index_newest(const struct item_index *index);
+/* How many retained ones are in front of a retained one. */
+size_t index_rank(const struct item_index *index, const struct item *item);
 /* The one behind a retained one. */
 struct item *index_next_retained(const struct item_index *index, const struct item *item);
 

@@ -46,6 +46,7 @@ static void compare(const struct item_index *index, const struct model *model)
         assert_ptr_equal(index_after(index, before), item);
         before = seq;
         if (item->retained) {
+            assert_int_equal(index_rank(index, item), retained);
             retained++;
             oldest = oldest ? oldest : seq;
             assert_ptr_equal(index_find_id(index, item_id(item)), item);
