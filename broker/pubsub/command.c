@@ -9,9 +9,12 @@
 
 #define FORM_TYPE "urn:xylem:queue:0"
 
+/* OF_PAGE: optional, and an element of the request's <set/> (XEP-0059) instead of an attribute. */
+enum field_kind { REQUIRED, OPTIONAL, OF_PAGE };
+
 struct field {
     const char *var, *label;
-    bool optional;
+    enum field_kind kind;
 };
 
 static const struct command {
@@ -19,7 +22,7 @@ static const struct command {
     enum xy_stanza_type type;
     const char *request, *ns; /* an element of this name, its attributes being the fields … */
     bool inside_pubsub;       /* … inside <pubsub/> of the same namespace */
-    struct field fields[3];   /* ended by var NULL */
+    struct field fields[4];   /* ended by var NULL */
 } commands[] = {
     { "urn:xylem:queue:info",
       "How a queue and its consumers stand",
@@ -27,28 +30,41 @@ static const struct command {
       "queue-state",
       NS_XYLEM_DELIVERY,
       false,
-      { { "node", "Queue", false } } },
+      { { "node", "Queue", REQUIRED },
+        { "max", "At most so many rows", OF_PAGE },
+        { "after", "`last` of the page before", OF_PAGE } } },
     { "urn:xylem:subscription:info",
       "How the subscriptions of a node stand",
       XY_GET,
       "subscription-state",
       NS_XYLEM_DELIVERY,
       false,
-      { { "node", "Node", false } } },
+      { { "node", "Node", REQUIRED },
+        { "max", "At most so many rows", OF_PAGE },
+        { "after", "`last` of the page before", OF_PAGE } } },
     { "urn:xylem:queue:redrive",
       "Make parked items ready again",
       XY_SET,
       "redrive",
       NS_XYLEM_DELIVERY,
       false,
-      { { "node", "Queue", false } } },
+      { { "node", "Queue", REQUIRED }, { "max", "At most so many items", OPTIONAL } } },
+    { "urn:xylem:queue:move",
+      "Move items to another node",
+      XY_SET,
+      "move",
+      NS_XYLEM_DELIVERY,
+      false,
+      { { "node", "Node", REQUIRED },
+        { "to", "Other node", REQUIRED },
+        { "max", "At most so many items", OPTIONAL } } },
     { "urn:xylem:queue:purge",
       "Delete all items of a node",
       XY_SET,
       "purge",
       NS_PUBSUB_OWNER,
       true,
-      { { "node", "Node", false } } },
+      { { "node", "Node", REQUIRED } } },
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -78,6 +94,15 @@ static void add_fields(struct xy_arena *arena, struct xy_elem *x, const struct x
 {
     for (const struct xy_attr *a = e->attrs; a != NULL; a = a->next)
         (void)xy_form_add(arena, x, a->name, "text-single", NULL, a->value);
+}
+
+/* There is another page. */
+static void add_last(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *state)
+{
+    const struct xy_elem *set = xy_elem_child(state, "set", NS_RSM);
+    struct xy_str last = set != NULL ? xy_elem_child_text(set, "last", arena) : XY_STR_NONE;
+    if (last.len > 0)
+        (void)xy_form_add(arena, x, xy_str("last"), "text-single", NULL, last);
 }
 
 /* One <item/> per consumer or subscription (XEP-0004 3.4); <reported/> names what the first of them has. */
@@ -112,6 +137,7 @@ static struct xy_elem *wrap(struct request *request, struct xy_elem *result)
     if (state != NULL && xy_str_is(state->ns, NS_XYLEM_DELIVERY)) {
         struct xy_elem *x = xy_form_new(arena, "result", FORM_TYPE);
         add_fields(arena, x, state);
+        add_last(arena, x, state);
         add_rows(arena, x, state);
         xy_elem_append(command, x);
     } else {
@@ -149,7 +175,7 @@ static bool ask(struct shard *shard, struct request **request, const struct comm
     xy_elem_add_text(arena, xy_elem_add(arena, x, "title", NS_DATA_FORM), xy_str(which->name));
     for (const struct field *f = which->fields; f->var != NULL; f++) {
         struct xy_elem *field = xy_form_add(arena, x, xy_str(f->var), "text-single", f->label, XY_STR_NONE);
-        if (!f->optional)
+        if (f->kind == REQUIRED)
             xy_elem_add(arena, field, "required", NS_DATA_FORM);
     }
     xy_elem_append(command, x);
@@ -177,10 +203,15 @@ static bool translate(struct shard *shard, struct request **request, const struc
     if (which->inside_pubsub)
         parent = xy_elem_add(arena, parent, "pubsub", which->ns);
     struct xy_elem *e = parent != NULL ? xy_elem_add(arena, parent, which->request, which->ns) : NULL;
+    struct xy_elem *set = NULL;
     for (const struct field *f = which->fields; e != NULL && f->var != NULL; f++) {
         struct xy_str value = xy_form_value(form, f->var);
-        if (value.len > 0)
+        if (value.len > 0 && f->kind != OF_PAGE) {
             xy_elem_set(arena, e, f->var, value);
+        } else if (value.len > 0) {
+            set = set != NULL ? set : xy_elem_add(arena, e, "set", NS_RSM);
+            xy_elem_add_text(arena, xy_elem_add(arena, set, f->var, NS_RSM), value);
+        }
     }
     if (xy_arena_failed(arena))
         return refuse(shard, request, XY_RESOURCE_CONSTRAINT, NULL, "memory is short");
@@ -199,7 +230,7 @@ static bool submitted(struct shard *shard, struct request **request, const struc
     if (xy_str_present(form.form_type) && !xy_str_is(form.form_type, FORM_TYPE))
         return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "the form is of another FORM_TYPE");
     for (const struct field *f = which->fields; f->var != NULL; f++)
-        if (!f->optional && xy_form_value(&form, f->var).len == 0)
+        if (f->kind == REQUIRED && xy_form_value(&form, f->var).len == 0)
             return refuse(shard, request, XY_BAD_REQUEST, "bad-payload", "a required field is missing");
     return translate(shard, request, which, asked, &form);
 }

@@ -1,7 +1,8 @@
 /* How at-least-once subscriptions of a node stand: what is owed, what is out, and why nothing flows (docs/protocol.md 1.9).
  * Subscribers see their own, owners all, in pages. Called through the table of pubsub.c. */
+#include "broker/pubsub/state.h"
+
 #include "broker/pubsub/claim/acked.h"
-#include "broker/pubsub/call.h"
 #include "core/time.h"
 
 #define PAGE_MAX      200u
@@ -171,7 +172,7 @@ static bool read_page(struct call *call, uint64_t *max, uint64_t *after)
 }
 
 /* In the order of their numbers, which are also what pages are told apart by. */
-static bool add_all(struct call *call, struct xy_elem *state)
+bool state_add_page(struct call *call, struct xy_elem *state, state_belongs *belongs, state_add *add)
 {
     uint64_t max, number, found = 0;
     if (!read_page(call, &max, &number))
@@ -181,9 +182,9 @@ static bool add_all(struct call *call, struct xy_elem *state)
          looks++) {
         const struct subscription *s = node_subscription(call->node, (uint32_t)++number);
         last = number;
-        if (s == NULL || !owes(s))
+        if (s == NULL || !belongs(s))
             continue;
-        add_subscription(call->arena, state, s);
+        add(call->arena, state, s);
         found++;
     }
     struct xy_elem *set = xy_elem_add(call->arena, state, "set", NS_RSM);
@@ -205,7 +206,7 @@ void subscription_state_get(struct call *call)
     xy_elem_set(call->arena, state, "epoch",
                 xy_arena_printf(call->arena, "%016llx", (unsigned long long)node->epoch));
     set_number(call->arena, state, "newest", node->delivered_seq);
-    if (all && !add_all(call, state))
+    if (all && !state_add_page(call, state, owes, add_subscription))
         return;
     if (!all)
         add_own(call, state, subid);

@@ -5,12 +5,16 @@ import time
 import pytest
 
 from harness import DOMAIN, PUBSUB
-from queues import create_queue, put
+from pubsub import create
+from queues import consume, create_queue, put
 
 COMMANDS = "http://jabber.org/protocol/commands"
 DATA = "jabber:x:data"
 ITEMS, INFO = "http://jabber.org/protocol/disco#items", "http://jabber.org/protocol/disco#info"
-NODES = {"urn:xylem:queue:info", "urn:xylem:subscription:info", "urn:xylem:queue:redrive", "urn:xylem:queue:purge"}
+NODES = {
+    "urn:xylem:queue:info", "urn:xylem:subscription:info", "urn:xylem:queue:redrive", "urn:xylem:queue:move",
+    "urn:xylem:queue:purge",
+}
 
 
 @pytest.fixture
@@ -90,6 +94,20 @@ def test_subscriptions_are_rows(bob, broker):
     assert status == "completed" and values["newest"] == "0"
     assert {row["jid"] for row in rows} == {f"carol@{DOMAIN}/one", f"carol@{DOMAIN}/two"}
     assert all(row["state"] == "absent" and row["depth"] == "0" for row in rows)
+
+
+def test_pages_and_bounds(bob):
+    for n in range(3):
+        consume(bob, jid=f"{bob.jid}{n}")
+    _, values, rows = run(bob, "urn:xylem:queue:info", node="jobs", max="2")
+    assert [row["jid"] for row in rows] == [f"{bob.jid}0", f"{bob.jid}1"] and values["consumers"] == "3"
+    _, values, rows = run(bob, "urn:xylem:queue:info", node="jobs", max="2", after=values["last"])
+    assert [row["jid"] for row in rows] == [f"{bob.jid}2"] and "last" not in values
+    create(bob, "other")
+    moved = run(bob, "urn:xylem:queue:move", node="jobs", to="other", max="1")[1]
+    assert (moved["to"], moved["count"]) == ("other", "1")
+    assert run(bob, "urn:xylem:queue:redrive", node="jobs", max="1")[1]["count"] == "0"
+    assert run(bob, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "1"
 
 
 def test_administrators_too_and_nobody_else(bob, broker, connect):

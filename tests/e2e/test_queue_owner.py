@@ -1,13 +1,14 @@
 """What the owner of a queue sees and does: figures, parked items made ready again."""
 
+import json
 import time
 
 import pytest
 
 import pubsub
-from harness import PUBSUB
+from harness import DOMAIN, PUBSUB
 from pubsub import create
-from queues import create_queue, done, none_comes, put, take, take_ids, unlock, worker
+from queues import consume, create_queue, done, none_comes, put, take, take_ids, unlock, worker
 
 DELIVERY = "urn:xylem:delivery:0"
 
@@ -66,6 +67,40 @@ def test_figures(broker, connect, alice):
         time.sleep(0.02)
     (consumer,) = state(alice)[1]
     assert consumer["state"] == "absent" and "session" not in consumer and consumer["in-flight"] == "0"
+
+
+RSM = "http://jabber.org/protocol/rsm"
+
+
+def page(client, after="", most=""):
+    """(JIDs of consumers, what the next page begins after) of `<queue-state/>`; the latter is "" on the last page."""
+    rsm = f"<set xmlns='{RSM}'>{f'<max>{most}</max>' if most else ''}{f'<after>{after}</after>' if after else ''}</set>"
+    answer = client.ok("get", f"<queue-state xmlns='{DELIVERY}' node='jobs'>{rsm}</queue-state>", PUBSUB)
+    element = answer.find(f"{{{DELIVERY}}}queue-state")
+    last = element.findtext(f"{{{RSM}}}set/{{{RSM}}}last", "")
+    return [c.get("jid") for c in element.findall(f"{{{DELIVERY}}}consumer")], last
+
+
+def test_consumers_come_in_pages(broker, connect, alice):
+    create_queue(alice)
+    bob = connect(broker, "bob", "b")
+    jids = [f"bob@{DOMAIN}/w{n}" for n in range(230)]
+    for jid in jids:
+        consume(bob, jid=jid)
+    assert state(alice)[0]["consumers"] == "230"
+    first, last = page(alice)
+    assert (len(first), last != "") == (200, True)
+    second, last = page(alice, last)
+    assert last == "" and first + second == jids
+    pages, last = [], None
+    while last != "":
+        names, last = page(alice, last, "100")
+        pages.append(len(names))
+    assert pages == [100, 100, 30]
+    refused = f"<queue-state xmlns='{DELIVERY}' node='jobs'><set xmlns='{RSM}'><max>few</max></set></queue-state>"
+    assert alice.refused("get", refused, PUBSUB)[1] == "bad-request"
+    shown = json.loads(broker.xylem("--as", f"alice@{DOMAIN}", "queue", "info", "jobs", "--json").stdout)
+    assert [c["jid"] for c in shown["consumer"]] == jids
 
 
 def test_only_owners_see_it(broker, connect, alice):

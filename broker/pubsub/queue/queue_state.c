@@ -1,12 +1,11 @@
 /* What an owner sees of a queue, and parked items made ready again: docs/protocol.md 9.9. Called through the table of
  * pubsub.c. */
-#include "broker/pubsub/call.h"
 #include "broker/pubsub/queue/queue.h"
+#include "broker/pubsub/state.h"
 
 #include "core/time.h"
 
-#define CONSUMERS_MAX 1000u
-#define REDRIVE_PAGE  256u /* items in one turn */
+#define REDRIVE_PAGE 256u /* items in one turn */
 
 /* --- figures ------------------------------------------------------------------------------------------------------- */
 
@@ -35,6 +34,11 @@ static const char *state_of(const struct subscription *consumer)
     if (dispatch->held_count >= dispatch->capacity)
         return "full";
     return consumer->claim.state == CLAIM_STALLED ? "stalled" : "receiving";
+}
+
+static bool is_consumer(const struct subscription *subscription)
+{
+    return subscription->worker != NULL;
 }
 
 static void add_consumer(struct xy_arena *arena, struct xy_elem *parent, const struct subscription *consumer)
@@ -76,14 +80,14 @@ static void add_figures(struct xy_arena *arena, struct xy_elem *state, const str
                     { "blocked", QUEUE_BLOCKED },
                     { "parked", QUEUE_PARKED } };
     uint64_t ready = node->items.live;
-    for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++) {
-        uint64_t count = queue_count(queue->engine, counted[i].state);
-        set_number(arena, state, counted[i].name, count);
-        ready -= count;
-    }
+    for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++)
+        ready -= queue_count(queue->engine, counted[i].state);
     set_number(arena, state, "depth", node->items.live);
-    set_number(arena, state, "ready", ready);
     set_number(arena, state, "bytes", node->items.retained_bytes);
+    set_number(arena, state, "ready", ready);
+    for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++)
+        set_number(arena, state, counted[i].name, queue_count(queue->engine, counted[i].state));
+    add_age(arena, state, node);
     set_number(arena, state, "redeliveries", queue->figures.redelivered);
     set_number(arena, state, "acknowledged", queue->figures.acknowledged);
     set_number(arena, state, "timed-out", queue->figures.timed_out);
@@ -109,12 +113,8 @@ void queue_state_get(struct call *call)
     struct xy_elem *state = xy_elem_add(call->arena, result, "queue-state", NS_XYLEM_DELIVERY);
     xy_elem_set(call->arena, state, "node", call->name);
     add_figures(call->arena, state, call->node->queue);
-    add_age(call->arena, state, call->node);
-    size_t position = 0, count = 0;
-    for (const struct subscription *s;
-         count < CONSUMERS_MAX && (s = node_next_subscription(call->node, &position)) != NULL; count++)
-        if (s->worker != NULL)
-            add_consumer(call->arena, state, s);
+    if (!state_add_page(call, state, is_consumer, add_consumer))
+        return;
     if (xy_arena_failed(call->arena))
         call_no_room(call);
     else
