@@ -166,9 +166,10 @@ static enum xylem_status show_node(struct cli *cli, const char *node)
         return status;
     snprintf(why, sizeof why, "%s", xylem_client_error(cli->client));
     enum xylem_status other = show_state(cli, states[1], node, true);
-    if (other != XYLEM_OK)
-        cli_error("%s", status == XYLEM_FORBIDDEN ? why : xylem_client_error(cli->client));
-    return other;
+    if (other == XYLEM_OK)
+        return other;
+    cli_error("%s", status == XYLEM_FORBIDDEN ? why : xylem_client_error(cli->client));
+    return status == XYLEM_FORBIDDEN ? status : other;
 }
 
 int cli_queue_info(struct cli *cli)

@@ -44,6 +44,7 @@ def test_info_and_list(broker):
     assert (state["node"], state["depth"], state["ready"], state["blocked"]) == ("jobs", 3, 1, 2)
     assert state["bytes"] > 0 and state["consumer"] == []
     text = ok(broker.xylem("--as", ALICE, "queue", "info", "jobs")).splitlines()
+    assert [line.split()[0] for line in text[:3]] == ["node", "depth", "bytes"]
     assert ["depth", "3"] in [line.split() for line in text]
     lines = ok(broker.xylem("--as", ALICE, "queue", "list")).splitlines()
     assert sorted(line.split()[0] for line in lines) == ["jobs", "other"]
@@ -90,7 +91,10 @@ def test_a_full_queue_refuses_or_drops(broker):
 
 def test_refusals_say_what_to_do(broker):
     make_queue(broker)
-    refused(broker.xylem("--as", BOB, "queue", "info", "jobs"), "forbidden")
+    run = broker.xylem("--as", BOB, "queue", "info", "jobs")
+    refused(run, "forbidden")
+    assert "no node" not in run.stderr  # there is one
+    refused(broker.xylem("--as", ALICE, "queue", "move", "jobs", "jobs"), "name another one")
     refused(broker.xylem("--as", ALICE, "queue", "info", "nowhere"), "no node 'nowhere'")
     refused(broker.xylem("--as", ALICE, "sub", "jobs", "--timeout", "5"), "it is a queue", "--queue N")
     refused(broker.xylem("--as", BOB, "queue", "redrive", "jobs"), "forbidden")

@@ -162,8 +162,11 @@ static bool check(struct call *call, uint64_t *max)
 {
     struct xy_str to = xy_elem_attr(call->action, "to"), text = xy_elem_attr(call->action, "max");
     *max = UINT64_MAX;
-    if (to.len == 0 || to.len > NODE_NAME_MAX || xy_str_eq(to, call->name))
-        call_fail(call, XY_BAD_REQUEST, NULL, "say where to: to='…', another node");
+    if (to.len == 0 || to.len > NODE_NAME_MAX)
+        call_fail(call, XY_BAD_REQUEST, NULL, "say where to: to='…', the name of another node");
+    else if (xy_str_eq(to, call->name))
+        call_fail(call, XY_BAD_REQUEST, NULL,
+                  "items cannot be moved to the node they are in; name another one");
     else if (text.data != NULL && (!xy_str_u64(xy_str_trim(text), max) || *max == 0))
         call_fail(call, XY_BAD_REQUEST, NULL, "max is a number of items");
     else if (find(call->pubsub, call->node->number) != NULL)
