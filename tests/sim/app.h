@@ -45,6 +45,14 @@ void sim_app_read_marks(const struct xy_stanza *stanza, struct sim_delivery *del
 /* An event with a dead letter of a node whose name begins so. false: it is another one. */
 bool sim_app_read_letter(struct sim_client *client, const struct xy_stanza *stanza, char node,
                          struct sim_delivery *delivery, struct sim_letter *letter);
+/* Limits per account and nodes that reject: for the model, once; in the broker's configuration (0: none); in a node's. */
+void sim_app_limits(struct sim_world *world);
+unsigned sim_app_account_items(const struct sim_world *world);
+void sim_app_write_overflow(const struct sim_client *client, unsigned node, struct xy_buf *out);
+/* How many bytes a subscription may be owed; 0: many. */
+unsigned sim_app_owed_max(const struct sim_client *client, unsigned node);
+/* A publish may be refused so. */
+bool sim_app_bounded(const struct sim_client *client, unsigned node, const struct xy_stanza *iq);
 /* What queues are bound by: for the model, once; and in the configuration of one. */
 void sim_app_queue_bounds(struct sim_world *world);
 void sim_app_write_bounds(const struct sim_client *client, unsigned node, struct xy_buf *out);

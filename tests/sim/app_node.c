@@ -8,8 +8,13 @@ static void write_create(struct sim_client *client, const struct sim_pending *pe
                   "<create node='n%u'/><configure><x xmlns='" NS_DATA_FORM "' type='submit'>"
                   "<field var='FORM_TYPE'><value>" NS_PUBSUB_NODE_CONFIG "</value></field>"
                   "<field var='pubsub#publish_model'><value>open</value></field>"
-                  "<field var='pubsub#max_items'><value>%u</value></field>",
-                  pending->node, SIM_MAX_ITEMS(pending->node));
+                  "<field var='pubsub#max_items'><value>",
+                  pending->node);
+    if (client->world->model->rejects[pending->node])
+        xy_buf_lit(out, "max</value></field>");
+    else
+        xy_buf_printf(out, "%u</value></field>", SIM_MAX_ITEMS(pending->node));
+    sim_app_write_overflow(client, pending->node, out);
     unsigned expire_s = sim_app_expire_s(client->world, pending->node);
     if (client->world->options.fault == SIM_FAULT_LATE_EXPIRY)
         expire_s *= 10;
@@ -35,7 +40,9 @@ static void on_created(struct sim_client *client, const struct sim_pending *pend
 {
     bool there = iq->type == XY_RESULT || xy_error_read(iq).condition == XY_CONFLICT;
     client->created[pending->node] = there;
-    if (!there && !sim_app_no_room(client, iq))
+    if (iq->type == XY_RESULT)
+        sim_limits_created(client->world->model, SIM_ITEM, pending->node, client->account);
+    if (!there && !sim_app_no_room(client, iq) && !sim_app_bounded(client, pending->node, iq))
         sim_violation(client->world->model, "client %u could not create node %u", client->index,
                       pending->node);
 }

@@ -26,8 +26,11 @@ static void on_published(struct sim_client *client, const struct sim_pending *pe
     if (iq->type == XY_RESULT) {
         sim_model_told(client->world->model, pending->token, client->left_moment);
         sim_items_published(client->world->model, pending->token, client->world->now_us);
+        sim_limits_kept(client->world->model);
     } else if (sim_app_no_room(client, iq))
         sim_model_refused(client->world->model, pending->token);
+    else if (sim_app_bounded(client, pending->node, iq))
+        sim_limits_refused(client->world->model, pending->token, pending->asked_moment);
     else if (client->world->model->deleted[pending->node] > 0) /* it is gone, or somebody else's by now */
         client->created[pending->node] = false;
     else

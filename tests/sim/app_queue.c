@@ -103,7 +103,10 @@ static void on_created(struct sim_client *client, const struct sim_pending *pend
 {
     client->queue_created[pending->node] =
         iq->type == XY_RESULT || xy_error_read(iq).condition == XY_CONFLICT;
-    if (!client->queue_created[pending->node] && !sim_app_no_room(client, iq))
+    if (iq->type == XY_RESULT)
+        sim_limits_created(client->world->model, SIM_JOB, pending->node, client->account);
+    if (!client->queue_created[pending->node] && !sim_app_no_room(client, iq) &&
+        !sim_app_bounded(client, SIM_NODES_MAX, iq))
         sim_violation(client->world->model, "client %u could not create queue %u", client->index,
                       pending->node);
 }
@@ -119,12 +122,15 @@ static bool is_full(const struct sim_client *client, unsigned node, const struct
 static void on_published(struct sim_client *client, const struct sim_pending *pending,
                          const struct xy_stanza *iq)
 {
-    if (iq->type == XY_RESULT)
+    if (iq->type == XY_RESULT) {
         sim_model_told(client->world->model, pending->token, client->left_moment);
-    else if (sim_app_no_room(client, iq))
+        sim_limits_kept(client->world->model);
+    } else if (sim_app_no_room(client, iq))
         sim_model_refused(client->world->model, pending->token);
+    else if (sim_app_bounded(client, SIM_NODES_MAX, iq))
+        sim_limits_refused(client->world->model, pending->token, pending->asked_moment);
     else if (is_full(client, pending->node, iq))
-        sim_job_full(client->world->model, pending->token);
+        sim_job_full(client->world->model, pending->token, pending->asked_moment);
     else
         sim_violation(client->world->model, "client %u could not put job %u into queue %u", client->index,
                       pending->token, pending->node);
@@ -232,6 +238,15 @@ static void settle(struct sim_client *client, size_t which, const struct sim_req
         sim_app_say(client, p);
 }
 
+/* Elsewhere it would stay in the queue for ever. */
+static bool may_term(const struct sim_client *client, size_t which)
+{
+    const struct sim_model *model = client->world->model;
+    unsigned token;
+    memcpy(&token, client->jobs.data + which * sizeof(token), sizeof(token));
+    return model->queue_buries[model->tokens[token].to];
+}
+
 static void say_term(struct sim_client *client, size_t which)
 {
     struct xy_buf text = { 0 };
@@ -253,10 +268,12 @@ static void act_settle(struct sim_client *client)
         return;
     uint32_t how = sim_below(random, client->world->mood.burials ? 12 : 10);
     size_t which = sim_below(random, count);
-    if (how == 11)
+    if (how == 11 && may_term(client, which))
         say_term(client, which);
+    else if (how >= 10)
+        settle(client, which, may_term(client, which) ? &term : &done);
     else
-        settle(client, which, how < 7 ? &done : how < 9 ? &unlock : how == 10 ? &term : NULL);
+        settle(client, which, how < 7 ? &done : how < 9 ? &unlock : NULL);
 }
 
 static void drain(struct sim_client *client)

@@ -24,8 +24,10 @@ static void write_subscribe(struct sim_client *client, const struct sim_pending 
                   "<field var='FORM_TYPE'><value>" NS_PUBSUB_SUBSCRIBE_OPTIONS "</value></field>"
                   "<field var='{urn:xylem:delivery:0}mode'><value>%s</value></field>",
                   client->durable ? "at-least-once" : "at-most-once");
-    if (client->durable && client->world->mood.skips && client->index % 2 == 0)
-        xy_buf_lit(out, "<field var='{urn:xylem:delivery:0}max_backlog_bytes'><value>1500</value></field>");
+    unsigned owed_max = sim_app_owed_max(client, pending->node);
+    if (owed_max > 0)
+        xy_buf_printf(out, "<field var='{urn:xylem:delivery:0}max_backlog_bytes'><value>%u</value></field>",
+                      owed_max);
     if (client->one_by_one)
         xy_buf_printf(out,
                       "<field var='{urn:xylem:delivery:0}ack'><value>%s</value></field>"

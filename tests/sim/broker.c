@@ -10,6 +10,7 @@
 #include "broker/shard/stats.h"
 #include "broker/shard/workers.h"
 #include "core/base/assert.h"
+#include "tests/sim/app.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/wire.h"
@@ -22,14 +23,18 @@
 #define STOP_TRIES_MAX   1500u
 #define OTHERS_STEPS_MAX 20u /* what other threads may still do before a process that gives up is gone */
 
-static struct config *configure(const struct sim_mood *mood)
+static struct config *configure(const struct sim_world *world)
 {
+    const struct sim_mood *mood = &world->mood;
+    unsigned account_items = sim_app_account_items(world);
     struct xy_buf text = { 0 }, errors = { 0 };
     struct config *config = NULL;
     xy_buf_printf(&text,
                   "domain = \"" SIM_DOMAIN "\"; auth { allow_plaintext = true; }\n"
                   "limits { outbox = %ukb; stalled_timeout = %us; } sm { max = %us; queue = %u; }\n",
                   mood->outbox_kib, mood->stalled_seconds, mood->sm_seconds, mood->queue_max);
+    if (account_items > 0)
+        xy_buf_printf(&text, "limits { items_per_account = %u; }\n", account_items);
     if (!config_parse("simulation", xy_buf_view(&text), &config, &errors))
         fprintf(stderr, "%.*s\n", XY_ARG(xy_buf_view(&errors)));
     xy_assert(config != NULL);
@@ -131,7 +136,7 @@ void sim_broker_start(struct sim_world *world, unsigned shards)
     xy_assert(broker != NULL && shards > 0 && shards <= SIM_SHARDS_MAX);
     broker->world = world;
     broker->shards = shards;
-    broker->config = configure(&world->mood);
+    broker->config = configure(world);
     broker->store = open_store(world, shards);
     if (broker->store == NULL) { /* the verdict says why */
         config_free(&broker->config);

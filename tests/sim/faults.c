@@ -37,6 +37,9 @@ const char *const sim_fault_names[SIM_FAULT_COUNT] = {
     [SIM_FAULT_NO_REQUEST] = "no-request",
     [SIM_FAULT_OLD_ERA] = "old-era",
     [SIM_FAULT_LOST_BURIAL] = "lost-burial",
+    [SIM_FAULT_SMALL_QUOTA] = "small-quota",
+    [SIM_FAULT_LARGE_QUOTA] = "large-quota",
+    [SIM_FAULT_NO_REJECTION] = "no-rejection",
     [SIM_FAULT_SMALL_QUEUE] = "small-queue",
 };
 
@@ -100,10 +103,9 @@ static void send_twice(struct shard *shard, struct session_ref session, struct x
 
 static void acked_early(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)
 {
-    struct sim_planted *planted = planted_of(shard);
+    const struct sim_planted *planted = planted_of(shard);
     planted->owner_true->acked(shard, key, session, seq);
-    if (++planted->count % FAULT_EVERY == 0)
-        planted->owner_true->acked(shard, key, session, seq + 1);
+    planted->owner_true->acked(shard, key, session, seq + 1);
 }
 
 static void acked_lost(struct shard *shard, struct claim_key key, struct session_ref session, uint64_t seq)

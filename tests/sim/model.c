@@ -367,6 +367,9 @@ void sim_model_skipped(struct sim_model *model, unsigned node, const struct sim_
     if (!s->bare && !model->gaps[node] && is_missing(s, gap.first))
         sim_violation(model, "client %u was told of a gap from %" PRIu64 " of node %u after number %" PRIu64,
                       d->client, gap.first, node, s->last_seq);
+    if (model->rejects[node])
+        sim_violation(model, "client %u was told of a gap of node %u, which refuses instead", d->client,
+                      node);
     if (model->quiet && !d->one_by_one)
         sim_violation(model, "client %u was told of a gap after everything had been acknowledged", d->client);
     xy_buf_add(&s->skipped, &gap, sizeof(gap));

@@ -41,7 +41,8 @@ struct sim_token {
     uint64_t not_before_us;      /* job: it comes to nobody before */
     uint64_t done_moment;        /* job: when the answer left that it is done; 0: not yet … */
     uint64_t done_us;            /* … and when that came, by the wall clock */
-    uint64_t burial;             /* job: its number among the dead letters; 0: not seen there */
+    uint64_t burial;             /* job: its number among the dead letters; 0: not seen there … */
+    uint64_t burial_moment;      /* … and when that left first */
     bool termed, vague;          /* job: somebody gave it up; it is done or buried, and nobody knows which */
     uint32_t done_asked, firsts; /* job: how often a consumer said so; deliveries as a first attempt */
 };
@@ -86,6 +87,10 @@ struct sim_model {
     unsigned max_deliver[SIM_CLIENTS_MAX];              /* 0: nothing of it becomes a dead letter */
     unsigned expire_s[SIM_NODES_MAX];                   /* 0: items do not expire */
     struct xy_buf due;                                  /* of model_items.c: what comes again */
+    unsigned account_items;                             /* limit over all nodes of an account; 0: none */
+    bool steady[SIM_NODES_MAX];                         /* nothing leaves it but for what is newer */
+    bool rejects[SIM_NODES_MAX];                        /* rather than give up what somebody is owed */
+    unsigned node_of[SIM_NODES_MAX + SIM_QUEUES];       /* account that made it, plus one; 0: not known */
     uint64_t letters_last[SIM_CLIENTS_MAX];             /* the newest dead letter that came to it … */
     uint64_t burials_last[SIM_CLIENTS_MAX];             /* … and the newest one of a queue */
     unsigned queue_deliver[SIM_QUEUES];                 /* max_deliver of a queue; 0: without end */
@@ -214,12 +219,21 @@ void sim_letter_ordered(struct sim_model *model, const struct sim_delivery *deli
 bool sim_letter_ended(const struct sim_model *model, const struct sim_subscription *subscription,
                       unsigned token);
 
+/* It may have been in its queue at that moment, or after it. */
+bool sim_job_was_there(const struct sim_token *token, uint64_t moment);
+
 /* model_burial.c: queues that give jobs up, or are full */
 void sim_job_termed(struct sim_model *model, unsigned token); /* a consumer is about to say so */
-void sim_job_full(struct sim_model *model, unsigned token);   /* refused, because the queue is full */
+/* Refused, because the queue was full at some moment since that. */
+void sim_job_full(struct sim_model *model, unsigned token, uint64_t asked_moment);
 /* `delivery` numbers it in the node of dead letters; the token is that of the job. */
 void sim_job_buried(struct sim_model *model, const struct sim_delivery *delivery,
                     const struct sim_letter *letter);
+
+/* model_limits.c: what an account, or somebody who is owed items, has room for */
+void sim_limits_created(struct sim_model *model, enum sim_kind kind, unsigned node, unsigned account);
+void sim_limits_kept(struct sim_model *model); /* a publish was answered */
+void sim_limits_refused(struct sim_model *model, unsigned token, uint64_t asked_moment);
 
 /* The broker confirmed it; a second time (the first answer was lost) changes nothing. */
 void sim_model_subscribed(struct sim_model *model, unsigned client, unsigned node, bool bare,

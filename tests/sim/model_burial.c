@@ -11,19 +11,19 @@ void sim_job_termed(struct sim_model *model, unsigned number)
 }
 
 /* As many as it may hold may have been in it. */
-void sim_job_full(struct sim_model *model, unsigned number)
+void sim_job_full(struct sim_model *model, unsigned number, uint64_t asked_moment)
 {
     struct sim_token *refused = &model->tokens[number];
     unsigned others = 0, max = model->queue_items[refused->to];
     for (size_t i = 0; i < model->tokens_count; i++) {
         const struct sim_token *token = &model->tokens[i];
-        others += token != refused && token->kind == SIM_JOB && token->to == refused->to && !token->refused &&
-                  token->done_moment == 0 && token->burial == 0;
+        others += token != refused && token->kind == SIM_JOB && token->to == refused->to &&
+                  sim_job_was_there(token, asked_moment);
     }
     refused->refused = true;
     model->refused++;
     if (max == 0 || others < max)
-        sim_violation(model, "job %u was refused by queue %u, which has %u at most", number, refused->to,
+        sim_violation(model, "job %u was refused by queue %u, which had %u at most", number, refused->to,
                       others);
 }
 
@@ -88,6 +88,8 @@ void sim_job_buried(struct sim_model *model, const struct sim_delivery *d, const
     if (token->burial != 0 && token->burial != d->seq)
         sim_violation(model, "job %u is in the dead letters twice, as number %" PRIu64 " and %" PRIu64,
                       d->token, token->burial, d->seq);
+    if (token->burial == 0)
+        token->burial_moment = d->left_moment;
     token->burial = d->seq;
     token->seq = letter->seq;
 }

@@ -63,11 +63,16 @@ void sim_job_gone(struct sim_model *model, unsigned number, unsigned client, uin
     sim_job_done(model, number, left_moment, wall_us);
 }
 
+bool sim_job_was_there(const struct sim_token *token, uint64_t moment)
+{
+    return !token->refused && (token->done_moment == 0 || token->done_moment >= moment) &&
+           (token->burial == 0 || token->burial_moment >= moment);
+}
+
 bool sim_job_complete(struct sim_model *model, unsigned number, bool explain)
 {
     const struct sim_token *token = &model->tokens[number];
-    bool parked = token->termed && !model->queue_buries[token->to]; /* it stays, and nobody gets it */
-    if (!token->told || token->done_moment != 0 || token->burial != 0 || token->vague || parked)
+    if (!token->told || token->done_moment != 0 || token->burial != 0 || token->vague)
         return true;
     if (explain)
         sim_violation(model, "job %u of queue %u was acknowledged to client %u and is not done%s", number,

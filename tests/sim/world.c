@@ -382,6 +382,9 @@ static void mood_extend(struct sim_world *world)
     mood->delays = mood->queues && sim_once_in(&random, 2);
     mood->burials = mood->queues && sim_once_in(&random, 2);
     mood->narrow = mood->queues && sim_once_in(&random, 3);
+    mood->quotas =
+        !mood->deaths && !mood->burials && sim_once_in(&random, 3); /* dead letters have no bound */
+    mood->rejects = sim_once_in(&random, 3);
 }
 
 static void world_begin(struct sim_world *world, const struct sim_options *options)
@@ -399,6 +402,7 @@ static void world_begin(struct sim_world *world, const struct sim_options *optio
     mood_extend(world);
     for (unsigned node = 0; node < SIM_NODES_MAX; node++)
         world->model->expire_s[node] = sim_app_expire_s(world, node);
+    sim_app_limits(world);
     sim_app_queue_bounds(world);
     world->disk = sim_disk_new(world->model);
     world->clients = calloc(options->clients, sizeof(struct sim_client *));

@@ -46,6 +46,9 @@ enum sim_fault {
     SIM_FAULT_NO_REQUEST,   /* an item does not ask for the receipt that is waited for */
     SIM_FAULT_LOST_BURIAL,  /* a job that is given up is done instead */
     SIM_FAULT_SMALL_QUEUE,  /* a queue is full before it should be */
+    SIM_FAULT_SMALL_QUOTA,  /* an account has as many items as it may before it has */
+    SIM_FAULT_LARGE_QUOTA,  /* … or long after that */
+    SIM_FAULT_NO_REJECTION, /* items are given up where a publish should be refused */
     SIM_FAULT_OLD_ERA,      /* what was received before a replay ends what it owes */
     SIM_FAULT_COUNT
 };
@@ -104,6 +107,8 @@ struct sim_mood {
     bool receipts; /* of those who acknowledge one by one, some do it by XEP-0184 */
     bool burials;  /* queues give up jobs, which go to the dead letters */
     bool narrow;   /* a queue takes a few jobs only */
+    bool quotas;   /* an account may have few items */
+    bool rejects;  /* a node refuses what would be given up for a subscriber */
 };
 
 struct sim_world {
