@@ -121,7 +121,8 @@ def growth_row(curve, found, sizes):
 
 def growth_table(results, sizes):
     rows = [["CPU-s per million, beside so many"] + [f"{size:,}" for size in sizes] + ["last / first", "KiB each"]]
-    return table(rows + [growth_row(c, points(results, c), sizes) for c in CURVES if points(results, c)])
+    curves = [growth_row(c, points(results, c), sizes) for c in CURVES if points(results, c)]
+    return table(rows + curves) if curves else ""
 
 
 def shards_table(results):

@@ -112,11 +112,12 @@ def profile(server, scenario):
     program = os.path.realpath(os.path.join(server.bin, "xylemd"))
     files = source_files({address for stack in stacks for address, _, where in stack if where == program}, program)
     rooms = collections.Counter(room_of(stack, files, program) for stack in stacks)
-    return {room: count / len(stacks) * results[0][run.report.CPU] for room, count in rooms.items()}
+    costs = {room: count / len(stacks) * results[0][run.report.CPU] for room, count in rooms.items()}
+    return costs, results[0]["other_cpu_share"]
 
 
 def profiles(scenarios, folder):
-    """Of the broker in that folder; {scenario: {room: CPU-s per million}}."""
+    """Of the broker in that folder; {scenario: ({room: CPU-s per million}, what others took of a core)}."""
     server = servers.Xylem()
     server.bin = folder
     server.start()
@@ -129,15 +130,13 @@ def profiles(scenarios, folder):
 def text(scenarios, builds):
     """`builds`: (name, what profiles() returned); a column for each scenario and build, the dearest room first."""
     columns = [(f"{scenario}{name}", found[scenario]) for scenario in scenarios for name, found in builds]
-    rooms = sorted({room for _, cost in columns for room in cost}, key=lambda room: -max(cost.get(room, 0) for _, cost in columns))
+    costs = [cost for _, (cost, _) in columns]
+    rooms = sorted({room for cost in costs for room in cost}, key=lambda room: -max(cost.get(room, 0) for cost in costs))
     rows = [["CPU-s per million", *(name for name, _ in columns)]]
-    rows += [[room, *(f"{cost.get(room, 0):.2f}" for _, cost in columns)] for room in rooms]
-    return run.report.table([*rows, ["all", *(f"{sum(cost.values()):.2f}" for _, cost in columns)]])
-
-
-def commit_of(folder):
-    done = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    rows += [[room, *(f"{cost.get(room, 0):.2f}" for cost in costs)] for room in rooms]
+    rows.append(["all", *(f"{sum(cost.values()):.2f}" for cost in costs)])
+    rows.append(["other work meanwhile, of a core", *(f"{share:.2f}" for _, (_, share) in columns)])
+    return run.report.table(rows)
 
 
 def main():
@@ -147,7 +146,7 @@ def main():
     parser.add_argument("scenarios", nargs="*", default=["fan1", "fan100", "pub100", "tls-fan100"])
     options = parser.parse_args()
     folders = [options.beside, servers.harness.BIN] if options.beside else [servers.harness.BIN]
-    builds = [(f", {commit_of(folder)}" if options.beside else "", profiles(options.scenarios, folder)) for folder in folders]
+    builds = [(f", {run.commit(folder)}" if options.beside else "", profiles(options.scenarios, folder)) for folder in folders]
     body = text(options.scenarios, builds)
     print(body)
     if options.publish:

@@ -103,9 +103,15 @@ def what_was_left_out(chosen):
     return "Not measured: " + "; ".join(left) + "." if left else ""
 
 
-def commit():
-    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+def git(folder, *arguments):
+    return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def commit(folder=None):
+    """Of the tree that the folder is in, ours without one. That figures were put into its pages does not make it another one."""
+    folder = folder or ROOT
+    changed = git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
+    return git(folder, "describe", "--always") + ("-dirty" if changed else "")
 
 
 def about(options, when, left_out=""):
