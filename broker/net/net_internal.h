@@ -8,8 +8,8 @@
 #include "core/base/table.h"
 
 /* Per read and turn; the buffer is shared by all connections of a shard. What a turn publishes is committed together, so a
- * window of publishes is read in parts: some are on their way to the disk while others are parsed. */
-#define NET_READ_BYTES            (16u << 10)
+ * window of a hundred publishes is read in two parts: one is on its way to the disk while the other is parsed. */
+#define NET_READ_BYTES            (24u << 10)
 #define NET_LISTENERS_MAX         32
 #define NET_BACKLOG               4096
 #define NET_ACCEPTS_PER_TURN      256
