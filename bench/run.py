@@ -82,6 +82,8 @@ def told(result):
 
 
 def measure(server, options, results):
+    if not any(map(server.does, options.scenarios)):
+        return
     log(f"{server.name}: starts")
     server.start()
     try:
