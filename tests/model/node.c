@@ -289,22 +289,22 @@ static void on_affiliate(struct ask *ask)
 
 enum once { ONCE_NEW, ONCE_SEEN, ONCE_OLD };
 
+/* Of a stream, what is far behind the newest is refused, whether or not it was seen: nobody remembers so many. */
 static enum once seen(const struct ask *ask)
 {
     const int *a = ask->op->args;
     uint64_t number = (uint64_t)a[5], newest = 0;
-    bool any = false;
+    bool known = false;
     for (unsigned i = 0; a[4] != 0 && i < ask->node->once_count; i++) {
         const struct model_once *once = &ask->node->once[i];
         if (once->publisher != ask->account || once->whole != (a[4] == 2))
             continue;
-        if (once->number == number)
-            return ONCE_SEEN;
-        if (!once->whole && once->number > newest)
-            newest = once->number;
-        any = true;
+        known |= once->number == number;
+        newest = !once->whole && once->number > newest ? once->number : newest;
     }
-    return any && a[4] == 1 && newest > number && newest - number > 256 ? ONCE_OLD : ONCE_NEW;
+    if (newest > number && newest - number > 256)
+        return ONCE_OLD;
+    return known ? ONCE_SEEN : ONCE_NEW;
 }
 
 static void remember(struct ask *ask)

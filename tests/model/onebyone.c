@@ -174,10 +174,16 @@ uint64_t model_one_number(const struct model_node *node, const struct model_sub 
     return node->next_seq + 3;
 }
 
+/* Of what was retracted or purged meanwhile, only what somebody has in hand. */
+static bool may_settle(const struct model_node *node, const struct model_sub *sub, unsigned i)
+{
+    return is_out(&sub->one[i]) && (!node->items[i].gone || sub->one[i].state == ONE_FLIGHT);
+}
+
 static int find(const struct model_node *node, struct model_sub *sub, uint64_t seq)
 {
     for (unsigned i = 0; i < node->items_count; i++)
-        if (node->items[i].seq == seq && is_out(&sub->one[i]))
+        if (node->items[i].seq == seq && may_settle(node, sub, i))
             return (int)i;
     return -1;
 }
@@ -188,7 +194,7 @@ static bool settle_up_to(struct model_node *node, struct model_sub *sub, uint64_
     if (seq > sub->taken && seq > sub->maybe_sent)
         return false;
     for (unsigned i = 0; i < node->items_count; i++)
-        owes |= node->items[i].seq <= seq && is_out(&sub->one[i]);
+        owes |= node->items[i].seq <= seq && may_settle(node, sub, i);
     for (unsigned i = 0; owes && i < node->items_count; i++)
         if (node->items[i].seq <= seq)
             sub->one[i].state = ONE_SETTLED;
@@ -206,8 +212,6 @@ bool model_one_say(struct model *model, struct model_node *node, struct model_su
     if (i < 0)
         return false;
     struct model_one *one = &sub->one[i];
-    model->full |=
-        one->vague && node->items[i].gone; /* whether it is still known depends on what was stored */
     if ((verb == VERB_NACK || verb == VERB_WORKING) && one->state != ONE_FLIGHT)
         return false;
     if (verb == VERB_ACK)

@@ -364,10 +364,21 @@ static enum claim_verdict remember(struct subscription *subscription, uint64_t s
     return CLAIM_DONE;
 }
 
+/* Its item was retracted or purged, and nobody has it in hand. The node may leave memory then, and comes back without it:
+ * so whoever asks is not told of it before either. */
+static bool is_over(const struct subscription *subscription, const struct window_entry *entry)
+{
+    return entry->state != WINDOW_FLIGHT && index_find(&node_of(subscription)->items, entry->seq) == NULL;
+}
+
 static enum claim_verdict find(struct subscription *subscription, uint64_t seq, struct window_entry **entry)
 {
     enum claim_verdict verdict = CLAIM_DONE;
     *entry = window_find(window_of(subscription), seq);
+    if (*entry != NULL && is_over(subscription, *entry)) {
+        forget_entry(subscription, *entry);
+        return CLAIM_UNKNOWN;
+    }
     if (*entry == NULL)
         verdict = remember(subscription, seq);
     if (*entry == NULL)
@@ -420,7 +431,8 @@ static enum claim_verdict acked_ack(struct subscription *subscription, uint64_t 
             settle_entry(subscription, entry);
         return verdict;
     }
-    entry = window_oldest(window);
+    while ((entry = window_oldest(window)) != NULL && is_over(subscription, entry))
+        forget_entry(subscription, entry);
     bool known = seq <= window->sent || seq <= claim->sent_max;
     bool owes = (entry != NULL && entry->seq <= seq) || seq > window->sent;
     if (!known || !owes)
