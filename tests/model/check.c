@@ -72,6 +72,9 @@ static void describe(const struct model_expected *e, char *out, size_t size)
 {
     if (e->notice)
         snprintf(out, size, "notice '%c' of node %u", e->what, e->node);
+    else if (e->gap)
+        snprintf(out, size, "gap %" PRIu64 " to %" PRIu64 " (%s) of node %u, subscription %u", e->first,
+                 e->seq, e->age ? "age" : "bytes", e->node, e->sub);
     else if (e->claimed)
         snprintf(out, size, "number %" PRIu64 " (token %u) of node %u, subscription %u", e->seq, e->token,
                  e->node, e->sub);
@@ -103,11 +106,28 @@ static void check_mark(struct check *check, unsigned slot, const struct heard *h
     if (heard->attempt == 0 || (e->mark == MARK_FRESH && again) || (e->mark == MARK_AGAIN && !again))
         check_complain(check, "session %u: number %" PRIu64 " of node %u came as attempt %u, which it is not",
                        slot, heard->seq, heard->node, heard->attempt);
-    if (again && !heard->delayed)
-        check_complain(check, "session %u: number %" PRIu64 " of node %u came again without <delay/>", slot,
-                       heard->seq, heard->node);
+    if (e->gap ? heard->delayed : again && !heard->delayed)
+        check_complain(check, "session %u: number %" PRIu64 " of node %u came %s <delay/>", slot, heard->seq,
+                       heard->node, e->gap ? "as a gap with" : "again without");
     if (heard->headline)
         check_complain(check, "session %u: an item that is owed came as a headline", slot);
+}
+
+static void check_gap(struct check *check, unsigned slot, const struct heard *heard,
+                      const struct model_expected *e)
+{
+    char text[160];
+    describe(e, text, sizeof(text));
+    if (!e->gap || heard->first != e->first || heard->last != e->seq || heard->seq != e->seq ||
+        heard->age != e->age) {
+        check_complain(check,
+                       "session %u: gap %" PRIu64 " to %" PRIu64 " (%s) of node %u came where %s was due",
+                       slot, heard->first, heard->last, heard->age ? "age" : "bytes", heard->node, text);
+        return;
+    }
+    if (e->life == check->model->nodes[e->node].life)
+        check_epoch(check, slot, heard);
+    check_mark(check, slot, heard, e);
 }
 
 static void check_item(struct check *check, unsigned slot, const struct heard *heard,
@@ -121,8 +141,12 @@ static void check_item(struct check *check, unsigned slot, const struct heard *h
                            heard->what, heard->id, heard->node, text);
         return;
     }
-    if (e->notice || heard->id != e->id || heard->token != e->token || heard->publisher != e->publisher ||
-        (e->claimed && heard->seq != e->seq)) {
+    if (heard->kind == HEARD_GAP) {
+        check_gap(check, slot, heard, e);
+        return;
+    }
+    if (e->notice || e->gap || heard->id != e->id || heard->token != e->token ||
+        heard->publisher != e->publisher || (e->claimed && heard->seq != e->seq)) {
         check_complain(check,
                        "session %u: number %" PRIu64
                        " (id %u, token %u, publisher %u) of node %u came where %s was due",
@@ -255,7 +279,7 @@ static bool do_connect(struct check *check, const struct op *op)
 static bool same_heard(const struct heard *a, const struct heard *b)
 {
     return a->kind == b->kind && a->node == b->node && a->seq == b->seq && a->token == b->token &&
-           a->what == b->what && a->claimed == b->claimed && a->subid == b->subid;
+           a->what == b->what && a->first == b->first && a->claimed == b->claimed && a->subid == b->subid;
 }
 
 /* What the client has forgotten comes again, in the same order. */
@@ -345,6 +369,8 @@ static bool may_ask(struct check *check, const struct op *op)
     const struct model_node *node = &model->nodes[op->args[OP_NODE]];
     const struct model_sub *sub =
         &node->subs[model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0)];
+    if (op->kind == OP_SUBSCRIBE && op->args[7] != 0 && (op->args[6] != 0 || sub->one_by_one))
+        return false;             /* where items are acknowledged one by one, bounds are not modelled */
     if (op->kind == OP_SUBSCRIBE) /* from stream to one by one and back: what is owed then is not modelled */
         return !sub->durable || op->args[3] == 0 || op->args[6] == 0 || sub->one_by_one;
     if (op->kind != OP_SETTLE)
@@ -488,6 +514,7 @@ void check_run(const struct check_options *options, const struct op *ops, unsign
         }
         result->effective += do_op(check, &ops[i]);
         check_queues_end(check);
+        check_backlogs(check);
         check_pass(check, 1); /* no two deadlines are the same */
         compare_sessions(check);
         if (check->rig.failed)

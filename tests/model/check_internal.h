@@ -21,6 +21,9 @@ void check_complain(struct check *check, const char *format, ...) __attribute__(
 
 void check_pass(struct check *check, uint64_t us); /* time, for both */
 
+/* check_gap.c */
+void check_backlogs(struct check *check); /* what is too much is given up before anything else happens */
+
 /* check_queue.c */
 bool check_queue_op(struct check *check, const struct op *op); /* false: it says nothing */
 void check_queues_gather(struct check *check);                 /* what came, before the model goes on */

@@ -92,6 +92,23 @@ void model_expect_item(struct model *model, unsigned number, unsigned index, uns
     expect(model, (unsigned)sub->holder, e);
 }
 
+void model_expect_gap(struct model *model, unsigned number, unsigned index, enum model_mark mark)
+{
+    const struct model_sub *sub = &model->nodes[number].subs[index];
+    expect(model, (unsigned)sub->holder,
+           (struct model_expected){ .gap = true,
+                                    .claimed = true,
+                                    .node = number,
+                                    .life = model->nodes[number].life,
+                                    .sub = index,
+                                    .subid = sub->subid,
+                                    .hold = sub->hold,
+                                    .first = sub->gap.all.first,
+                                    .seq = sub->gap.all.last,
+                                    .age = sub->gap.age,
+                                    .mark = mark });
+}
+
 /* Everything that is owed and was not sent to this holder yet. */
 static void pump(struct model *model, unsigned number, unsigned index)
 {
@@ -99,7 +116,7 @@ static void pump(struct model *model, unsigned number, unsigned index)
     struct model_sub *sub = &node->subs[index];
     if (sub->one_by_one)
         model_one_pump(model, number, index);
-    if (sub->one_by_one || sub->holder < 0 || sub->leaving)
+    if (sub->one_by_one || sub->holder < 0 || sub->leaving || model_gap_waits(sub))
         return;
     for (unsigned i = 0; i < node->items_count; i++) {
         const struct model_item *item = &node->items[i];
@@ -112,7 +129,7 @@ static void pump(struct model *model, unsigned number, unsigned index)
     }
 }
 
-static void attach(struct model *model, unsigned number, unsigned index)
+void model_attach(struct model *model, unsigned number, unsigned index)
 {
     struct model_sub *sub = &model->nodes[number].subs[index];
     if (sub->one_by_one)
@@ -121,6 +138,8 @@ static void attach(struct model *model, unsigned number, unsigned index)
     sub->holder = best(model, index, sub->one_by_one);
     sub->hold = ++model->holds;
     sub->sent = sub->cursor;
+    model_gap_lost(sub);
+    model_gap_tell(model, number, index);
     pump(model, number, index);
 }
 
@@ -133,7 +152,7 @@ static void sub_recheck(struct model *model, unsigned number, unsigned index)
     int wanted = best(model, index, sub->one_by_one);
     if (sub->holder < 0 || !may_hold(model, index, sub->one_by_one, sub->holder)) {
         if (sub->holder >= 0 || wanted >= 0)
-            attach(model, number, index);
+            model_attach(model, number, index);
     } else if (wanted == sub->holder) {
         sub->leaving = false;
         pump(model, number, index);
@@ -141,7 +160,7 @@ static void sub_recheck(struct model *model, unsigned number, unsigned index)
         sub->leaving = true;
         sub->leaving_us = model->now_us + MODEL_LEAVING_US;
     } else if (!sub->leaving || sub->leaving_us <= model->now_us) {
-        attach(model, number, index);
+        model_attach(model, number, index);
     }
 }
 
@@ -150,7 +169,7 @@ void model_settled(struct model *model, unsigned number, unsigned index)
     struct model_sub *sub = &model->nodes[number].subs[index];
     model_collect(&model->nodes[number]);
     if (sub->leaving && !in_flight(&model->nodes[number], sub))
-        attach(model, number, index);
+        model_attach(model, number, index);
     else
         pump(model, number, index);
 }
@@ -188,6 +207,7 @@ void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, 
     memset(sub->one, 0, sizeof(sub->one));
     sub->sent = sub->cursor;
     sub->ever_sent = sub->maybe_sent = 0;
+    sub->gap = (struct model_gap){ 0 };
     sub->holder = -1;
     sub->leaving = false;
 }
@@ -237,7 +257,8 @@ void model_notice(struct model *model, unsigned number, char what, unsigned id)
             expect(model, slot, e);
     for (unsigned s = 0; s < MODEL_SUBS; s++) { /* whoever receives for a subscription at this moment */
         const struct model_sub *sub = &node->subs[s];
-        if (sub->there && sub->durable && sub->holder >= 0 && (!sub->leaving || sub->one_by_one))
+        if (sub->there && sub->durable && sub->holder >= 0 &&
+            ((!sub->leaving && !model_gap_waits(sub)) || sub->one_by_one))
             expect(model, (unsigned)sub->holder, e);
     }
 }
@@ -248,19 +269,32 @@ static void acked(struct model *model, const struct model_expected *e)
 {
     struct model_node *node = &model->nodes[e->node];
     struct model_sub *sub = &node->subs[e->sub];
-    if (!sub->there || !sub->durable || sub->one_by_one || sub->hold != e->hold || e->seq <= sub->cursor)
+    if (!sub->there || !sub->durable || sub->one_by_one || sub->hold != e->hold)
         return;
-    sub->cursor = e->seq;
+    bool news = e->seq > sub->cursor;
+    sub->cursor = news ? e->seq : sub->cursor;
     model_collect(node);
-    if (sub->leaving && !in_flight(node, sub))
-        attach(model, e->node, e->sub);
+    if (!model_gap_acked(model, e->node, e->sub, e->seq) && news && sub->leaving && !in_flight(node, sub))
+        model_attach(model, e->node, e->sub);
+}
+
+/* All that is acknowledged at once counts at once: the newest of each subscription says it. */
+static bool is_newest(const struct model_session *session, uint32_t i, uint32_t h)
+{
+    const struct model_expected *e = &session->log[i];
+    for (uint32_t k = i + 1; k < h; k++) {
+        const struct model_expected *later = &session->log[k];
+        if (later->claimed && later->node == e->node && later->sub == e->sub && later->hold == e->hold)
+            return false;
+    }
+    return e->claimed;
 }
 
 void model_acked(struct model *model, unsigned slot, uint32_t h)
 {
     struct model_session *session = &model->sessions[slot];
     for (uint32_t i = session->acked; i < h; i++)
-        if (session->log[i].claimed)
+        if (is_newest(session, i, h))
             acked(model, &session->log[i]);
     session->acked = h;
 }

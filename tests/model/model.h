@@ -24,7 +24,9 @@
 
 #define MODEL_UNAVAILABLE 9
 #define MODEL_LEAVING_US  (10ull * 1000 * 1000)
-#define MODEL_WAIT_S      20u /* ack_wait */
+#define MODEL_WAIT_S      20u  /* ack_wait */
+#define MODEL_BACKLOG     250u /* max_backlog_bytes: three items */
+#define MODEL_BACKLOG_S   15u  /* max_backlog_age */
 #define MODEL_SM_US       (40ull * 1000 * 1000)
 
 enum {
@@ -54,6 +56,7 @@ enum model_affiliation {
 
 struct model_item {
     uint64_t seq;
+    uint64_t time_us;
     unsigned id, token, publisher, bytes;
     bool retained; /* <items/> returns it */
     bool gone;     /* retracted, purged, or nobody needs it any more */
@@ -69,6 +72,19 @@ struct model_one { /* an item of a subscription that acknowledges one by one */
     uint64_t due_us; /* FLIGHT: comes again; DELAYED: may be sent */
 };
 
+struct model_range {
+    uint64_t first, last; /* last 0: nothing */
+};
+
+struct model_gap {
+    struct model_range all;   /* what was given up and the subscriber does not know of */
+    struct model_range told;  /* of it, what the holder was told */
+    struct model_range since; /* and what was given up after that */
+    bool age;                 /* why */
+    bool was_told;            /* under this number, in this life of the broker */
+    bool vague;               /* a restart, or the node's leaving memory, may count as telling */
+};
+
 struct model_sub {
     bool there, durable;
     bool one_by_one; /* `one`, by index of the item, says what is owed behind `cursor`, which stays */
@@ -76,6 +92,10 @@ struct model_sub {
     int ack;         /* as OP_SUBSCRIBE has it */
     unsigned max_inflight, max_deliver; /* 0: no limit */
     uint64_t wait_us, backoff_us;
+    unsigned max_bytes; /* of what is owed; 0: no bound */
+    uint64_t max_age_us;
+    unsigned missing_bytes; /* published between what was owed when it began, and not owed */
+    struct model_gap gap;
     uint64_t taken; /* newest number that was offered to a session */
     struct model_one one[MODEL_ITEMS];
     uint64_t born;           /* next number of the node when it began … */
@@ -122,8 +142,10 @@ enum model_mark { MARK_FRESH, MARK_AGAIN, MARK_EITHER };
 
 /* What a session is to hear, in this order among those of the same node and subscription. */
 struct model_expected {
-    bool notice, claimed;
-    char what; /* notice */
+    bool notice, claimed, gap;
+    char what;      /* notice */
+    uint64_t first; /* gap: of what is missing; seq is the last */
+    bool age;
     unsigned node, sub;
     uint64_t subid, seq;
     unsigned id, token, publisher;
@@ -206,6 +228,22 @@ void model_expect_item(struct model *model, unsigned node, unsigned sub, unsigne
 /* Items of it were settled, given back or changed: it moves if it waited for that, or goes on. */
 void model_settled(struct model *model, unsigned node, unsigned sub);
 
+void model_expect_gap(struct model *model, unsigned node, unsigned sub, enum model_mark mark);
+void model_attach(struct model *model, unsigned node, unsigned sub); /* to whoever is best, anew */
+
+/* gap.c */
+bool model_backlog_refuses(struct model *model, const struct model_node *node, unsigned bytes);
+bool model_backlog_is_over(struct model *model, unsigned node, unsigned sub);
+void model_backlog_began(const struct model_node *node, struct model_sub *sub);
+void model_backlog_skip(struct model *model, unsigned node, unsigned sub);
+/* When the holder is told, if nothing is acknowledged until then; UINT64_MAX: nobody is. */
+uint64_t model_backlog_due(const struct model_node *node, const struct model_sub *sub);
+void model_gap_tell(struct model *model, unsigned node, unsigned sub); /* to a new holder */
+void model_gap_lost(struct model_sub *sub);
+bool model_gap_waits(const struct model_sub *sub); /* what is owed waits until one is acknowledged */
+/* true: another one was given up meanwhile, and its holder begins anew. */
+bool model_gap_acked(struct model *model, unsigned node, unsigned sub, uint64_t seq);
+
 /* onebyone.c */
 bool model_one_flies(const struct model_node *node, const struct model_sub *sub);
 /* It may have another max_deliver: what waits to be sent again was sent often enough. */
@@ -226,5 +264,6 @@ void model_presence(struct model *model, unsigned slot, int priority);
 void model_dropped(struct model *model, unsigned slot);
 void model_resumed(struct model *model, unsigned slot);
 void model_ended(struct model *model, unsigned slot);
+uint64_t model_deadline_us(const struct model *model); /* of sessions and subscriptions */
 void model_pass(struct model *model, uint64_t us);
 void model_restarted(struct model *model);

@@ -351,8 +351,6 @@ static bool overflows(struct ask *ask)
 {
     struct model_node *node = ask->node;
     unsigned fresh = 0, bytes = 0, largest = 0, leaving = 0;
-    if (!node->persist)
-        return false;
     for (unsigned k = 0; k <= (unsigned)ask->op->args[6]; k++) {
         if (is_repeated(ask, k))
             continue;
@@ -362,6 +360,12 @@ static bool overflows(struct ask *ask)
         bytes += bytes_of(ask, k);
         largest = bytes_of(ask, k) > largest ? bytes_of(ask, k) : largest;
     }
+    if (largest > 0 && model_backlog_refuses(ask->model, node, bytes)) {
+        fail(ask, XY_RESOURCE_CONSTRAINT);
+        return true;
+    }
+    if (!node->persist)
+        return false;
     bool many = node->max_items > 0 && fresh > 0 && retained(node) + fresh > node->max_items;
     bool large =
         node->max_bytes > 0 && bytes > leaving && retained_bytes(node) + bytes - leaving > node->max_bytes;
@@ -389,6 +393,7 @@ static void add_item(struct ask *ask, unsigned k)
                                                             .id = id,
                                                             .token = model_item_token(ask->op->args, k),
                                                             .publisher = ask->account,
+                                                            .time_us = ask->model->now_us,
                                                             .bytes = bytes_of(ask, k),
                                                             .retained = node->persist };
     model_published(ask->model, ask->number, node->items_count - 1, kept);
@@ -535,7 +540,13 @@ static void on_subscribe(struct ask *ask)
     sub->max_deliver = sub->ack == 3 ? 2 : 0;
     sub->wait_us = MODEL_WAIT_S * UINT64_C(1000000);
     sub->backoff_us = sub->ack == 3 ? 3000000 : 0;
+    if (durable) {
+        sub->max_bytes = a[7] == 1 ? MODEL_BACKLOG : 0;
+        sub->max_age_us = a[7] == 2 ? MODEL_BACKLOG_S * UINT64_C(1000000) : 0;
+    }
     sub->there = true;
+    if (durable && !was)
+        model_backlog_began(node, sub);
     if (was && durable && sub->one_by_one)
         model_one_configured(ask->model, node, sub);
     if (was && durable) /* it is looked at again: what it waited for may have been purged */

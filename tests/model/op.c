@@ -21,7 +21,7 @@ const struct op_shape op_shapes[OP_KIND_COUNT] = {
     [OP_PUBLISH] = { "publish", { "session", "node", "id", "token", "once", "number", "more", NULL }, true },
     [OP_RETRACT] = { "retract", { "session", "node", "id", "notify", NULL }, true },
     [OP_SUBSCRIBE] = { "subscribe",
-                       { "session", "node", "bare", "durable", "start", "number", "ack", NULL },
+                       { "session", "node", "bare", "durable", "start", "number", "ack", "backlog", NULL },
                        true },
     [OP_UNSUBSCRIBE] = { "unsubscribe", { "session", "node", "bare", NULL }, true },
     [OP_AFFILIATE] = { "affiliate", { "session", "node", "account", "affiliation", NULL }, true },
@@ -119,6 +119,7 @@ static void more_args(struct op *op, struct sim_random *random, int token)
         a[4] = (int)sim_below(random, MODEL_STARTS);
         a[5] = 1 + (int)sim_below(random, 30);
         a[6] = a[3] ? PICK(random, 0, 0, 1, 1, 2, 3) : 0;
+        a[7] = a[3] && a[6] == 0 ? PICK(random, 0, 0, 1, 2) : 0;
         break;
     case OP_SETTLE:
         a[2] = (int)sim_below(random, 2);

@@ -8,7 +8,7 @@
 
 #include "tests/sim/random.h"
 
-#define OP_ARGS_MAX 7u
+#define OP_ARGS_MAX 8u
 
 enum op_kind {
     OP_CONNECT,     /* session, sm, priority: a new session of that slot, available */
@@ -23,7 +23,8 @@ enum op_kind {
     OP_PURGE,       /* session, node */
     OP_PUBLISH,     /* session, node, id, token, once, number, more: items behind the first */
     OP_RETRACT,     /* session, node, id, notify */
-    OP_SUBSCRIBE,   /* session, node, bare, durable, start, number, ack (0: stream; else one by one) */
+    OP_SUBSCRIBE,   /* session, node, bare, durable, start, number, ack (0: stream; else one by one),
+                     * backlog (0: no bound; 1: bytes, 2: age) */
     OP_UNSUBSCRIBE, /* session, node, bare */
     OP_AFFILIATE,   /* session, node, account, affiliation */
     OP_SETTLE,      /* session, node, bare, verb, which, delay (-1: none) */

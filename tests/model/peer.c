@@ -321,6 +321,19 @@ static void read_event(const struct xy_stanza *stanza, const struct xy_elem *eve
     read_delivery(stanza->elem, heard);
 }
 
+static void read_gap(const struct xy_stanza *stanza, const struct xy_elem *gap, struct heard *heard)
+{
+    struct xy_str reason = xy_elem_attr(gap, "reason");
+    heard->kind = HEARD_GAP;
+    heard->node = number_after(xy_elem_attr(gap, "node"), 'n');
+    xy_str_u64(xy_elem_attr(gap, "first"), &heard->first);
+    xy_str_u64(xy_elem_attr(gap, "last"), &heard->last);
+    heard->age = xy_str_is(reason, "max_backlog_age");
+    if (!heard->age && !xy_str_is(reason, "max_backlog_bytes"))
+        heard->first = 0;
+    read_delivery(stanza->elem, heard);
+}
+
 static void on_stanza(struct peer *peer, struct xy_stream_event *event)
 {
     const struct xy_stanza *stanza = &event->stanza;
@@ -333,12 +346,16 @@ static void on_stanza(struct peer *peer, struct xy_stream_event *event)
     memset(heard, 0, sizeof(*heard));
     heard->at_us = peer->rig->now_us;
     const struct xy_elem *e = xy_elem_child(stanza->elem, "event", NS_PUBSUB_EVENT);
+    const struct xy_elem *gap = xy_elem_child(stanza->elem, "gap", NS_XYLEM_DELIVERY);
     if (stanza->kind == XY_IQ && (stanza->type == XY_RESULT || stanza->type == XY_ERROR)) {
         heard->kind = HEARD_ANSWER;
         read_answer(peer, stanza);
     } else if (stanza->kind == XY_MESSAGE && e != NULL) {
         heard->headline = stanza->type == XY_HEADLINE;
         read_event(stanza, e, heard);
+    } else if (stanza->kind == XY_MESSAGE && gap != NULL) {
+        heard->headline = stanza->type == XY_HEADLINE;
+        read_gap(stanza, gap, heard);
     }
     xy_arena_free(&event->stanza.arena);
 }

@@ -9,6 +9,7 @@ enum heard_kind {
     HEARD_OTHER,  /* presence and the like: counted only */
     HEARD_ANSWER, /* to the IQ asked last */
     HEARD_ITEM,
+    HEARD_GAP,
     HEARD_NOTICE, /* of a node: retract, purge, delete, configuration, subscription */
 };
 
@@ -23,7 +24,9 @@ struct heard {
     uint64_t at_us;
     bool claimed; /* with <delivery/> */
     bool delayed, headline;
-    char what; /* NOTICE: first letter of its element; retract: 'r' */
+    char what;            /* NOTICE: first letter of its element; retract: 'r' */
+    uint64_t first, last; /* GAP, with its reason */
+    bool age;
     unsigned node;
     unsigned id, token, publisher; /* of the item */
     uint64_t epoch, seq;

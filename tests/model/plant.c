@@ -9,7 +9,7 @@
 #define EVERY 3u
 
 const char *const plant_names[] = { "lost-ack", "early-ack", "no-release", "lost-notice",
-                                    "lost-job", "no-group",  NULL };
+                                    "lost-job", "no-group",  "lost-gap",   NULL };
 
 static const struct delivery_owner *owner_true;
 static struct delivery_owner owner;
@@ -46,6 +46,14 @@ static void publish_lost(struct shard *shard, struct event *event, struct routes
         calls_true->publish(shard, event, routes);
 }
 
+/* A session is not told of a gap. */
+static void one_lost(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
+                     struct event *event, uint32_t attempt, bool page_end)
+{
+    if (!xy_str_starts(event_body(event), XY_STR("<gap")))
+        calls_true->one(shard, session, claim, run, event, attempt, page_end);
+}
+
 void plant(struct shard *shard, const char *name)
 {
     if (shard->delivery_owner != &owner) {
@@ -64,6 +72,8 @@ void plant(struct shard *shard, const char *name)
         owner.released = release_all;
     else if (strcmp(name, "lost-notice") == 0)
         calls.publish = publish_lost;
+    else if (strcmp(name, "lost-gap") == 0)
+        calls.one = one_lost;
     shard->delivery_owner = &owner;
     shard->session_calls = &calls;
 }

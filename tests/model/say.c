@@ -111,6 +111,14 @@ static void write_jid(struct xy_buf *out, const struct peer *peer, bool bare)
     xy_buf_char(out, '\'');
 }
 
+static void write_bound(struct xy_buf *out, const char *name, unsigned value)
+{
+    if (value == 0)
+        field(out, name, "max");
+    else
+        field_number(out, name, (int)value);
+}
+
 static void write_subscribe(struct xy_buf *out, const struct peer *peer, const int *a)
 {
     static const char *const starts[] = { "new", "all", "last" };
@@ -122,6 +130,10 @@ static void write_subscribe(struct xy_buf *out, const struct peer *peer, const i
         xy_buf_printf(out, "<field var='{urn:xylem:delivery:0}start'><value>seq:%d</value></field>", a[5]);
     else
         field(out, "{urn:xylem:delivery:0}start", starts[a[4]]);
+    if (a[3] != 0) {
+        write_bound(out, "{urn:xylem:delivery:0}max_backlog_bytes", a[7] == 1 ? MODEL_BACKLOG : 0);
+        write_bound(out, "{urn:xylem:delivery:0}max_backlog_age", a[7] == 2 ? MODEL_BACKLOG_S : 0);
+    }
     if (a[6] > 0) {
         field(out, "{urn:xylem:delivery:0}ack", "explicit");
         field(out, "{urn:xylem:delivery:0}max_inflight", a[6] == 2 ? "2" : "1000");

@@ -71,9 +71,9 @@ void model_resumed(struct model *model, unsigned slot)
 
 /* --- time ---------------------------------------------------------------------------------------------------------- */
 
-static uint64_t next_deadline(const struct model *model)
+uint64_t model_deadline_us(const struct model *model)
 {
-    uint64_t due_us = model_queues_due(model);
+    uint64_t due_us = UINT64_MAX;
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++) {
         const struct model_session *session = &model->sessions[slot];
         if (session->state == SESSION_DETACHED && session->expires_us < due_us)
@@ -84,8 +84,9 @@ static uint64_t next_deadline(const struct model *model)
             const struct model_sub *sub = &model->nodes[n].subs[s];
             if (!model->nodes[n].there || !sub->there)
                 continue;
-            uint64_t one_us = sub->one_by_one ? model_one_due(&model->nodes[n], sub) : UINT64_MAX;
-            due_us = one_us < due_us ? one_us : due_us;
+            uint64_t own_us = sub->one_by_one ? model_one_due(&model->nodes[n], sub)
+                                              : model_backlog_due(&model->nodes[n], sub);
+            due_us = own_us < due_us ? own_us : due_us;
             if (sub->leaving && sub->leaving_us < due_us)
                 due_us = sub->leaving_us;
         }
@@ -93,10 +94,30 @@ static uint64_t next_deadline(const struct model *model)
     return due_us;
 }
 
+static uint64_t next_deadline(const struct model *model)
+{
+    uint64_t queues_us = model_queues_due(model), others_us = model_deadline_us(model);
+    return queues_us < others_us ? queues_us : others_us;
+}
+
+static void sub_come_due(struct model *model, unsigned n, unsigned s)
+{
+    struct model_node *node = &model->nodes[n];
+    struct model_sub *sub = &node->subs[s];
+    if (!node->there || !sub->there)
+        return;
+    if (sub->one_by_one) {
+        model_one_pass(model, node, sub);
+        model_settled(model, n, s);
+    } else if (model_backlog_due(node, sub) <= model->now_us) {
+        model_backlog_skip(model, n, s);
+    }
+}
+
 void model_pass(struct model *model, uint64_t us)
 {
     uint64_t end_us = model->now_us + us, due_us;
-    while ((due_us = next_deadline(model)) <= end_us) {
+    while (!model->full && (due_us = next_deadline(model)) <= end_us) {
         model->now_us = due_us > model->now_us ? due_us : model->now_us;
         for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
             if (model->sessions[slot].state == SESSION_DETACHED &&
@@ -104,11 +125,7 @@ void model_pass(struct model *model, uint64_t us)
                 model_ended(model, slot);
         for (unsigned n = 0; n < MODEL_NODES; n++)
             for (unsigned s = 0; s < MODEL_SUBS; s++)
-                if (model->nodes[n].there && model->nodes[n].subs[s].there &&
-                    model->nodes[n].subs[s].one_by_one) {
-                    model_one_pass(model, &model->nodes[n], &model->nodes[n].subs[s]);
-                    model_settled(model, n, s);
-                }
+                sub_come_due(model, n, s);
         model_recheck(model);
         model_queues_settle(model);
     }
@@ -173,6 +190,9 @@ void model_restarted(struct model *model)
             forget_superseded(model, node, sub);
             if (sub->one_by_one)
                 model_one_restarted(model, node, sub);
+            model_gap_lost(sub);
+            sub->gap.was_told = false;
+            sub->gap.vague = sub->gap.all.last != 0;
             sub->ever_sent = 0;
             sub->maybe_sent = node->there ? node->next_seq - 1 : 0;
         }
