@@ -246,6 +246,12 @@ bool backlog_full(struct node *node, uint64_t bytes)
     return false;
 }
 
+bool backlog_waits(const struct node *node)
+{
+    uint64_t now_us = xy_wall_us(node->pubsub->shard->env);
+    return shard_timer_is_set(&node->backlog.timer) && due(node, node->items.added_bytes, now_us) != NULL;
+}
+
 uint64_t backlog_due_us(const struct node *node)
 {
     const struct subscription *first = xy_heap_least(&node->backlog.by_time);

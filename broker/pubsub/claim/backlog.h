@@ -38,6 +38,8 @@ void backlog_published(struct node *node);  /* an item was added */
 void backlog_configured(struct node *node); /* `overflow` may say something else now */
 /* overflow=reject: `bytes` more would be too much for somebody. */
 bool backlog_full(struct node *node, uint64_t bytes);
+/* A bound is exceeded and the timer is to give up what is too much: the node has to stay in memory until then. */
+bool backlog_waits(const struct node *node);
 /* Wall time in microseconds at which the first bound on age may be exceeded; UINT64_MAX: never. */
 uint64_t backlog_due_us(const struct node *node);
 void backlog_stop(struct node *node); /* the node goes away */

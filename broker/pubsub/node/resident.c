@@ -121,7 +121,7 @@ static bool idle(const struct node *node)
            store_committed(node->pubsub->shard->store) >= node->ticket &&
            !(node_is_memory(node) && node->items.live > 0) &&
            node->ids_until_us <= xy_now_us(node->pubsub->shard->env) && !queue_is_moving(node) &&
-           queue_idle(node) && claims_idle(node);
+           queue_idle(node) && claims_idle(node) && !backlog_waits(node);
 }
 
 static void leave(struct node *node)
