@@ -54,16 +54,21 @@ void check_pass(struct check *check, uint64_t us)
     model_pass(check->model, us);
 }
 
-/* Until what nobody waits for is on disk. */
+/* Until what nobody waits for is on disk: with it what sessions sent and were sent, when they have asked what was handled. */
 static void pass_until_stored(struct check *check)
 {
     const struct model_queues *queues = &check->model->queues;
-    unsigned changes = queues->changes + 1;
-    check_pass(check, LAZY_US);
-    while (changes != queues->changes && queues->changes > 0) {
+    unsigned changes;
+    for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
+        if (check->peers[slot].linked && check->peers[slot].sm)
+            peer_ask_ack(&check->peers[slot]);
+    settle(check);
+    check_pass(check, SENT_US);
+    do {
         changes = queues->changes;
-        check_pass(check, MODEL_RECORD_US);
-    }
+        if (changes > 0)
+            check_pass(check, MODEL_RECORD_US);
+    } while (changes != queues->changes);
 }
 
 /* --- comparing ----------------------------------------------------------------------------------------------------- */
@@ -192,6 +197,7 @@ static void hear(struct check *check, unsigned slot, size_t at)
     check_complain(check, "session %u: %s %" PRIu64 " (token %u) of node %u came, and nothing of it was due",
                    slot,
                    heard->kind == HEARD_NOTICE ? "a notice"
+                   : heard->kind == HEARD_GAP  ? "a gap up to"
                    : heard->claimed            ? "number"
                                                : "an item",
                    heard->seq, heard->token, heard->node);
@@ -276,6 +282,33 @@ static bool do_connect(struct check *check, const struct op *op)
     return true;
 }
 
+static unsigned answers(const struct heard *heard, size_t count)
+{
+    unsigned found = 0;
+    for (size_t i = 0; i < count; i++)
+        found += heard[i].kind == HEARD_ANSWER;
+    return found;
+}
+
+/* After a restart: what the client's h covers does not come again, and answers that it does not cover do. */
+static bool do_restore(struct check *check, unsigned slot, size_t h)
+{
+    struct peer *peer = &check->peers[slot];
+    unsigned due = answers(peer->log + h, peer->count - h);
+    uint32_t said = peer->said;
+    peer->count = check->looked[slot] = check->sorted[slot] = h;
+    peer_resume(peer, (uint32_t)h);
+    settle(check);
+    if (!peer->ready || !peer->resumed || !peer->restored)
+        check_complain(check, "session %u cannot be resumed after the restart", slot);
+    else if (peer->handled != said)
+        check_complain(check, "session %u: %u stanzas were handled, not %u", slot, peer->handled, said);
+    else if (answers(peer->log + h, peer->count - h) < due)
+        check_complain(check, "session %u: %u answers did not come again", slot, due);
+    model_restored(check->model, slot, (uint32_t)h);
+    return true;
+}
+
 static bool same_heard(const struct heard *a, const struct heard *b)
 {
     return a->kind == b->kind && a->node == b->node && a->seq == b->seq && a->token == b->token &&
@@ -288,9 +321,11 @@ static bool do_resume(struct check *check, const struct op *op)
     unsigned slot = (unsigned)op->args[OP_SESSION], back = (unsigned)op->args[1];
     struct peer *peer = &check->peers[slot];
     struct model_session *session = &check->model->sessions[slot];
+    size_t before = peer->count, h = before - session->acked > back ? before - back : session->acked;
+    if (session->state == SESSION_OFF && model_may_restore(check->model, slot))
+        return do_restore(check, slot, h);
     if (session->state != SESSION_DETACHED)
         return false;
-    size_t before = peer->count, h = before - session->acked > back ? before - back : session->acked;
     struct heard *forgotten = malloc((before - h + 1) * sizeof(*forgotten));
     xy_assert(forgotten != NULL);
     memcpy(forgotten, peer->log + h, (before - h) * sizeof(*forgotten));
@@ -347,7 +382,9 @@ static void forget_peers(struct check *check)
 {
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++) {
         peer_drop(&check->peers[slot]);
-        check->peers[slot].count = check->looked[slot] = check->sorted[slot] = 0;
+        if (!check->model->sessions[slot].dormant.there)
+            check->looked[slot] = 0;
+        check->peers[slot].count = check->sorted[slot] = check->looked[slot]; /* and forgets what came last */
     }
 }
 
@@ -357,8 +394,8 @@ static void restart(struct check *check, bool crash, unsigned shards)
         compare_sessions(check);
     rig_restart(&check->rig, crash, shards);
     plant_all(check);
-    forget_peers(check);
     model_restarted(check->model);
+    forget_peers(check);
     check->result->restarts++;
 }
 
@@ -391,6 +428,13 @@ static void ask(struct check *check, const struct op *op)
         say_request(peer, op);
 }
 
+/* The client would have to send again what was not handled. */
+static void forget_session(struct check *check, unsigned slot)
+{
+    check->model->sessions[slot].dormant.there = false;
+    check->peers[slot].count = check->looked[slot] = check->sorted[slot] = 0;
+}
+
 /* The power fails before the commit: nothing was promised, so nothing may have been said, and nothing is there. */
 static void do_lost(struct check *check, const struct op *op)
 {
@@ -417,6 +461,7 @@ static void do_lost(struct check *check, const struct op *op)
                 check->peers[slot].log[i].kind == HEARD_NOTICE)
                 check_complain(check, "session %u heard of it before the commit", slot);
     restart(check, true, check->rig.shards);
+    forget_session(check, (unsigned)op->args[OP_SESSION]);
     free(imagined);
 }
 

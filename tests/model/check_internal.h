@@ -4,7 +4,8 @@
 #include "tests/model/check.h"
 #include "tests/model/peer.h"
 
-#define LAZY_US 60000u /* acknowledgements are on disk then, which nobody waits for */
+#define SENT_US 700000u /* what sessions were sent is on disk then */
+#define LAZY_US 60000u  /* acknowledgements are on disk then, which nobody waits for */
 
 struct check {
     const struct check_options *options;

@@ -269,7 +269,7 @@ static void acked(struct model *model, const struct model_expected *e)
 {
     struct model_node *node = &model->nodes[e->node];
     struct model_sub *sub = &node->subs[e->sub];
-    if (!sub->there || !sub->durable || sub->one_by_one || sub->hold != e->hold)
+    if (!sub->there || !sub->durable || sub->one_by_one)
         return;
     bool news = e->seq > sub->cursor;
     sub->cursor = news ? e->seq : sub->cursor;
@@ -293,8 +293,38 @@ static bool is_newest(const struct model_session *session, uint32_t i, uint32_t 
 void model_acked(struct model *model, unsigned slot, uint32_t h)
 {
     struct model_session *session = &model->sessions[slot];
-    for (uint32_t i = session->acked; i < h; i++)
-        if (is_newest(session, i, h))
-            acked(model, &session->log[i]);
+    for (uint32_t i = session->acked; i < h; i++) {
+        const struct model_expected *e = &session->log[i];
+        if (is_newest(session, i, h) && model->nodes[e->node].subs[e->sub].hold == e->hold)
+            acked(model, e);
+    }
+    session->acked = h;
+}
+
+static bool still_means(const struct model *model, const struct model_expected *e)
+{
+    const struct model_node *node = &model->nodes[e->node];
+    const struct model_sub *sub = &node->subs[e->sub];
+    return e->claimed && node->life == e->life && sub->subid == e->subid && e->hold > sub->first_hold;
+}
+
+/* Whoever holds it now: it was received. What was acknowledged when the session held it no longer did not count then; now
+ * it may. */
+void model_acked_before(struct model *model, unsigned slot, uint32_t h)
+{
+    struct model_session *session = &model->sessions[slot];
+    for (uint32_t i = session->acked; i < h; i++) {
+        const struct model_expected *e = &session->log[i];
+        if (!is_newest(session, i, h) || !still_means(model, e))
+            continue;
+        model->full |= model_gap_waits(&model->nodes[e->node].subs[e->sub]); /* who told of which gap? */
+        acked(model, e);
+    }
+    for (uint32_t i = 0; i < session->acked; i++) {
+        const struct model_expected *e = &session->log[i];
+        const struct model_sub *sub = &model->nodes[e->node].subs[e->sub];
+        model->full |=
+            still_means(model, e) && !sub->one_by_one && (e->seq > sub->cursor || sub->gap.all.last != 0);
+    }
     session->acked = h;
 }

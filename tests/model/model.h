@@ -105,6 +105,7 @@ struct model_sub {
     uint64_t sent;       /* to the session that holds it now */
     uint64_t ever_sent;  /* in this life of the broker: again means marked */
     uint64_t maybe_sent; /* in a former life: may be marked */
+    unsigned first_hold; /* those of before it was owed items anew are not among its own */
     int holder;          /* slot; -1: none */
     unsigned hold;       /* which holding it is */
     bool leaving;
@@ -155,12 +156,21 @@ struct model_expected {
 
 enum model_presence { SESSION_OFF, SESSION_ON, SESSION_DETACHED };
 
+/* A session that a restart interrupted (docs/protocol.md 7.4): it is off, and may come back. */
+struct model_dormant {
+    bool there, available;
+    bool detached; /* it had lost its connection before: its time ran on */
+    int priority;
+    uint64_t expires_us;
+};
+
 struct model_session {
     enum model_presence state;
     bool sm, available;
     int priority;
     unsigned since;      /* of becoming available */
     uint64_t expires_us; /* DETACHED */
+    struct model_dormant dormant;
     struct model_expected expected[MODEL_EXPECTED];
     unsigned expected_count;
     struct model_expected log[MODEL_LOG]; /* by number: what each stanza was, once it came */
@@ -222,6 +232,7 @@ void model_notice(struct model *model, unsigned node, char what, unsigned id);  
 void model_told(struct model *model, unsigned slot, unsigned node, char what);      /* to one */
 void model_recheck(struct model *model); /* sessions came, went or changed; everybody gets what is due */
 void model_acked(struct model *model, unsigned slot, uint32_t h);
+void model_acked_before(struct model *model, unsigned slot, uint32_t h); /* a restart ago */
 
 bool model_owes(const struct model_node *node, const struct model_sub *sub, unsigned item);
 void model_expect_item(struct model *model, unsigned node, unsigned sub, unsigned item, enum model_mark mark);
@@ -264,6 +275,8 @@ void model_presence(struct model *model, unsigned slot, int priority);
 void model_dropped(struct model *model, unsigned slot);
 void model_resumed(struct model *model, unsigned slot);
 void model_ended(struct model *model, unsigned slot);
-uint64_t model_deadline_us(const struct model *model); /* of sessions and subscriptions */
+bool model_may_restore(const struct model *model, unsigned slot);
+void model_restored(struct model *model, unsigned slot, uint32_t h); /* resumed after a restart */
+uint64_t model_deadline_us(const struct model *model);               /* of sessions and subscriptions */
 void model_pass(struct model *model, uint64_t us);
 void model_restarted(struct model *model);

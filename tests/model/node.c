@@ -532,6 +532,7 @@ static void on_subscribe(struct ask *ask)
         sub->ack = ack;
     } else if (durable && !sub->durable) {
         model_sub_begin(node, sub, a[4], (uint64_t)a[5]);
+        sub->first_hold = ask->model->holds;
     }
     if (a[6] > 0) /* else it stays as it is */
         sub->ack = a[6];

@@ -11,19 +11,19 @@
 #define OP_ARGS_MAX 8u
 
 enum op_kind {
-    OP_CONNECT,     /* session, sm, priority: a new session of that slot, available */
-    OP_CLOSE,       /* session */
-    OP_DROP,        /* session: its connection is gone */
-    OP_RESUME,      /* session, back: the client has forgotten its last `back` stanzas */
-    OP_PRESENCE,    /* session, priority; 9: unavailable */
-    OP_ACK,         /* session, back: all but the last `back` */
-    OP_CREATE,      /* session, node, max_items (0: max), access, publish */
-    OP_CONFIGURE,   /* session, node, field, value */
-    OP_DELETE,      /* session, node */
-    OP_PURGE,       /* session, node */
-    OP_PUBLISH,     /* session, node, id, token, once, number, more: items behind the first */
-    OP_RETRACT,     /* session, node, id, notify */
-    OP_SUBSCRIBE,   /* session, node, bare, durable, start, number, ack (0: stream; else one by one),
+    OP_CONNECT,   /* session, sm, priority: a new session of that slot, available */
+    OP_CLOSE,     /* session */
+    OP_DROP,      /* session: its connection is gone */
+    OP_RESUME,    /* session, back: the client has forgotten its last `back` stanzas; also after a restart */
+    OP_PRESENCE,  /* session, priority; 9: unavailable */
+    OP_ACK,       /* session, back: all but the last `back` */
+    OP_CREATE,    /* session, node, max_items (0: max), access, publish */
+    OP_CONFIGURE, /* session, node, field, value */
+    OP_DELETE,    /* session, node */
+    OP_PURGE,     /* session, node */
+    OP_PUBLISH,   /* session, node, id, token, once, number, more: items behind the first */
+    OP_RETRACT,   /* session, node, id, notify */
+    OP_SUBSCRIBE, /* session, node, bare, durable, start, number, ack (0: stream; else one by one),
                      * backlog (0: no bound; 1: bytes, 2: age) */
     OP_UNSUBSCRIBE, /* session, node, bare */
     OP_AFFILIATE,   /* session, node, account, affiliation */

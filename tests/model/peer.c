@@ -173,6 +173,7 @@ void peer_say(struct peer *peer, struct xy_str stanza)
 {
     bool sent = xy_stream_send_raw(peer->stream, stanza);
     xy_assert(sent);
+    peer->said++;
     flush(peer);
 }
 
@@ -190,6 +191,12 @@ void peer_ask(struct peer *peer, const char *type, struct xy_str payload)
 void peer_ack(struct peer *peer, uint32_t h)
 {
     (void)xy_stream_send_ack(peer->stream, h);
+    flush(peer);
+}
+
+void peer_ask_ack(struct peer *peer)
+{
+    (void)xy_stream_send_request(peer->stream);
     flush(peer);
 }
 
@@ -364,9 +371,11 @@ static void on_ready(struct peer *peer, const struct xy_stream_event *event)
 {
     peer->ready = true;
     peer->resumed = event->resumed;
+    peer->restored = event->restored;
+    peer->handled = event->h;
     if (event->resumed)
         return;
-    peer->count = 0;
+    peer->count = peer->said = 0;
     peer->resume_id_len = 0;
     if (!event->sm || !event->resume || event->sm_id.len >= sizeof(peer->resume_id))
         return;

@@ -50,7 +50,9 @@ struct peer {
     bool linked;  /* the link is open at both ends */
     bool dropped; /* by the broker */
     bool in_transit;
-    bool ready, sm, resumed;
+    bool ready, sm, resumed, restored;
+    uint32_t said;    /* stanzas since XEP-0198 was enabled … */
+    uint32_t handled; /* … and what a resumption was told of them */
     struct xy_stream_options options;
     struct xy_stream *stream;
     struct xy_buf down; /* written by the broker, not read yet */
@@ -75,4 +77,5 @@ void peer_drop(struct peer *peer);  /* the connection is gone */
 void peer_say(struct peer *peer, struct xy_str stanza);
 void peer_ask(struct peer *peer, const char *type, struct xy_str payload); /* an IQ to the service */
 void peer_ack(struct peer *peer, uint32_t h);
+void peer_ask_ack(struct peer *peer);
 bool peer_pump(struct peer *peer); /* true: something came */

@@ -8,8 +8,8 @@
 
 #define EVERY 3u
 
-const char *const plant_names[] = { "lost-ack", "early-ack", "no-release", "lost-notice",
-                                    "lost-job", "no-group",  "lost-gap",   NULL };
+const char *const plant_names[] = { "lost-ack", "early-ack", "no-release",  "lost-notice", "lost-job",
+                                    "no-group", "lost-gap",  "lost-before", NULL };
 
 static const struct delivery_owner *owner_true;
 static struct delivery_owner owner;
@@ -46,6 +46,12 @@ static void publish_lost(struct shard *shard, struct event *event, struct routes
         calls_true->publish(shard, event, routes);
 }
 
+/* What was received before a restart is not noted. */
+static void before_lost(struct shard *shard, struct xy_str node, struct claim_key key, uint64_t seq)
+{
+    (void)shard, (void)node, (void)key, (void)seq;
+}
+
 /* A session is not told of a gap. */
 static void one_lost(struct shard *shard, struct session_ref session, uint32_t claim, uint16_t run,
                      struct event *event, uint32_t attempt, bool page_end)
@@ -74,6 +80,8 @@ void plant(struct shard *shard, const char *name)
         calls.publish = publish_lost;
     else if (strcmp(name, "lost-gap") == 0)
         calls.one = one_lost;
+    else if (strcmp(name, "lost-before") == 0)
+        owner.received_before = before_lost;
     shard->delivery_owner = &owner;
     shard->session_calls = &calls;
 }

@@ -17,7 +17,6 @@ static void session_reset(struct model_session *session)
     session->state = SESSION_OFF;
     session->available = session->sm = false;
     session->expected_count = 0;
-    session->acked = 0;
 }
 
 /* Whoever held something through it holds it no longer, even if the slot comes back at once. */
@@ -33,6 +32,8 @@ void model_connected(struct model *model, unsigned slot, bool sm)
 {
     struct model_session *session = &model->sessions[slot];
     model_ended(model, slot);
+    session->dormant.there = false;
+    session->acked = 0;
     session->state = SESSION_ON;
     session->sm = sm;
 }
@@ -67,6 +68,40 @@ void model_resumed(struct model *model, unsigned slot)
         for (unsigned s = 0; s < MODEL_SUBS; s++)
             if (model->nodes[n].subs[s].holder == (int)slot)
                 model->nodes[n].subs[s].stalled = false;
+}
+
+bool model_may_restore(const struct model *model, unsigned slot)
+{
+    const struct model_dormant *dormant = &model->sessions[slot].dormant;
+    return dormant->there && model->now_us < dormant->expires_us;
+}
+
+/* What it was: but for what it has not acknowledged, which is with its owners. */
+void model_restored(struct model *model, unsigned slot, uint32_t h)
+{
+    struct model_session *session = &model->sessions[slot];
+    const struct model_dormant was = session->dormant;
+    session->dormant.there = false;
+    model_acked_before(model, slot, h);
+    session->state = SESSION_ON;
+    session->sm = true;
+    model_presence(model, slot, was.available ? was.priority : MODEL_UNAVAILABLE);
+}
+
+static void interrupt(struct model *model, struct model_session *session)
+{
+    struct model_dormant *dormant = &session->dormant;
+    if (session->state != SESSION_OFF)
+        *dormant = (struct model_dormant){ .there = session->sm,
+                                           .available = session->available,
+                                           .detached = session->state == SESSION_DETACHED,
+                                           .priority = session->priority,
+                                           .expires_us = session->expires_us };
+    else if (!model_may_restore(model, (unsigned)(session - model->sessions)))
+        dormant->there = false;
+    if (!dormant->detached)
+        dormant->expires_us = model->now_us + MODEL_SM_US;
+    session_reset(session);
 }
 
 /* --- time ---------------------------------------------------------------------------------------------------------- */
@@ -171,7 +206,7 @@ static void forget_superseded(struct model *model, const struct model_node *node
 void model_restarted(struct model *model)
 {
     for (unsigned slot = 0; slot < MODEL_SESSIONS; slot++)
-        session_reset(&model->sessions[slot]);
+        interrupt(model, &model->sessions[slot]);
     model_queues_restarted(model);
     for (unsigned n = 0; n < MODEL_NODES; n++) {
         struct model_node *node = &model->nodes[n];
