@@ -153,7 +153,7 @@ static void arm(struct node *node, bool soon)
     if (first == NULL || node->config.overflow == OVERFLOW_REJECT)
         return; /* then publishing looks */
     if (!soon) {
-        wait_us = first->backlog.time_us > now_us ? first->backlog.time_us - now_us + 1 : SETTLE_US;
+        wait_us = first->backlog.time_us >= now_us ? first->backlog.time_us - now_us + 1 : SETTLE_US;
         wait_us = wait_us < TIMER_US_MAX ? wait_us : TIMER_US_MAX;
     }
     uint64_t due_us = xy_now_us(shard->env) + wait_us;
@@ -165,6 +165,8 @@ static void on_timer(struct shard *shard, struct shard_timer *timer)
 {
     struct node *node = xy_container_of(timer, struct node, backlog.timer);
     uint64_t now_us = xy_wall_us(shard->env), bytes = node->items.added_bytes;
+    if (node->config.overflow == OVERFLOW_REJECT)
+        return; /* since the timer was set */
     struct subscription *subscription = due(node, bytes, now_us);
     for (unsigned looks = 0; subscription != NULL && looks < LOOKS_MAX; looks++) {
         place(subscription);
