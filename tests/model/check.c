@@ -522,6 +522,8 @@ static bool do_op(struct check *check, const struct op *op)
     case OP_QUEUE_PUT:
     case OP_QUEUE_DONE:
     case OP_QUEUE_LOOK:
+    case OP_QUEUE_DRIVE:
+    case OP_QUEUE_MOVE:
         return check_queue_op(check, op);
     default:
         return do_request(check, op);

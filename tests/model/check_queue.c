@@ -77,10 +77,12 @@ static bool make(struct check *check, const struct op *op)
     return true;
 }
 
-static void write_jid(struct xy_buf *out, const struct op *op)
+static void write_jid(struct xy_buf *out, const struct op *op, bool bare)
 {
-    xy_buf_printf(out, "jid='a%u@" RIG_DOMAIN "/r%d'", model_account((unsigned)op->args[OP_SESSION]),
-                  op->args[OP_SESSION]);
+    xy_buf_printf(out, "jid='a%u@" RIG_DOMAIN, model_account((unsigned)op->args[OP_SESSION]));
+    if (!bare)
+        xy_buf_printf(out, "/r%d", op->args[OP_SESSION]);
+    xy_buf_char(out, '\'');
 }
 
 static bool join(struct check *check, const struct op *op)
@@ -88,14 +90,15 @@ static bool join(struct check *check, const struct op *op)
     unsigned capacity = op->args[2] > 0 ? (unsigned)op->args[2] : 1;
     struct xy_buf out = { 0 };
     xy_buf_printf(&out, "<pubsub xmlns='" NS_PUBSUB "'><subscribe node='q%d' ", op->args[1]);
-    write_jid(&out, op);
+    write_jid(&out, op, op->args[3] != 0 && !is_planted(check, "no-bare"));
     xy_buf_printf(&out,
                   "/><options>" FORM(NS_PUBSUB_SUBSCRIBE_OPTIONS) "<field var='pubsub#queue_requests'><value>"
                                                                   "%u</value></field></x></options></pubsub>",
                   capacity);
     const struct answer *answer = ask(check, op, "set", &out);
     compare(check, answer, XY_NO_ERROR, XY_NO_ERROR);
-    model_queue_join(check->model, (unsigned)op->args[1], (unsigned)op->args[OP_SESSION], capacity,
+    model_queue_join(check->model, (unsigned)op->args[1],
+                     model_sub_index((unsigned)op->args[OP_SESSION], op->args[3] != 0), capacity,
                      answer->subid);
     return true;
 }
@@ -104,9 +107,10 @@ static bool leave(struct check *check, const struct op *op)
 {
     struct xy_buf out = { 0 };
     xy_buf_printf(&out, "<pubsub xmlns='" NS_PUBSUB "'><unsubscribe node='q%d' ", op->args[1]);
-    write_jid(&out, op);
+    write_jid(&out, op, op->args[2] != 0);
     xy_buf_lit(&out, "/></pubsub>");
-    bool was = model_queue_leave(check->model, (unsigned)op->args[1], (unsigned)op->args[OP_SESSION]);
+    bool was = model_queue_leave(check->model, (unsigned)op->args[1],
+                                 model_sub_index((unsigned)op->args[OP_SESSION], op->args[2] != 0));
     compare(check, ask(check, op, "set", &out), was ? XY_NO_ERROR : XY_UNEXPECTED_REQUEST, XY_NO_ERROR);
     return true;
 }
@@ -115,10 +119,12 @@ static bool put(struct check *check, const struct op *op)
 {
     static const char *const urgencies[] = { "low", "medium", "high" };
     const int *a = op->args;
-    struct model_job job = { .id = (unsigned)a[2], .token = (unsigned)a[3], .group = a[4] };
+    struct model_traits traits = { .token = (unsigned)a[3],
+                                   .priority = a[5] > 0 ? a[5] - 1 : 1,
+                                   .group = a[4],
+                                   .delay_s = (unsigned)a[6],
+                                   .ttl_s = (unsigned)a[7] };
     struct xy_buf out = { 0 };
-    job.priority = a[5] > 0 ? a[5] - 1 : 1;
-    job.not_before_us = a[6] > 0 ? check->model->now_us + (uint64_t)a[6] * 1000000 : 0;
     xy_buf_printf(&out,
                   "<pubsub xmlns='" NS_PUBSUB "'><publish node='q%d'><item id='i%d'><e xmlns='urn:e'>t%d</e>"
                   "<headers xmlns='" NS_SHIM "'>",
@@ -126,11 +132,14 @@ static bool put(struct check *check, const struct op *op)
     if (a[4] > 0 && !is_planted(check, "no-group"))
         xy_buf_printf(&out, "<header name='Group'>g%d</header>", a[4]);
     if (a[5] > 0)
-        xy_buf_printf(&out, "<header name='Urgency'>%s</header>", urgencies[job.priority]);
+        xy_buf_printf(&out, "<header name='Urgency'>%s</header>", urgencies[traits.priority]);
     if (a[6] > 0)
         xy_buf_printf(&out, "<header name='Delay'>%d</header>", a[6]);
+    if (a[7] > 0 && !is_planted(check, "no-ttl"))
+        xy_buf_printf(&out, "<header name='TTL'>%d</header>", a[7]);
     xy_buf_lit(&out, "</headers></item></publish></pubsub>");
-    bool fresh = model_queue_put(check->model, (unsigned)a[1], (unsigned)a[OP_SESSION], &job);
+    bool fresh =
+        model_queue_put(check->model, (unsigned)a[1], (unsigned)a[OP_SESSION], (unsigned)a[2], &traits);
     compare(check, ask(check, op, "set", &out), fresh ? XY_NO_ERROR : XY_CONFLICT, XY_NO_ERROR);
     return true;
 }
@@ -166,37 +175,46 @@ static bool done(struct check *check, const struct op *op)
 {
     const int *a = op->args;
     const struct model_queue *queue = &check->model->queues.queue[a[1]];
-    const struct model_worker *worker = &queue->workers[a[OP_SESSION]];
     unsigned which = model_queue_job(queue, (unsigned)a[4], a[3] != 0 ? a[OP_SESSION] : -1);
     struct xy_buf out = { 0 };
-    if (which == queue->jobs_count || (a[2] >= DONE_ACK && (!worker->there || queue->epoch == 0)))
+    if (which == queue->jobs_count)
+        return false;
+    unsigned worker = model_worker_of(queue, (unsigned)a[OP_SESSION], &queue->jobs[which]);
+    bool by_id = a[2] < DONE_ACK;
+    if (by_id ? queue->jobs[which].id == UINT32_MAX : worker == MODEL_WORKERS || queue->epoch == 0)
         return false;
     int said = a[2] == DONE_UNLOCK && is_planted(check, "lost-job") ? DONE_RETRACT : a[2];
-    if (a[2] < DONE_ACK)
+    if (by_id)
         write_item(&out, op, said, queue->jobs[which].id);
     else
-        write_verdict(&out, op, queue->epoch, queue->jobs[which].seq, worker->subid);
+        write_verdict(&out, op, queue->epoch, queue->jobs[which].seq, queue->workers[worker].subid);
     enum xy_condition other, due = model_queue_done(check->model, (unsigned)a[1], (unsigned)a[OP_SESSION],
-                                                    a[2], which, a[5], &other);
+                                                    worker, a[2], which, a[5], &other);
     compare(check, ask(check, op, "set", &out), due, other);
     return true;
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */
 
-static bool is_letter(const struct model_queue *queue, unsigned token)
+static bool put_letter(struct model_queue *queue, unsigned at, unsigned token)
 {
-    for (unsigned i = 0; i < queue->letters_count; i++)
-        if (queue->letters[i] == token)
-            return true;
+    for (unsigned i = at; i < queue->letters_count; i++) {
+        if (queue->letters[i].token != token)
+            continue;
+        struct model_traits letter = queue->letters[i];
+        queue->letters[i] = queue->letters[at];
+        queue->letters[at] = letter;
+        return true;
+    }
     return false;
 }
 
+/* Those that were given up at the same time went there in any order. */
 static void compare_letters(struct check *check, const struct op *op)
 {
-    const struct model_queue *queue = &check->model->queues.queue[op->args[1]];
+    struct model_queue *queue = &check->model->queues.queue[op->args[1]];
     struct xy_buf out = { 0 };
-    if (queue->letters_count == 0 || queue->letters_count > LETTERS_MAX)
+    if (!queue->letters_made || queue->letters_count > LETTERS_MAX)
         return;
     xy_buf_printf(&out, "<pubsub xmlns='" NS_PUBSUB "'><items node='d%d'/></pubsub>", op->args[1]);
     const struct answer *answer = ask(check, op, "get", &out);
@@ -204,17 +222,21 @@ static void compare_letters(struct check *check, const struct op *op)
         check_complain(check, "%u dead letters of queue %d came, not %u", answer->count, op->args[1],
                        queue->letters_count);
     for (unsigned i = 0; i < answer->count; i++)
-        if (!is_letter(queue, answer->tokens[i]))
+        if (!put_letter(queue, i, answer->tokens[i]))
             check_complain(check, "token %u is in the dead letters of queue %d, and did not go there",
                            answer->tokens[i], op->args[1]);
+}
+
+static bool is_maker(const struct check *check, const struct op *op)
+{
+    return check->model->queues.queue[op->args[1]].maker == model_account((unsigned)op->args[OP_SESSION]);
 }
 
 /* By a session of its owner. */
 static bool look(struct check *check, const struct op *op)
 {
     struct model_figures due;
-    const struct model_queue *queue = &check->model->queues.queue[op->args[1]];
-    if (queue->maker != model_account((unsigned)op->args[OP_SESSION]))
+    if (!is_maker(check, op))
         return false;
     model_queue_figures(check->model, (unsigned)op->args[1], &due);
     const struct answer *came = ask_state(check, op);
@@ -228,6 +250,43 @@ static bool look(struct check *check, const struct op *op)
     return true;
 }
 
+/* --- what was given up --------------------------------------------------------------------------------------------- */
+
+static void compare_moved(struct check *check, const struct op *op, const struct answer *answer, unsigned due)
+{
+    compare(check, answer, XY_NO_ERROR, XY_NO_ERROR);
+    if (answer->result && answer->moved != due)
+        check_complain(check, "%u items of queue %d were put back, not %u", answer->moved, op->args[1], due);
+}
+
+static bool drive(struct check *check, const struct op *op)
+{
+    struct xy_buf out = { 0 };
+    xy_buf_printf(&out, "<redrive xmlns='" NS_XYLEM_DELIVERY "' node='q%d'%s/>", op->args[1],
+                  is_planted(check, "short-move") ? " max='1'" : "");
+    unsigned due = is_maker(check, op) ? model_queue_redrive(check->model, (unsigned)op->args[1]) : 0;
+    const struct answer *answer = ask(check, op, "set", &out);
+    if (is_maker(check, op))
+        compare_moved(check, op, answer, due);
+    else
+        compare(check, answer, XY_FORBIDDEN, XY_NO_ERROR);
+    return true;
+}
+
+static bool move(struct check *check, const struct op *op)
+{
+    const struct model_queue *queue = &check->model->queues.queue[op->args[1]];
+    struct xy_buf out = { 0 };
+    if (!queue->letters_made || queue->letters_count > LETTERS_MAX || !is_maker(check, op))
+        return false;
+    compare_letters(check, op);
+    xy_buf_printf(&out, "<move xmlns='" NS_XYLEM_DELIVERY "' node='d%d' to='q%d'%s/>", op->args[1],
+                  op->args[1], is_planted(check, "short-move") ? " max='1'" : "");
+    unsigned due = model_queue_move(check->model, (unsigned)op->args[1], (unsigned)op->args[OP_SESSION]);
+    compare_moved(check, op, ask(check, op, "set", &out), due);
+    return true;
+}
+
 bool check_queue_op(struct check *check, const struct op *op)
 {
     if (check->model->sessions[op->args[OP_SESSION]].state != SESSION_ON)
@@ -237,6 +296,7 @@ bool check_queue_op(struct check *check, const struct op *op)
     if (!check->model->queues.queue[op->args[1]].there)
         return false;
     (void)ask_state(check, op); /* it is in memory now, and what is due after a restart was done */
+    check_queues_settle(check);
     switch (op->kind) {
     case OP_QUEUE_JOIN:
         return join(check, op);
@@ -246,6 +306,10 @@ bool check_queue_op(struct check *check, const struct op *op)
         return put(check, op);
     case OP_QUEUE_DONE:
         return done(check, op);
+    case OP_QUEUE_DRIVE:
+        return drive(check, op);
+    case OP_QUEUE_MOVE:
+        return move(check, op);
     default:
         return look(check, op);
     }
@@ -275,6 +339,7 @@ void check_queues_gather(struct check *check)
                                                                    .attempt = heard->attempt,
                                                                    .delayed = heard->delayed,
                                                                    .seq = heard->seq,
+                                                                   .subid = heard->subid,
                                                                    .at_us = heard->at_us,
                                                                    .epoch = heard->epoch };
         }

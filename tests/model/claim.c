@@ -47,7 +47,7 @@ static bool may_hold(const struct model *model, unsigned sub, bool one_by_one, i
            (model->sessions[slot].sm || one_by_one);
 }
 
-static int best(const struct model *model, unsigned sub, bool one_by_one)
+int model_best(const struct model *model, unsigned sub, bool one_by_one)
 {
     int found = -1;
     for (int slot = 0; slot < (int)MODEL_SESSIONS; slot++) {
@@ -135,7 +135,7 @@ void model_attach(struct model *model, unsigned number, unsigned index)
     if (sub->one_by_one)
         model_one_lost(model, &model->nodes[number], sub);
     sub->leaving = false;
-    sub->holder = best(model, index, sub->one_by_one);
+    sub->holder = model_best(model, index, sub->one_by_one);
     sub->hold = ++model->holds;
     sub->sent = sub->cursor;
     model_gap_lost(sub);
@@ -149,7 +149,7 @@ static void sub_recheck(struct model *model, unsigned number, unsigned index)
     struct model_sub *sub = &node->subs[index];
     if (!sub->there || !sub->durable)
         return;
-    int wanted = best(model, index, sub->one_by_one);
+    int wanted = model_best(model, index, sub->one_by_one);
     if (sub->holder < 0 || !may_hold(model, index, sub->one_by_one, sub->holder)) {
         if (sub->holder >= 0 || wanted >= 0)
             model_attach(model, number, index);

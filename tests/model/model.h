@@ -225,6 +225,8 @@ void model_request(struct model *model, const struct op *op, struct model_answer
 void model_collect(struct model_node *node); /* what nobody needs any more is gone */
 
 /* claim.c: who gets what */
+/* Which session serves a subscription; -1: none. */
+int model_best(const struct model *model, unsigned sub, bool one_by_one);
 void model_sub_begin(struct model_node *node, struct model_sub *sub, int start, uint64_t number);
 void model_sub_end(struct model *model, struct model_node *node, unsigned sub);
 void model_published(struct model *model, unsigned node, unsigned item, bool kept); /* the newest item */

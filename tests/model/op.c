@@ -32,13 +32,15 @@ const struct op_shape op_shapes[OP_KIND_COUNT] = {
     [OP_STOP] = { "stop", { "shards", NULL }, false },
     [OP_CHECKPOINT] = { "checkpoint", { NULL }, false },
     [OP_QUEUE_MAKE] = { "queue-make", { "session", "queue", NULL }, false },
-    [OP_QUEUE_JOIN] = { "queue-join", { "session", "queue", "requests", NULL }, false },
-    [OP_QUEUE_LEAVE] = { "queue-leave", { "session", "queue", NULL }, false },
+    [OP_QUEUE_JOIN] = { "queue-join", { "session", "queue", "requests", "bare", NULL }, false },
+    [OP_QUEUE_LEAVE] = { "queue-leave", { "session", "queue", "bare", NULL }, false },
     [OP_QUEUE_PUT] = { "queue-put",
-                       { "session", "queue", "id", "token", "group", "urgency", "delay", NULL },
+                       { "session", "queue", "id", "token", "group", "urgency", "delay", "ttl", NULL },
                        false },
     [OP_QUEUE_DONE] = { "queue-done", { "session", "queue", "verb", "own", "which", "delay", NULL }, false },
     [OP_QUEUE_LOOK] = { "queue-look", { "session", "queue", NULL }, false },
+    [OP_QUEUE_DRIVE] = { "queue-drive", { "session", "queue", NULL }, false },
+    [OP_QUEUE_MOVE] = { "queue-move", { "session", "queue", NULL }, false },
 };
 
 /* --- choosing ------------------------------------------------------------------------------------------------------ */
@@ -145,10 +147,10 @@ static void more_args(struct op *op, struct sim_random *random, int token)
 
 static enum op_kind queue_kind_random(struct sim_random *random)
 {
-    static const int kinds[] = { OP_QUEUE_PUT,  OP_QUEUE_PUT,   OP_QUEUE_PUT,  OP_QUEUE_PUT,
-                                 OP_QUEUE_PUT,  OP_QUEUE_DONE,  OP_QUEUE_DONE, OP_QUEUE_DONE,
-                                 OP_QUEUE_DONE, OP_QUEUE_DONE,  OP_QUEUE_DONE, OP_QUEUE_JOIN,
-                                 OP_QUEUE_JOIN, OP_QUEUE_LEAVE, OP_QUEUE_LOOK, OP_QUEUE_LOOK };
+    static const int kinds[] = { OP_QUEUE_PUT,  OP_QUEUE_PUT,   OP_QUEUE_PUT,  OP_QUEUE_PUT,   OP_QUEUE_PUT,
+                                 OP_QUEUE_DONE, OP_QUEUE_DONE,  OP_QUEUE_DONE, OP_QUEUE_DONE,  OP_QUEUE_DONE,
+                                 OP_QUEUE_DONE, OP_QUEUE_JOIN,  OP_QUEUE_JOIN, OP_QUEUE_LEAVE, OP_QUEUE_LOOK,
+                                 OP_QUEUE_LOOK, OP_QUEUE_DRIVE, OP_QUEUE_MOVE };
     return (enum op_kind)pick(random, kinds, sizeof(kinds) / sizeof(*kinds));
 }
 
@@ -160,12 +162,16 @@ static struct op queue_op_random(struct sim_random *random, int token)
     a[1] = (int)sim_below(random, MODEL_QUEUES);
     if (op.kind == OP_QUEUE_JOIN) {
         a[2] = 1 + (int)sim_below(random, 4);
+        a[3] = sim_once_in(random, 3);
+    } else if (op.kind == OP_QUEUE_LEAVE) {
+        a[2] = sim_once_in(random, 3);
     } else if (op.kind == OP_QUEUE_PUT) {
         a[2] = (int)sim_below(random, 30);
         a[3] = token;
         a[4] = PICK(random, 0, 0, 1, 2);
         a[5] = PICK(random, 0, 0, 0, 1, 2, 3);
         a[6] = PICK(random, 0, 0, 0, 0, 0, 2, 15);
+        a[7] = PICK(random, 0, 0, 0, 0, 1, 12);
     } else if (op.kind == OP_QUEUE_DONE) {
         a[2] = (int)sim_below(random, DONE_VERBS);
         a[3] = !sim_once_in(random, 4);

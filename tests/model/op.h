@@ -34,11 +34,13 @@ enum op_kind {
     OP_STOP,        /* shards */
     OP_CHECKPOINT,
     OP_QUEUE_MAKE,  /* session, queue */
-    OP_QUEUE_JOIN,  /* session, queue, requests */
-    OP_QUEUE_LEAVE, /* session, queue */
-    OP_QUEUE_PUT,   /* session, queue, id, token, group (0: none), urgency (0: none), delay in seconds */
+    OP_QUEUE_JOIN,  /* session, queue, requests, bare */
+    OP_QUEUE_LEAVE, /* session, queue, bare */
+    OP_QUEUE_PUT, /* session, queue, id, token, group (0: none), urgency (0: none), delay and ttl in seconds */
     OP_QUEUE_DONE,  /* session, queue, verb, own, which, delay (-1: none); own: one that it has */
     OP_QUEUE_LOOK,  /* session, queue */
+    OP_QUEUE_DRIVE, /* session, queue: parked items are ready again */
+    OP_QUEUE_MOVE,  /* session, queue: dead letters go back into it */
     OP_KIND_COUNT
 };
 

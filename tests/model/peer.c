@@ -266,6 +266,9 @@ static void read_answer(struct peer *peer, const struct xy_stanza *iq)
     const struct xy_elem *state = xy_elem_child(iq->elem, "queue-state", NS_XYLEM_DELIVERY);
     if (state != NULL)
         read_figures(state, a);
+    const struct xy_elem *done = xy_elem_first(iq->elem);
+    if (xy_elem_is(done, "redrive", NS_XYLEM_DELIVERY) || xy_elem_is(done, "move", NS_XYLEM_DELIVERY))
+        xy_str_u32(xy_elem_attr(done, "count"), &a->moved);
     const struct xy_elem *pubsub = xy_elem_child(iq->elem, "pubsub", NS_PUBSUB);
     const struct xy_elem *first = pubsub != NULL ? xy_elem_first(pubsub) : NULL;
     if (first == NULL)

@@ -39,6 +39,7 @@ struct answer {
     enum xy_condition condition;
     uint64_t subid;
     unsigned figures[HEARD_FIGURES];
+    unsigned moved; /* items, of <redrive/> and <move/> */
     unsigned count; /* of <item/> */
     unsigned ids[HEARD_ITEMS_MAX], tokens[HEARD_ITEMS_MAX], publishers[HEARD_ITEMS_MAX];
 };

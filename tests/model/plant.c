@@ -8,8 +8,9 @@
 
 #define EVERY 3u
 
-const char *const plant_names[] = { "lost-ack", "early-ack", "no-release",  "lost-notice", "lost-job",
-                                    "no-group", "lost-gap",  "lost-before", NULL };
+const char *const plant_names[] = { "lost-ack", "early-ack", "no-release", "lost-notice",
+                                    "lost-job", "no-group",  "lost-gap",   "lost-before",
+                                    "no-ttl",   "no-bare",   "short-move", NULL };
 
 static const struct delivery_owner *owner_true;
 static struct delivery_owner owner;
@@ -62,6 +63,7 @@ static void one_lost(struct shard *shard, struct session_ref session, uint32_t c
 
 void plant(struct shard *shard, const char *name)
 {
+    count = 0; /* the same sequence again is the same */
     if (shard->delivery_owner != &owner) {
         owner_true = shard->delivery_owner;
         owner = *owner_true;

@@ -31,9 +31,11 @@ static bool is_here(const struct model_job *job)
 /* Another item of its group, published earlier, has not left. */
 static bool is_blocked(const struct model_queue *queue, const struct model_job *job)
 {
-    for (const struct model_job *other = queue->jobs; job->group != 0 && other < job; other++)
-        if (other->group == job->group && is_here(other))
+    for (unsigned i = 0; job->traits.group != 0 && i < queue->jobs_count; i++) {
+        const struct model_job *other = &queue->jobs[i];
+        if (other->traits.group == job->traits.group && is_here(other) && other->turn < job->turn)
             return true;
+    }
     return false;
 }
 
@@ -44,8 +46,8 @@ static bool may_go(const struct model *model, const struct model_queue *queue, c
 
 static bool goes_before(const struct model_job *a, const struct model_job *b)
 {
-    if (a->priority != b->priority)
-        return a->priority > b->priority;
+    if (a->traits.priority != b->traits.priority)
+        return a->traits.priority > b->traits.priority;
     if (a->returned != b->returned)
         return a->returned;
     return a->seq < b->seq;
@@ -65,11 +67,12 @@ static struct model_job *next_job(const struct model *model, struct model_queue 
 static void bury(struct model_queue *queue, struct model_job *job, bool letters)
 {
     job->state = letters ? JOB_GONE : JOB_PARKED;
+    queue->letters_made |= letters;
     if (letters)
-        queue->letters[queue->letters_count++] = job->token;
+        queue->letters[queue->letters_count++] = job->traits;
 }
 
-static void give_back(struct model *model, unsigned number, struct model_job *job, uint64_t delay_s)
+void model_queue_give_back(struct model *model, unsigned number, struct model_job *job, uint64_t delay_s)
 {
     model->queues.changes++;
     if (job->attempts >= max_deliver[number]) {
@@ -84,60 +87,6 @@ static void give_back(struct model *model, unsigned number, struct model_job *jo
 static uint64_t backoff_s(unsigned number, const struct model_job *job)
 {
     return number == 0 && job->attempts > 1 ? 3 : 0;
-}
-
-/* --- consumers ----------------------------------------------------------------------------------------------------- */
-
-static unsigned held(const struct model_queue *queue, unsigned slot)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < queue->jobs_count; i++)
-        count += queue->jobs[i].state == JOB_LOCKED && queue->jobs[i].worker == slot;
-    return count;
-}
-
-static bool has_room(const struct model_queue *queue, unsigned slot)
-{
-    const struct model_worker *worker = &queue->workers[slot];
-    return worker->there && worker->since != 0 && held(queue, slot) < worker->capacity;
-}
-
-static bool can_take(const struct model *model, const struct model_queue *queue, unsigned slot)
-{
-    return has_room(queue, slot) && model->sessions[slot].state == SESSION_ON;
-}
-
-/* A session that waits for its resumption may be tried; what it was to get goes to others then, in whatever order. */
-static bool is_tried(const struct model *model, const struct model_queue *queue, unsigned slot)
-{
-    return has_room(queue, slot) && model->sessions[slot].state == SESSION_DETACHED;
-}
-
-static void lose(struct model *model, unsigned number, unsigned slot)
-{
-    struct model_queue *queue = &model->queues.queue[number];
-    for (unsigned i = 0; i < queue->jobs_count; i++)
-        if (queue->jobs[i].state == JOB_LOCKED && queue->jobs[i].worker == slot)
-            give_back(model, number, &queue->jobs[i], 0);
-}
-
-/* Sessions that ended, or began. */
-static void recheck(struct model *model, unsigned number)
-{
-    struct model_queue *queue = &model->queues.queue[number];
-    bool anybody = false;
-    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++) {
-        struct model_worker *worker = &queue->workers[slot];
-        const struct model_session *session = &model->sessions[slot];
-        bool receives = worker->there && session->state != SESSION_OFF && session->available;
-        unsigned since = receives ? session->since : 0;
-        if (since != worker->since && worker->since != 0)
-            lose(model, number, slot);
-        worker->since = since;
-        anybody |= since != 0;
-    }
-    for (unsigned i = 0; !anybody && i < queue->jobs_count; i++)
-        queue->jobs[i].vague = true;
 }
 
 /* --- handing out --------------------------------------------------------------------------------------------------- */
@@ -178,9 +127,9 @@ static void check_job(struct model *model, struct model_queue *queue, const stru
                       const struct model_got *got)
 {
     unsigned attempt = job->attempts + 1;
-    if (got->id != job->id || got->token != job->token || got->publisher != job->publisher)
+    if (got->id != job->id || got->token != job->traits.token || got->publisher != job->publisher)
         complain(model, "number %" PRIu64 " of queue %u came as token %u, not %u", job->seq, got->queue,
-                 got->token, job->token);
+                 got->token, job->traits.token);
     if (got->attempt != attempt && !(attempt == 1 && job->vague && got->attempt == 2))
         complain(model, "number %" PRIu64 " of queue %u came as attempt %u, not %u", job->seq, got->queue,
                  got->attempt, attempt);
@@ -195,11 +144,12 @@ static void check_job(struct model *model, struct model_queue *queue, const stru
 /* The consumer that has the fewest goes first. */
 static void check_choice(struct model *model, struct model_queue *queue, const struct model_got *got)
 {
-    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++)
-        if (can_take(model, queue, slot) && held(queue, slot) < held(queue, got->slot))
+    unsigned has = model_worker_held(queue, got->worker);
+    for (unsigned worker = 0; worker < MODEL_WORKERS; worker++)
+        if (model_worker_may_take(model, queue, worker) && model_worker_held(queue, worker) < has)
             complain(model,
-                     "number %" PRIu64 " of queue %u went to session %u, who has %u, not to %u, who has %u",
-                     got->seq, got->queue, got->slot, held(queue, got->slot), slot, held(queue, slot));
+                     "number %" PRIu64 " of queue %u went to consumer %u, who has %u, not to %u, who has %u",
+                     got->seq, got->queue, got->worker, has, worker, model_worker_held(queue, worker));
 }
 
 static void hand_out_one(struct model *model, unsigned number, struct model_job *job, bool in_order)
@@ -208,12 +158,16 @@ static void hand_out_one(struct model *model, unsigned number, struct model_job 
     struct model_got *got = got_of(model, number, job->seq);
     if (got == NULL) {
         complain(model, "number %" PRIu64 " (token %u) of queue %u is due and did not come", job->seq,
-                 job->token, number);
+                 job->traits.token, number);
         return;
     }
-    if (!can_take(model, queue, got->slot))
+    got->worker = model_worker_by_subid(queue, got->subid);
+    if (got->worker == MODEL_WORKERS || !model_worker_may_take(model, queue, got->worker) ||
+        queue->workers[got->worker].holder != (int)got->slot) {
         complain(model, "number %" PRIu64 " of queue %u came to session %u, which has no room for it",
                  job->seq, number, got->slot);
+        return;
+    }
     if (in_order && first_got(model, number, got->slot) != got)
         complain(model, "number %" PRIu64 " of queue %u came to session %u behind number %" PRIu64, job->seq,
                  number, got->slot, first_got(model, number, got->slot)->seq);
@@ -226,15 +180,15 @@ static void hand_out_one(struct model *model, unsigned number, struct model_job 
     model->queues.changes++;
     job->state = JOB_LOCKED;
     job->attempts++;
-    job->worker = got->slot;
-    job->had = queue->workers[got->slot].number;
+    job->worker = got->worker;
+    job->had = queue->workers[got->worker].number;
     job->due_us = model->now_us + MODEL_LOCK_S * UINT64_C(1000000);
 }
 
 static bool somebody_can(const struct model *model, const struct model_queue *queue)
 {
-    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++)
-        if (can_take(model, queue, slot))
+    for (unsigned worker = 0; worker < MODEL_WORKERS; worker++)
+        if (model_worker_may_take(model, queue, worker))
             return true;
     return false;
 }
@@ -242,9 +196,7 @@ static bool somebody_can(const struct model *model, const struct model_queue *qu
 static void hand_out(struct model *model, unsigned number)
 {
     struct model_queue *queue = &model->queues.queue[number];
-    bool in_order = true;
-    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++)
-        in_order &= !is_tried(model, queue, slot);
+    bool in_order = model_workers_in_order(model, queue);
     while (model->queues.verdict[0] == '\0' && somebody_can(model, queue)) {
         struct model_job *came = in_order ? NULL : any_job(model, number);
         struct model_job *job = came != NULL ? came : next_job(model, queue);
@@ -254,18 +206,43 @@ static void hand_out(struct model *model, unsigned number)
     }
 }
 
+/* Nobody has it, and nobody handled it in time. */
+static void expire(struct model_queue *queue, uint64_t now_us, bool letters)
+{
+    for (unsigned i = 0; i < queue->jobs_count; i++) {
+        struct model_job *job = &queue->jobs[i];
+        if (job->state != JOB_WAITS || job->expires_us > now_us)
+            continue;
+        if (letters)
+            bury(queue, job, true);
+        job->state = JOB_GONE;
+    }
+}
+
 void model_queues_settle(struct model *model)
 {
     for (unsigned number = 0; number < MODEL_QUEUES; number++) {
         struct model_queue *queue = &model->queues.queue[number];
         if (!queue->there)
             continue;
-        recheck(model, number);
+        model_workers_recheck(model, number);
         for (unsigned i = 0; i < queue->jobs_count; i++)
             if (queue->jobs[i].state == JOB_LOCKED && queue->jobs[i].due_us <= model->now_us)
-                give_back(model, number, &queue->jobs[i], backoff_s(number, &queue->jobs[i]));
+                model_queue_give_back(model, number, &queue->jobs[i], backoff_s(number, &queue->jobs[i]));
+        model_workers_recheck(model, number); /* who waited for what it had moves now */
+        expire(queue, model->now_us, has_letters[number]);
         hand_out(model, number);
     }
+}
+
+static uint64_t job_due(const struct model_job *job, uint64_t now_us, uint64_t due_us)
+{
+    uint64_t locked_us = job->state == JOB_LOCKED ? job->due_us : UINT64_MAX;
+    uint64_t waits_us = job->state == JOB_WAITS ? job->not_before_us : UINT64_MAX;
+    uint64_t expires_us = job->state == JOB_WAITS ? job->expires_us : UINT64_MAX;
+    due_us = locked_us > now_us && locked_us < due_us ? locked_us : due_us;
+    due_us = waits_us > now_us && waits_us < due_us ? waits_us : due_us;
+    return expires_us > now_us && expires_us < due_us ? expires_us : due_us;
 }
 
 uint64_t model_queues_due(const struct model *model)
@@ -273,14 +250,9 @@ uint64_t model_queues_due(const struct model *model)
     uint64_t due_us = UINT64_MAX;
     for (unsigned number = 0; number < MODEL_QUEUES; number++) {
         const struct model_queue *queue = &model->queues.queue[number];
-        for (unsigned i = 0; i < queue->jobs_count; i++) {
-            const struct model_job *job = &queue->jobs[i];
-            uint64_t at_us = job->state == JOB_LOCKED  ? job->due_us
-                             : job->state == JOB_WAITS ? job->not_before_us
-                                                       : UINT64_MAX;
-            if (at_us > model->now_us && at_us < due_us)
-                due_us = at_us;
-        }
+        due_us = model_workers_due(queue) < due_us ? model_workers_due(queue) : due_us;
+        for (unsigned i = 0; i < queue->jobs_count; i++)
+            due_us = job_due(&queue->jobs[i], model->now_us, due_us);
     }
     return due_us;
 }
@@ -290,11 +262,16 @@ void model_queues_restarted(struct model *model)
     for (unsigned number = 0; number < MODEL_QUEUES; number++) {
         struct model_queue *queue = &model->queues.queue[number];
         for (unsigned slot = 0; slot < MODEL_WORKERS; slot++) {
-            lose(model, number, slot);
-            queue->workers[slot].since = 0;
+            model_worker_lose(model, number, slot);
+            queue->workers[slot].holder = -1;
+            queue->workers[slot].leaving = false;
         }
-        for (unsigned i = 0; i < queue->jobs_count; i++)
-            queue->jobs[i].vague = true;
+        for (unsigned i = 0; i < queue->jobs_count; i++) {
+            struct model_job *job = &queue->jobs[i];
+            job->vague = true;
+            job->turn = job->seq;
+            job->returned &= job->attempts > 0;
+        }
     }
     model->queues.got_count = 0;
 }
@@ -312,48 +289,103 @@ void model_queues_end(struct model *model)
 
 /* --- requests ------------------------------------------------------------------------------------------------------ */
 
-void model_queue_join(struct model *model, unsigned number, unsigned slot, unsigned capacity, uint64_t subid)
+void model_queue_join(struct model *model, unsigned number, unsigned index, unsigned capacity, uint64_t subid)
 {
     struct model_queue *queue = &model->queues.queue[number];
-    struct model_worker *worker = &queue->workers[slot];
+    struct model_worker *worker = &queue->workers[index];
     if (!worker->there)
-        *worker = (struct model_worker){ .there = true, .number = ++queue->numbers, .subid = subid };
+        *worker =
+            (struct model_worker){ .there = true, .number = ++queue->numbers, .subid = subid, .holder = -1 };
     else if (worker->subid != subid)
-        complain(model, "the consumer %u of queue %u changed its subid", slot, number);
+        complain(model, "the consumer %u of queue %u changed its subid", index, number);
     worker->capacity = capacity;
 }
 
-bool model_queue_leave(struct model *model, unsigned number, unsigned slot)
+bool model_queue_leave(struct model *model, unsigned number, unsigned index)
 {
-    struct model_worker *worker = &model->queues.queue[number].workers[slot];
+    struct model_worker *worker = &model->queues.queue[number].workers[index];
     if (!worker->there)
         return false;
-    lose(model, number, slot);
-    *worker = (struct model_worker){ 0 };
+    model_worker_lose(model, number, index);
+    *worker = (struct model_worker){ .holder = -1 };
     return true;
 }
 
-bool model_queue_put(struct model *model, unsigned number, unsigned slot, const struct model_job *job)
+static bool is_named(const struct model_queue *queue, unsigned id)
+{
+    for (unsigned i = 0; id != UINT32_MAX && i < queue->jobs_count; i++)
+        if (queue->jobs[i].id == id && queue->jobs[i].state != JOB_GONE)
+            return true;
+    return false;
+}
+
+bool model_queue_put(struct model *model, unsigned number, unsigned slot, unsigned id,
+                     const struct model_traits *traits)
 {
     struct model_queue *queue = &model->queues.queue[number];
-    for (unsigned i = 0; i < queue->jobs_count; i++)
-        if (queue->jobs[i].id == job->id && queue->jobs[i].state != JOB_GONE)
-            return false;
+    if (is_named(queue, id))
+        return false;
     if (queue->jobs_count == MODEL_JOBS) {
         model->full = true;
         return true;
     }
-    struct model_job *added = &queue->jobs[queue->jobs_count++];
-    *added = *job;
-    added->seq = ++queue->next_seq;
-    added->publisher = model_account(slot);
+    struct model_job *job = &queue->jobs[queue->jobs_count++];
+    *job = (struct model_job){ .traits = *traits, .id = id, .publisher = model_account(slot) };
+    job->seq = ++queue->next_seq;
+    job->turn = ++queue->turns;
+    job->not_before_us = traits->delay_s > 0 ? model->now_us + traits->delay_s * UINT64_C(1000000) : 0;
+    job->expires_us = traits->ttl_s > 0 ? model->now_us + traits->ttl_s * UINT64_C(1000000) : UINT64_MAX;
     return true;
 }
 
+/* --- what was given up --------------------------------------------------------------------------------------------- */
+
+/* As if they were new: the last of their group. */
+unsigned model_queue_redrive(struct model *model, unsigned number)
+{
+    struct model_queue *queue = &model->queues.queue[number];
+    unsigned count = 0;
+    for (unsigned i = 0; i < queue->jobs_count; i++) {
+        struct model_job *job = &queue->jobs[i];
+        if (job->state != JOB_PARKED)
+            continue;
+        job->state = JOB_WAITS;
+        job->attempts = job->had = 0;
+        job->not_before_us = 0;
+        job->expires_us = UINT64_MAX;
+        job->returned = true;
+        job->turn = ++queue->turns;
+        count++;
+    }
+    model->queues.changes++;
+    return count;
+}
+
+unsigned model_queue_move(struct model *model, unsigned number, unsigned slot)
+{
+    struct model_queue *queue = &model->queues.queue[number];
+    unsigned count = queue->letters_count;
+    for (unsigned i = 0; i < count; i++)
+        (void)model_queue_put(model, number, slot, UINT32_MAX, &queue->letters[i]);
+    queue->letters_count = 0;
+    return count;
+}
+
+/* --- what consumers say -------------------------------------------------------------------------------------------- */
+
 static bool competes(const struct model_queue *queue, unsigned account)
 {
-    for (unsigned slot = 0; slot < MODEL_WORKERS; slot++)
-        if (queue->workers[slot].there && model_account(slot) == account)
+    for (unsigned worker = 0; worker < MODEL_WORKERS; worker++)
+        if (queue->workers[worker].there && worker % MODEL_ACCOUNTS == account)
+            return true;
+    return false;
+}
+
+static bool had(const struct model_queue *queue, unsigned slot, const struct model_job *job)
+{
+    for (unsigned worker = 0; worker < MODEL_WORKERS; worker++)
+        if (queue->workers[worker].there && queue->workers[worker].number == job->had &&
+            model_worker_speaks(worker, slot))
             return true;
     return false;
 }
@@ -362,29 +394,28 @@ static bool competes(const struct model_queue *queue, unsigned account)
 static enum xy_condition judge(const struct model_queue *queue, unsigned slot, const struct model_job *job,
                                bool removing, enum xy_condition *other)
 {
-    const struct model_worker *worker = &queue->workers[slot];
-    bool locked = job->state == JOB_LOCKED, has = locked && job->worker == slot;
+    bool locked = job->state == JOB_LOCKED, has = locked && model_worker_speaks(job->worker, slot);
     bool owns = queue->maker == model_account(slot) || job->publisher == model_account(slot);
     if (has || (removing && owns && (!locked || !competes(queue, model_account(slot)))))
         return XY_NO_ERROR;
     if (locked)
         return XY_CONFLICT;
-    if (!worker->there || job->had != worker->number)
+    if (!had(queue, slot, job))
         return XY_FORBIDDEN;
     if (job->vague)
         *other = XY_FORBIDDEN; /* who had it is only in memory */
     return XY_UNEXPECTED_REQUEST;
 }
 
-enum xy_condition model_queue_done(struct model *model, unsigned number, unsigned slot, int verb,
-                                   unsigned which, int delay, enum xy_condition *other)
+enum xy_condition model_queue_done(struct model *model, unsigned number, unsigned slot, unsigned worker,
+                                   int verb, unsigned which, int delay, enum xy_condition *other)
 {
     struct model_queue *queue = &model->queues.queue[number];
     struct model_job *job = &queue->jobs[which];
     *other = XY_NO_ERROR;
     if (which >= queue->jobs_count)
         return XY_ITEM_NOT_FOUND;
-    bool has = job->state == JOB_LOCKED && job->worker == slot;
+    bool has = job->state == JOB_LOCKED && job->worker == worker;
     enum xy_condition condition = verb <= DONE_UNLOCK ? judge(queue, slot, job, verb == DONE_RETRACT, other)
                                   : has               ? XY_NO_ERROR
                                                       : XY_ITEM_NOT_FOUND;
@@ -397,7 +428,7 @@ enum xy_condition model_queue_done(struct model *model, unsigned number, unsigne
     else if (verb == DONE_WORKING)
         job->due_us = model->now_us + MODEL_LOCK_S * UINT64_C(1000000);
     else
-        give_back(model, number, job, delay < 0 ? backoff_s(number, job) : (uint64_t)delay);
+        model_queue_give_back(model, number, job, delay < 0 ? backoff_s(number, job) : (uint64_t)delay);
     return XY_NO_ERROR;
 }
 
@@ -406,8 +437,8 @@ unsigned model_queue_job(const struct model_queue *queue, unsigned k, int slot)
     static const enum model_job_state order[] = { JOB_LOCKED, JOB_WAITS, JOB_PARKED };
     for (unsigned o = 0; o < (slot < 0 ? 3 : 1); o++)
         for (unsigned i = 0; i < queue->jobs_count; i++)
-            if (queue->jobs[i].state == order[o] && (slot < 0 || queue->jobs[i].worker == (unsigned)slot) &&
-                k-- == 0)
+            if (queue->jobs[i].state == order[o] &&
+                (slot < 0 || model_worker_speaks(queue->jobs[i].worker, (unsigned)slot)) && k-- == 0)
                 return i;
     return queue->jobs_count;
 }

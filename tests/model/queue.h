@@ -10,7 +10,7 @@
 
 #define MODEL_QUEUES    2u
 #define MODEL_JOBS      640u
-#define MODEL_WORKERS   8u /* by slot: each is a consumer of its full JID */
+#define MODEL_WORKERS   12u /* as MODEL_SUBS: of bare JIDs by account, then of full ones by slot */
 #define MODEL_GOT       1024u
 #define MODEL_LOCK_S    20u
 #define MODEL_RECORD_US (1100ull * 1000) /* how often items were sent is on disk then */
@@ -20,11 +20,19 @@ enum model_job_state { JOB_WAITS, JOB_LOCKED, JOB_PARKED, JOB_GONE };
 
 struct model;
 
+struct model_traits { /* what the headers of an item say */
+    unsigned token;
+    int priority, group; /* group 0: none */
+    unsigned delay_s, ttl_s;
+};
+
 struct model_job {
+    struct model_traits traits;
     uint64_t seq;
-    unsigned id, token, publisher;
-    int priority, group;    /* group 0: none */
+    uint64_t turn;          /* in its group */
+    unsigned id, publisher; /* of a letter that was moved back: UINT32_MAX */
     uint64_t not_before_us; /* WAITS: until then */
+    uint64_t expires_us;    /* WAITS: then it leaves */
     uint64_t due_us;        /* LOCKED: until then */
     enum model_job_state state;
     unsigned attempts, worker;
@@ -37,26 +45,32 @@ struct model_worker {
     bool there;
     unsigned number, capacity;
     uint64_t subid;
-    unsigned since; /* which session it is; 0: none */
+    int holder;     /* slot; -1: no session */
+    unsigned since; /* which one of that slot */
+    bool leaving;
+    uint64_t leaving_us; /* then it moves */
+    uint64_t moved_us;   /* at this moment; what others get meanwhile is not its turn */
 };
 
 struct model_got { /* an item of a queue that came to a session */
     bool taken;    /* looked at */
     unsigned queue, slot, id, token, publisher, attempt;
     bool delayed;
-    uint64_t seq, epoch, at_us;
+    uint64_t subid, seq, epoch, at_us;
+    unsigned worker;
 };
 
 struct model_queue {
     bool there;
     unsigned maker; /* account */
-    uint64_t next_seq, epoch;
+    uint64_t next_seq, turns, epoch;
     unsigned numbers; /* of consumers, given out */
     struct model_job jobs[MODEL_JOBS];
     unsigned jobs_count;
     struct model_worker workers[MODEL_WORKERS];
-    unsigned letters[MODEL_JOBS]; /* tokens */
+    struct model_traits letters[MODEL_JOBS];
     unsigned letters_count;
+    bool letters_made; /* there is a node for them */
 };
 
 struct model_queues {
@@ -72,12 +86,33 @@ struct model_figures {
 };
 
 /* Requests of a session: the answer's condition, XY_NO_ERROR for a result; `other`: what it may be instead. */
-void model_queue_join(struct model *model, unsigned queue, unsigned slot, unsigned capacity, uint64_t subid);
-bool model_queue_leave(struct model *model, unsigned queue, unsigned slot); /* false: it was none */
-bool model_queue_put(struct model *model, unsigned queue, unsigned slot, const struct model_job *job);
-enum xy_condition model_queue_done(struct model *model, unsigned queue, unsigned slot, int verb, unsigned job,
-                                   int delay, enum xy_condition *other);
-/* The k-th item that this session has, or (-1) of all that have not left, those that somebody has first. jobs_count: there
+void model_queue_join(struct model *model, unsigned queue, unsigned worker, unsigned capacity,
+                      uint64_t subid);
+bool model_queue_leave(struct model *model, unsigned queue, unsigned worker); /* false: it was none */
+bool model_queue_put(struct model *model, unsigned queue, unsigned slot, unsigned id,
+                     const struct model_traits *traits);
+/* `worker`: in whose name, for verbs that name a subscription. */
+enum xy_condition model_queue_done(struct model *model, unsigned queue, unsigned slot, unsigned worker,
+                                   int verb, unsigned job, int delay, enum xy_condition *other);
+unsigned model_queue_redrive(struct model *model, unsigned queue);             /* how many */
+unsigned model_queue_move(struct model *model, unsigned queue, unsigned slot); /* letters back; how many */
+/* consumer.c: the consumers */
+bool model_worker_may_take(const struct model *model, const struct model_queue *queue, unsigned worker);
+/* false: a session that waits for its resumption may be tried, or a consumer moves to another session: what it was to get
+ * goes to others then, in whatever order. */
+bool model_workers_in_order(const struct model *model, const struct model_queue *queue);
+unsigned model_worker_held(const struct model_queue *queue, unsigned worker);
+unsigned model_worker_by_subid(const struct model_queue *queue, uint64_t subid); /* MODEL_WORKERS: none */
+bool model_worker_speaks(unsigned worker, unsigned slot);                        /* a session for it */
+/* In whose name a session says something about an item: of who has it, if of its account; MODEL_WORKERS: nobody's. */
+unsigned model_worker_of(const struct model_queue *queue, unsigned slot, const struct model_job *job);
+void model_worker_lose(struct model *model, unsigned queue, unsigned worker);
+void model_workers_recheck(struct model *model, unsigned queue); /* sessions came, went or changed */
+uint64_t model_workers_due(const struct model_queue *queue);     /* UINT64_MAX: nothing is */
+/* Not done: it goes back, or where items go that were sent often enough. */
+void model_queue_give_back(struct model *model, unsigned queue, struct model_job *job, uint64_t delay_s);
+
+/* The k-th item that this session may speak for and has, or (-1) of all that have not left, those that somebody has first. jobs_count: there
  * is none. */
 unsigned model_queue_job(const struct model_queue *queue, unsigned k, int slot);
 void model_queue_figures(const struct model *model, unsigned queue, struct model_figures *out);
