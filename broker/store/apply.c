@@ -309,6 +309,9 @@ static void affiliation_put(const ProtobufCMessage *message, struct xy_str packe
         put(sink, STORE_AFFILIATIONS, key_view(&key), xy_str(affiliation->affiliation));
 }
 
+#define QUEUE_PARKED_BIT   1
+#define QUEUE_TIMELESS_BIT 2
+
 static void queue_state(const ProtobufCMessage *message, struct xy_str packed, const struct apply_sink *sink)
 {
     (void)packed;
@@ -316,10 +319,12 @@ static void queue_state(const ProtobufCMessage *message, struct xy_str packed, c
     struct key key;
     char value[13];
     bool even = state->n_attempts == state->n_seq && state->n_not_before_us == state->n_seq &&
-                state->n_parked == state->n_seq;
+                state->n_parked == state->n_seq &&
+                (state->n_timeless == 0 || state->n_timeless == state->n_seq);
     for (size_t i = 0; even && i < state->n_seq; i++) {
+        bool timeless = state->n_timeless > 0 && state->timeless[i];
         be32_put(value, state->attempts[i]);
-        value[4] = state->parked[i] ? 1 : 0;
+        value[4] = (char)((state->parked[i] ? QUEUE_PARKED_BIT : 0) | (timeless ? QUEUE_TIMELESS_BIT : 0));
         be64_put(value + 5, state->not_before_us[i]);
         put(sink, STORE_QUEUE, key_of_item(&key, state->node, state->seq[i]), xy_str_n(value, sizeof(value)));
     }
@@ -332,9 +337,14 @@ bool store_queue_value(struct xy_str value, uint32_t *attempts, bool *parked, ui
     if (value.len != 13)
         return false;
     *attempts = be32_get(value.data);
-    *parked = value.data[4] != 0;
+    *parked = (value.data[4] & QUEUE_PARKED_BIT) != 0;
     *not_before_us = be64_get(value.data + 5);
     return true;
+}
+
+bool store_queue_timeless(struct xy_str value)
+{
+    return value.len == 13 && (value.data[4] & QUEUE_TIMELESS_BIT) != 0;
 }
 
 static struct xy_str key_of_session(struct key *key, ProtobufCBinaryData id)

@@ -74,8 +74,10 @@ struct store_dedup store_dedup_parse(struct xy_str publish_id);
  * as ItemPut.publish_seen had it. false: not such a value. */
 bool store_dedup_value(struct xy_str value, uint64_t *number, uint64_t *time_us, struct xy_str *seen);
 
-/* What STORE_QUEUE holds: attempts(4) parked(1) not_before_us(8). false: not such a value. */
+/* What STORE_QUEUE holds: attempts(4) flags(1) not_before_us(8); flags are 1: parked, 2: its TTL counts no more. false: not
+ * such a value. */
 bool store_queue_value(struct xy_str value, uint32_t *attempts, bool *parked, uint64_t *not_before_us);
+bool store_queue_timeless(struct xy_str value);
 /* What STORE_CLAIMS holds, attempts(4) not_before_us(8) parked(1): how often the item was sent, the wall time before which
  * it is not sent again, whether it waits for somebody to ask for it. false: not such a value. */
 #define STORE_CLAIM_BYTES 13u

@@ -470,6 +470,7 @@ void queue_redrive(struct queue_engine *engine, struct queue_entry *entry, uint6
     entry->holder = 0;
     entry->not_before_us = 0;
     entry->expires_us = QUEUE_NEVER;
+    entry->timeless = true;
     entry->returned = true;
     queue_revive(engine, entry, now_us);
 }

@@ -57,6 +57,7 @@ struct queue_entry {
     uint32_t ready_place, due_place;
     uint8_t state, priority;
     bool returned;
+    bool timeless;  /* its TTL counts no more: somebody asked for it after it was given up */
     bool stored;    /* the caller's, as this: */
     bool reviving;  /* it is moved to another node, and goes on if it is refused there */
     uint8_t reason; /* why it was given up, plus one; 0: it was not, or before a restart */

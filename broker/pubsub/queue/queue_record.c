@@ -48,6 +48,8 @@ static bool record_states(struct queue *queue, bool lazily)
     state.attempts = xy_arena_alloc(arena, QUEUE_STATES_MAX * sizeof(*state.attempts));
     state.not_before_us = xy_arena_alloc(arena, QUEUE_STATES_MAX * sizeof(*state.not_before_us));
     state.parked = xy_arena_alloc(arena, QUEUE_STATES_MAX * sizeof(*state.parked));
+    state.timeless = xy_arena_alloc(arena, QUEUE_STATES_MAX * sizeof(*state.timeless));
+    bool any_timeless = false;
     if (xy_arena_failed(arena))
         return false;
     while (!xy_list_empty(&queue->dirty) && state.n_seq < QUEUE_STATES_MAX) {
@@ -56,10 +58,13 @@ static bool record_states(struct queue *queue, bool lazily)
         state.seq[state.n_seq] = entry->seq;
         state.attempts[state.n_seq] = entry->attempts;
         state.not_before_us[state.n_seq] = wall_time(queue, entry->not_before_us);
+        state.timeless[state.n_seq] = entry->timeless;
+        any_timeless |= entry->timeless;
         state.parked[state.n_seq++] = entry->state == QUEUE_PARKED;
         entry->stored = true;
     }
     state.n_attempts = state.n_not_before_us = state.n_parked = state.n_seq;
+    state.n_timeless = any_timeless ? state.n_seq : 0;
     if (state.n_seq > 0)
         append(queue, &state, lazily);
     return true;
@@ -137,6 +142,9 @@ void queue_restore_state(struct queue *queue, uint64_t seq, struct xy_str value)
     entry->attempts = attempts;
     entry->returned = attempts > 0;
     entry->stored = true;
+    entry->timeless = store_queue_timeless(value);
+    if (entry->timeless)
+        entry->expires_us = QUEUE_NEVER;
     if (not_before_us != 0)
         entry->not_before_us = queue_engine_time(queue, not_before_us);
     if (parked ||

@@ -346,10 +346,11 @@ static void test_publish_ids(void **state)
 
 /* --- states of queue items ------------------------------------------------------------------------------------------- */
 
-static void queue_state(struct memtable *mem, uint64_t node, uint64_t seq, uint32_t attempts, bool parked)
+static void queue_state_as(struct memtable *mem, uint64_t node, uint64_t seq, uint32_t attempts, bool parked,
+                           bool timeless)
 {
     Xylem__Store__V1__QueueState put = XYLEM__STORE__V1__QUEUE_STATE__INIT;
-    protobuf_c_boolean is_parked = parked;
+    protobuf_c_boolean is_parked = parked, is_timeless = timeless;
     uint64_t not_before_us = 77;
     put.node = node;
     put.n_seq = put.n_attempts = put.n_not_before_us = put.n_parked = 1;
@@ -357,7 +358,14 @@ static void queue_state(struct memtable *mem, uint64_t node, uint64_t seq, uint3
     put.attempts = &attempts;
     put.not_before_us = &not_before_us;
     put.parked = &is_parked;
+    put.n_timeless = timeless; /* left out where none is */
+    put.timeless = &is_timeless;
     apply(mem, RECORD_QUEUE_STATE, &put.base);
+}
+
+static void queue_state(struct memtable *mem, uint64_t node, uint64_t seq, uint32_t attempts, bool parked)
+{
+    queue_state_as(mem, node, seq, attempts, parked, false);
 }
 
 static void queue_ended(struct memtable *mem, uint64_t node, uint64_t seq)
@@ -382,7 +390,12 @@ static void test_queue_states(void **state)
     assert_int_equal(attempts, 4);
     assert_true(parked);
     assert_int_equal(not_before_us, 77);
+    assert_false(store_queue_timeless(only_value(mem, STORE_QUEUE)));
     assert_false(store_queue_value(XY_STR("short"), &attempts, &parked, &not_before_us));
+    queue_state_as(mem, 5, 1, 0, false, true);
+    assert_true(store_queue_value(only_value(mem, STORE_QUEUE), &attempts, &parked, &not_before_us));
+    assert_false(parked);
+    assert_true(store_queue_timeless(only_value(mem, STORE_QUEUE)));
     queue_ended(mem, 5, 1);
     queue_ended(mem, 5, 1);
     assert_int_equal(count(mem, STORE_QUEUE), 0);
