@@ -115,7 +115,7 @@ static void load_cursor(struct load *load, struct xy_str key, struct xy_str valu
     if (subscription == NULL)
         return;
     subscription->claim.cursor = integer(xy_str_n(value.data, 8));
-    if (value.len > 8)
+    if (value.len > 8 && subscription_durable(subscription)) /* else it is of a time when it was owed items */
         gap_restore(subscription, integer(xy_str_n(value.data + 8, 8)), integer(xy_str_n(value.data + 16, 8)),
                     (uint8_t)value.data[24]);
 }
