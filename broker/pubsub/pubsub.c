@@ -64,7 +64,7 @@ static const struct action {
     { NS_XYLEM_DELIVERY, XY_GET, "subscription-state", subscription_state_get, NULL, 0, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "replay", replay, NULL, 0, NULL },
     { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
-    { NS_XYLEM_DELIVERY, XY_SET, "move", queue_move_items, NULL, OWNER_ONLY, NULL },
+    { NS_XYLEM_DELIVERY, XY_SET, "move", queue_move_items, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_DISCO_INFO, XY_GET, "query", disco_info_node, NULL, NODE_OPTIONAL, disco_info_service },
     { NS_DISCO_ITEMS, XY_GET, "query", disco_items_node, NULL, NODE_OPTIONAL, tour_nodes },

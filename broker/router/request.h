@@ -26,6 +26,7 @@ struct request {
     bool kept;                      /* origin's session outlives a restart: `session` is its id */
     uint8_t session[SESSION_ID_BYTES];
     bool copied;  /* other sessions of its account want copies (XEP-0280) */
+    bool granted; /* of the broker's own, for an administrator: publishes where `from` may not */
     bool assured; /* origin has XEP-0198: commit before delivery (section 6 of the design) */
     /* What a result becomes before it is sent, for requests that stand for another one; NULL: as it is. `wrapped` is what
      * was asked for, in the arena. */

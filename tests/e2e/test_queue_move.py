@@ -5,7 +5,7 @@ import pytest
 import pubsub
 from harness import PUBSUB
 from pubsub import create
-from queues import create_queue, left, none_comes, put, take, take_ids, unlock, worker
+from queues import create_queue, left, none_comes, put, put_xml, take, take_ids, unlock, worker
 from test_queue_dead import letters, wait_for_letters
 from test_queue_owner import state
 
@@ -62,17 +62,40 @@ def test_a_queue_moves_but_for_what_is_locked(broker, connect, alice):
     assert take(bob) == ("more", 1)
 
 
-def test_what_is_refused_stays(broker, connect, alice):
-    create_queue(alice)
-    carol = connect(broker, "carol", "c")
+def test_what_is_refused_stays(broker, connect):
+    bob, carol = connect(broker, "bob", "desk"), connect(broker, "carol", "c")
+    create_queue(bob)
     create(carol, "closed")
     for name in ("a", "b"):
-        put(alice, name)
-    assert alice.refused("set", move_xml("jobs", "closed"), PUBSUB)[1] == "not-allowed"
-    assert alice.refused("set", move_xml("jobs", "none"), PUBSUB)[1] == "not-allowed"
-    assert alice.refused("set", move_xml("jobs", "jobs"), PUBSUB)[1] == "bad-request"
-    assert alice.refused("set", move_xml("jobs", "x", " max='0'"), PUBSUB)[1] == "bad-request"
+        put(bob, name)
+    assert bob.refused("set", move_xml("jobs", "closed"), PUBSUB)[1] == "not-allowed"
+    assert bob.refused("set", move_xml("jobs", "none"), PUBSUB)[1] == "not-allowed"
+    assert bob.refused("set", move_xml("jobs", "jobs"), PUBSUB)[1] == "bad-request"
+    assert bob.refused("set", move_xml("jobs", "x", " max='0'"), PUBSUB)[1] == "bad-request"
     assert carol.refused("set", move_xml("jobs", "closed"), PUBSUB)[1] == "forbidden"
-    assert left(alice) == ["a", "b"]
-    bob = worker(broker, connect, requests=5)
-    assert sorted(take_ids(bob, 2)) == ["a", "b"]
+    assert left(bob) == ["a", "b"]
+    takes = worker(broker, connect, user="carol", requests=5)
+    assert sorted(take_ids(takes, 2)) == ["a", "b"]
+
+
+def test_administrators_rescue_what_is_not_theirs(broker, connect, alice):
+    """Neither the queue nor the node of its dead letters is theirs, and both are closed to others."""
+    bob, carol = connect(broker, "bob", "desk"), connect(broker, "carol", "c")
+    closed = {"pubsub#access_model": "whitelist"}
+    create_queue(bob, max_deliver="1", dead_letter="dead", **closed)
+    w = worker(broker, connect, requests=2)
+    for name in ("a", "b"):
+        put(bob, name)
+    unlock(w, *take_ids(w, 2))
+    wait_for_letters(bob, 2)
+    assert len(left(alice, "dead")) == 2 and left(alice) == []
+    assert carol.refused("set", move_xml("dead", "jobs"), PUBSUB)[1] == "forbidden"
+    assert move(alice, "dead", "jobs", " max='1'") == 1
+    assert take(w)[0].startswith("dead-")
+    # The command line of the machine is an administrator.
+    run = broker.xylem("queue", "peek", "dead", "--json")
+    assert run.returncode == 0 and "dead-" in run.stdout
+    assert broker.xylem("queue", "move", "dead", "jobs").stdout == "1\n"
+    assert left(alice, "dead") == [] and len(left(alice)) == 2
+    # What they publish without moving is a publish like any other.
+    assert alice.refused("set", put_xml("c"), PUBSUB)[1] == "forbidden"

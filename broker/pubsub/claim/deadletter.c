@@ -132,7 +132,10 @@ static struct request *publish_request(struct node *node, const struct item *ite
     if (publish == NULL)
         return NULL;
     xy_elem_append(publish, element);
-    return request_of(pubsub, arena, letter->account, container, stored.len + 1024);
+    struct request *request = request_of(pubsub, arena, letter->account, container, stored.len + 1024);
+    if (request != NULL)
+        request->granted = letter->granted;
+    return request;
 }
 
 /* A node for dead letters keeps them all, for its owner. */

@@ -26,6 +26,7 @@ struct dead_letter {
     /* Instead of `done`: the owner moves a living item (queue_move.c). It keeps its id and its headers, the other node must
      * be there, and this is called in any case, with the number of the node. */
     void (*moved)(struct shard *shard, uint64_t node, uint64_t seq, bool moved);
+    bool granted; /* an administrator moves it: whether the account may publish there is not asked */
 };
 
 /* false: not now (memory is short, too many are on their way, or the item cannot be read); `done` is not called. */

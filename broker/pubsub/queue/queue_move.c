@@ -1,5 +1,5 @@
 /* Moving what is in a node to another one, for its owner: dead letters back into their queue, or a queue elsewhere
- * (docs/protocol.md 9.9). Each item is published there in the owner's name, durably and once, and then leaves here; a few
+ * (docs/protocol.md 9.9). Each item is published there in the sender's name, durably and once, and then leaves here; a few
  * are on their way at a time, so that no turn is long. One at a time per node; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
 #include "broker/pubsub/queue/queue.h"
@@ -20,6 +20,7 @@ struct move { /* in the request's arena */
     uint64_t cursor, last, left, count;
     uint32_t flight;
     bool refused;
+    bool granted; /* an administrator asked */
 };
 
 static void advance(struct shard *shard, struct move *move);
@@ -125,7 +126,9 @@ static void finish(struct shard *shard, struct move *move, const struct node *no
 /* false: not now. */
 static bool send(struct move *move, struct node *node, struct item *item)
 {
-    struct dead_letter letter = { .to = move->to, .account = move->account, .moved = on_moved };
+    struct dead_letter letter = {
+        .to = move->to, .account = move->account, .moved = on_moved, .granted = move->granted
+    };
     if (node->queue != NULL && !hold(node->queue, item->seq))
         return true; /* it stays */
     if (deadletter_send(node, item, &letter)) {
@@ -193,7 +196,8 @@ void queue_move_items(struct call *call)
                            .to = xy_elem_attr(call->action, "to"),
                            .account = xy_jid_canonical(call->who),
                            .last = call->node->delivered_seq,
-                           .left = max };
+                           .left = max,
+                           .granted = router_is_admin(call->shard, (*call->request)->stanza.from) };
     call->pubsub->moves = move;
     *call->request = NULL;
     advance(call->shard, move);
