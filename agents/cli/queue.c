@@ -13,7 +13,7 @@
 #define PAGE         "200"
 #define PEEK_DEFAULT 20u
 #define PEEK_MAX     1000000u
-#define NODES_PAGE   "500"
+#define QUEUES_PAGE  "500"
 
 static const char *const states[] = { "queue-state", "subscription-state" };
 
@@ -185,7 +185,7 @@ int cli_queue_info(struct cli *cli)
 
 /* --- list --------------------------------------------------------------------------------------------------------- */
 
-/* Those that are no queue, or not ours to look into, are passed over. */
+/* One that is gone since it was listed is passed over. */
 static void list_queue(struct cli *cli, const char *node)
 {
     struct xy_buf none = { 0 }, out = { 0 };
@@ -214,19 +214,19 @@ static bool list_page(struct cli *cli, struct xy_buf *after, enum xylem_status *
     struct xy_buf payload = { 0 };
     struct xy_arena *arena;
     struct xy_elem *answer;
-    xy_buf_lit(&payload, "<query xmlns='" NS_DISCO_ITEMS "'>");
-    write_rsm(&payload, after, NODES_PAGE);
-    xy_buf_lit(&payload, "</query>");
+    xy_buf_lit(&payload, "<queues xmlns='" NS_XYLEM_DELIVERY "'>");
+    write_rsm(&payload, after, QUEUES_PAGE);
+    xy_buf_lit(&payload, "</queues>");
     *status = cli_ask(cli, xylem_client_service(cli->client), false, &payload, &arena, &answer, false);
     xy_buf_free(&payload);
-    const struct xy_elem *query = answer ? xy_elem_child(answer, "query", NS_DISCO_ITEMS) : NULL;
-    for (const struct xy_elem *e = query ? xy_elem_first(query) : NULL; e && !cli->over;
+    const struct xy_elem *queues = answer ? xy_elem_child(answer, "queues", NS_XYLEM_DELIVERY) : NULL;
+    for (const struct xy_elem *e = queues ? xy_elem_first(queues) : NULL; e && !cli->over;
          e = xy_elem_next(e)) {
         struct xy_str node = xy_elem_attr(e, "node");
-        if (xy_elem_is(e, "item", NS_DISCO_ITEMS) && node.len > 0)
+        if (xy_elem_is(e, "queue", NS_XYLEM_DELIVERY) && node.len > 0)
             list_queue(cli, xy_arena_str(arena, node).data);
     }
-    bool more = query && *status == XYLEM_OK && next_page(arena, query, after);
+    bool more = queues && *status == XYLEM_OK && next_page(arena, queues, after);
     xy_arena_free(&arena);
     return more;
 }

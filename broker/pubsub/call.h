@@ -53,7 +53,7 @@ call_fn queue_move_items;                               /* queue_move */
 call_fn queue_state_get, queue_redrive_items;           /* queue_state */
 call_fn disco_info_service, disco_info_node, disco_items_node;
 /* No node given: asks every shard in turn. */
-call_fn tour_subscriptions, tour_affiliations, tour_nodes;
+call_fn tour_subscriptions, tour_affiliations, tour_nodes, tour_queues;
 
 /* --- settle.c: acknowledgements of single items ----------------------------------------------------------------------- */
 bool settle_is(const struct xy_stanza *stanza);             /* is it one? */

@@ -6,6 +6,7 @@
 #include "core/base/assert.h"
 #include "core/dataform.h"
 #include "core/namespaces.h"
+#include "core/xml/writer.h"
 
 #define FORM_TYPE "urn:xylem:queue:0"
 
@@ -21,15 +22,25 @@ static const struct command {
     const char *node, *name;
     enum xy_stanza_type type;
     const char *request, *ns; /* an element of this name, its attributes being the fields … */
-    bool inside_pubsub;       /* … inside <pubsub/> of the same namespace */
+    bool inside_pubsub;       /* … inside <pubsub/> of the same namespace, its <set/> beside it */
+    const char *page;         /* so many rows unless the form says; NULL: as the request does */
     struct field fields[4];   /* ended by var NULL */
 } commands[] = {
+    { "urn:xylem:queue:list",
+      "The queues that are yours to look after",
+      XY_GET,
+      "queues",
+      NS_XYLEM_DELIVERY,
+      false,
+      "1000",
+      { { "max", "At most so many rows", OF_PAGE }, { "after", "`last` of the page before", OF_PAGE } } },
     { "urn:xylem:queue:info",
       "How a queue and its consumers stand",
       XY_GET,
       "queue-state",
       NS_XYLEM_DELIVERY,
       false,
+      NULL,
       { { "node", "Queue", REQUIRED },
         { "max", "At most so many rows", OF_PAGE },
         { "after", "`last` of the page before", OF_PAGE } } },
@@ -39,6 +50,7 @@ static const struct command {
       "subscription-state",
       NS_XYLEM_DELIVERY,
       false,
+      NULL,
       { { "node", "Node", REQUIRED },
         { "max", "At most so many rows", OF_PAGE },
         { "after", "`last` of the page before", OF_PAGE } } },
@@ -48,6 +60,7 @@ static const struct command {
       "redrive",
       NS_XYLEM_DELIVERY,
       false,
+      NULL,
       { { "node", "Queue", REQUIRED }, { "max", "At most so many items", OPTIONAL } } },
     { "urn:xylem:queue:move",
       "Move items to another node",
@@ -55,15 +68,27 @@ static const struct command {
       "move",
       NS_XYLEM_DELIVERY,
       false,
+      NULL,
       { { "node", "Node", REQUIRED },
         { "to", "Other node", REQUIRED },
         { "max", "At most so many items", OPTIONAL } } },
+    { "urn:xylem:queue:peek",
+      "Look at the items of a node, the oldest first",
+      XY_GET,
+      "items",
+      NS_PUBSUB,
+      true,
+      "20",
+      { { "node", "Node", REQUIRED },
+        { "max", "At most so many rows", OF_PAGE },
+        { "after", "`last` of the page before", OF_PAGE } } },
     { "urn:xylem:queue:purge",
       "Delete all items of a node",
       XY_SET,
       "purge",
       NS_PUBSUB_OWNER,
       true,
+      NULL,
       { { "node", "Node", REQUIRED } } },
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
@@ -96,56 +121,94 @@ static void add_fields(struct xy_arena *arena, struct xy_elem *x, const struct x
         (void)xy_form_add(arena, x, a->name, "text-single", NULL, a->value);
 }
 
-/* There is another page. */
-static void add_last(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *state)
+static void add_name(struct xy_arena *arena, struct xy_elem *reported, struct xy_str name)
 {
-    const struct xy_elem *set = xy_elem_child(state, "set", NS_RSM);
-    struct xy_str last = set != NULL ? xy_elem_child_text(set, "last", arena) : XY_STR_NONE;
-    if (last.len > 0)
-        (void)xy_form_add(arena, x, xy_str("last"), "text-single", NULL, last);
+    xy_elem_set(arena, xy_elem_add(arena, reported, "field", NS_DATA_FORM), "var", name);
 }
 
-/* One <item/> per consumer or subscription (XEP-0004 3.4); <reported/> names what the first of them has. */
-static void add_rows(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *state)
+static void add_value(struct xy_arena *arena, struct xy_elem *row, struct xy_str name, struct xy_str value)
 {
-    bool reported = false;
-    for (const struct xy_elem *e = xy_elem_first(state); e != NULL; e = xy_elem_next(e)) {
-        if (!xy_str_is(e->ns, NS_XYLEM_DELIVERY))
+    struct xy_elem *field = xy_elem_add(arena, row, "field", NS_DATA_FORM);
+    xy_elem_set(arena, field, "var", name);
+    xy_elem_add_text(arena, xy_elem_add(arena, field, "value", NS_DATA_FORM), value);
+}
+
+static struct xy_str content_of(struct xy_arena *arena, const struct xy_elem *item)
+{
+    struct xy_buf xml = { 0 };
+    xy_xml_write_children(&xml, item);
+    struct xy_str copy = xy_arena_str(arena, xml.data != NULL ? xy_buf_view(&xml) : XY_STR(""));
+    xy_buf_free(&xml);
+    return copy;
+}
+
+/* One <item/> per consumer, subscription, queue or item (XEP-0004 3.4), its attributes being the fields and of items also
+ * what is in them; <reported/> names what the first of them has. */
+static void add_rows(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *list)
+{
+    bool reported = false, items = xy_str_is(list->ns, NS_PUBSUB);
+    for (const struct xy_elem *e = xy_elem_first(list); e != NULL; e = xy_elem_next(e)) {
+        if (!xy_str_eq(e->ns, list->ns))
             continue;
         struct xy_elem *names = reported ? NULL : xy_elem_add(arena, x, "reported", NS_DATA_FORM);
-        struct xy_elem *item = xy_elem_add(arena, x, "item", NS_DATA_FORM);
+        struct xy_elem *row = xy_elem_add(arena, x, "item", NS_DATA_FORM);
         for (const struct xy_attr *a = e->attrs; a != NULL; a = a->next) {
             if (names != NULL)
-                xy_elem_set(arena, xy_elem_add(arena, names, "field", NS_DATA_FORM), "var", a->name);
-            struct xy_elem *field = xy_elem_add(arena, item, "field", NS_DATA_FORM);
-            xy_elem_set(arena, field, "var", a->name);
-            xy_elem_add_text(arena, xy_elem_add(arena, field, "value", NS_DATA_FORM), a->value);
+                add_name(arena, names, a->name);
+            add_value(arena, row, a->name, a->value);
         }
+        if (items && names != NULL)
+            add_name(arena, names, XY_STR("content"));
+        if (items)
+            add_value(arena, row, XY_STR("content"), content_of(arena, e));
         reported = true;
     }
+}
+
+/* Where the next page begins, and how many rows there are on all of them where that is known. */
+static void add_page(struct xy_arena *arena, struct xy_elem *x, const struct xy_elem *set)
+{
+    static const char *const names[] = { "last", "count" };
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        struct xy_str value = xy_elem_child_text(set, names[i], arena);
+        if (value.len > 0)
+            (void)xy_form_add(arena, x, xy_str(names[i]), "text-single", NULL, value);
+    }
+}
+
+static void add_form(struct xy_arena *arena, struct xy_elem *command, const struct xy_elem *answer)
+{
+    bool items = xy_elem_is(answer, "pubsub", NS_PUBSUB);
+    const struct xy_elem *list = items ? xy_elem_child(answer, "items", NS_PUBSUB) : answer;
+    const struct xy_elem *set = xy_elem_child(answer, "set", NS_RSM);
+    struct xy_elem *x = xy_form_new(arena, "result", FORM_TYPE);
+    add_fields(arena, x, list);
+    if (set != NULL)
+        add_page(arena, x, set);
+    add_rows(arena, x, list);
+    xy_elem_append(command, x);
 }
 
 /* What the request answered becomes what the command answers. */
 static struct xy_elem *wrap(struct request *request, struct xy_elem *result)
 {
     struct xy_arena *arena = request->stanza.arena;
-    const struct xy_elem *state = xy_elem_first(result);
+    const struct xy_elem *told = xy_elem_first(result);
     struct xy_str session = xy_elem_attr(request->wrapped, "sessionid");
     struct xy_elem *command;
     struct xy_elem *answer =
         answer_new(request, xy_elem_attr(request->wrapped, "node"), session, "completed", &command);
-    if (state != NULL && xy_str_is(state->ns, NS_XYLEM_DELIVERY)) {
-        struct xy_elem *x = xy_form_new(arena, "result", FORM_TYPE);
-        add_fields(arena, x, state);
-        add_last(arena, x, state);
-        add_rows(arena, x, state);
-        xy_elem_append(command, x);
+    if (told != NULL && (xy_str_is(told->ns, NS_XYLEM_DELIVERY) || xy_str_is(told->ns, NS_PUBSUB))) {
+        add_form(arena, command, told);
     } else {
         struct xy_elem *note = xy_elem_add(arena, command, "note", NS_COMMANDS);
         xy_elem_set(arena, note, "type", XY_STR("info"));
         xy_elem_add_text(arena, note, XY_STR("done"));
     }
-    return answer;
+    if (!xy_arena_failed(arena))
+        return answer;
+    struct xy_error error = xy_error_make(XY_RESOURCE_CONSTRAINT, "memory is short");
+    return xy_error_reply(arena, &request->stanza, &error);
 }
 
 /* --- steps -------------------------------------------------------------------------------------------------------- */
@@ -192,7 +255,25 @@ static bool cancel(struct shard *shard, struct request **request, const struct x
     return false;
 }
 
-/* The form's fields as the attributes of the request, which takes the command's place in the stanza. */
+/* The form's fields as attributes of `e`, those of pages as elements of a <set/> in `around`. */
+static void add_request(struct xy_arena *arena, struct xy_elem *e, struct xy_elem *around,
+                        const struct command *which, const struct xy_form *form)
+{
+    struct xy_elem *set = NULL;
+    for (const struct field *f = which->fields; f->var != NULL; f++) {
+        struct xy_str value = xy_form_value(form, f->var);
+        if (value.len == 0 && f->kind == OF_PAGE && strcmp(f->var, "max") == 0)
+            value = xy_str(which->page);
+        if (value.len > 0 && f->kind != OF_PAGE) {
+            xy_elem_set(arena, e, f->var, value);
+        } else if (value.len > 0) {
+            set = set != NULL ? set : xy_elem_add(arena, around, "set", NS_RSM);
+            xy_elem_add_text(arena, xy_elem_add(arena, set, f->var, NS_RSM), value);
+        }
+    }
+}
+
+/* The request takes the command's place in the stanza. */
 static bool translate(struct shard *shard, struct request **request, const struct command *which,
                       struct xy_elem *asked, const struct xy_form *form)
 {
@@ -203,16 +284,8 @@ static bool translate(struct shard *shard, struct request **request, const struc
     if (which->inside_pubsub)
         parent = xy_elem_add(arena, parent, "pubsub", which->ns);
     struct xy_elem *e = parent != NULL ? xy_elem_add(arena, parent, which->request, which->ns) : NULL;
-    struct xy_elem *set = NULL;
-    for (const struct field *f = which->fields; e != NULL && f->var != NULL; f++) {
-        struct xy_str value = xy_form_value(form, f->var);
-        if (value.len > 0 && f->kind != OF_PAGE) {
-            xy_elem_set(arena, e, f->var, value);
-        } else if (value.len > 0) {
-            set = set != NULL ? set : xy_elem_add(arena, e, "set", NS_RSM);
-            xy_elem_add_text(arena, xy_elem_add(arena, set, f->var, NS_RSM), value);
-        }
-    }
+    if (e != NULL)
+        add_request(arena, e, which->inside_pubsub ? parent : e, which, form);
     if (xy_arena_failed(arena))
         return refuse(shard, request, XY_RESOURCE_CONSTRAINT, NULL, "memory is short");
     stanza->type = which->type;

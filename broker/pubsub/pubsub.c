@@ -63,6 +63,7 @@ static const struct action {
     { NS_PUBSUB_OWNER, XY_SET, "affiliations", owner_affiliations_set, NULL, OWNER_ONLY, NULL },
     { NS_XYLEM_DELIVERY, XY_GET, "subscription-state", subscription_state_get, NULL, 0, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "replay", replay, NULL, 0, NULL },
+    { NS_XYLEM_DELIVERY, XY_GET, "queues", tour_queues, NULL, NODE_OPTIONAL | NODE_MADE, tour_queues },
     { NS_XYLEM_DELIVERY, XY_GET, "queue-state", queue_state_get, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "move", queue_move_items, NULL, OWNER_ONLY | ADMIN_TOO, NULL },
     { NS_XYLEM_DELIVERY, XY_SET, "redrive", queue_redrive_items, NULL, OWNER_ONLY | ADMIN_TOO, NULL },

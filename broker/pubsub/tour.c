@@ -1,4 +1,4 @@
-/* Questions about all nodes: my subscriptions, my affiliations, which nodes there are. The request travels from shard to
+/* Questions about all nodes: my subscriptions, my affiliations, my queues, which nodes there are. The request travels from shard to
  * shard and gathers its answer on the way; on each shard it waits until what it saw is on disk, and it yields between
  * pages of the store so that no loop is held up. XEP-0060 5.2, 5.6, 5.7; called through the table of pubsub.c. */
 #include "broker/pubsub/call.h"
@@ -10,7 +10,7 @@
 #define NODES_MAX        10000u /* in one answer */
 #define SUBSCRIPTION_KEY 12u
 
-enum tour_kind { TOUR_SUBSCRIPTIONS, TOUR_AFFILIATIONS, TOUR_NODES };
+enum tour_kind { TOUR_SUBSCRIPTIONS, TOUR_AFFILIATIONS, TOUR_NODES, TOUR_QUEUES };
 
 /* Lives in the request's arena and goes with it. */
 struct tour {
@@ -23,6 +23,7 @@ struct tour {
     uint64_t found, found_max;
     struct xy_str last_name;
     bool rsm;
+    bool admin; /* all queues are his to look after */
 };
 
 static const struct {
@@ -31,6 +32,7 @@ static const struct {
     [TOUR_SUBSCRIPTIONS] = { STORE_SUBS_BY_JID },
     [TOUR_AFFILIATIONS] = { STORE_NODES },
     [TOUR_NODES] = { STORE_NODES },
+    [TOUR_QUEUES] = { STORE_NODES },
 };
 
 static void on_page(struct shard *shard, void *payload);
@@ -59,23 +61,43 @@ static void visit_subscription(struct tour *tour, struct shard *shard, struct xy
     tour->found++;
 }
 
-static void visit_affiliation(struct tour *tour, struct shard *shard, struct xy_arena *arena, uint64_t number,
-                              struct xy_str name)
+/* How the asker is affiliated to the node of that number. false: not. */
+static bool affiliation_in(const struct tour *tour, struct shard *shard, struct xy_arena *arena,
+                           uint64_t number, struct xy_str *out)
 {
-    struct xy_arena *out = tour->request->stanza.arena;
     struct xy_buf key = { 0 };
-    struct xy_str value;
     for (size_t i = 0; i < 8; i++)
         xy_buf_char(&key, (char)(unsigned char)(number >> (8 * (7 - i))));
     xy_buf_str(&key, tour->who);
     bool found =
-        !xy_buf_failed(&key) && store_get(shard->store, STORE_AFFILIATIONS, xy_buf_view(&key), arena, &value);
+        !xy_buf_failed(&key) && store_get(shard->store, STORE_AFFILIATIONS, xy_buf_view(&key), arena, out);
     xy_buf_free(&key);
-    if (!found)
+    return found;
+}
+
+static void visit_affiliation(struct tour *tour, struct shard *shard, struct xy_arena *arena, uint64_t number,
+                              struct xy_str name)
+{
+    struct xy_arena *out = tour->request->stanza.arena;
+    struct xy_str value;
+    if (!affiliation_in(tour, shard, arena, number, &value))
         return;
     struct xy_elem *elem = xy_elem_add(out, tour->list, "affiliation", NS_PUBSUB);
     xy_elem_set(out, elem, "node", xy_arena_str(out, name));
     xy_elem_set(out, elem, "affiliation", xy_arena_str(out, value));
+    tour->found++;
+}
+
+static void visit_queue(struct tour *tour, struct shard *shard, struct xy_arena *arena, uint64_t number,
+                        struct xy_str name)
+{
+    struct xy_arena *out = tour->request->stanza.arena;
+    struct xy_str value;
+    if (!tour->admin && !(affiliation_in(tour, shard, arena, number, &value) &&
+                          xy_str_is(value, affiliation_name(AFFILIATION_OWNER))))
+        return;
+    tour->last_name = xy_arena_str(out, name);
+    xy_elem_set(out, xy_elem_add(out, tour->list, "queue", NS_XYLEM_DELIVERY), "node", tour->last_name);
     tour->found++;
 }
 
@@ -89,7 +111,16 @@ static void visit_node(struct tour *tour, struct pubsub *pubsub, struct xy_str n
     tour->found++;
 }
 
-/* The node's name is in the value: keys of long names are folded. *number is known where the row is the node's own. */
+static bool is_queue(const Xylem__Store__V1__NodePut *put)
+{
+    for (size_t i = 0; i < put->n_config; i++)
+        if (xy_str_is(xy_str(put->config[i]->name), "{" NS_XYLEM_NODE "}queue"))
+            return put->config[i]->n_value > 0 && xy_str_is(xy_str(put->config[i]->value[0]), "1");
+    return false;
+}
+
+/* The node's name is in the value: keys of long names are folded. *number is known where the row is the node's own.
+ * Absent: it is none that was asked for. */
 static struct xy_str name_in(const struct tour *tour, struct xy_arena *arena, const struct store_entry *entry,
                              uint64_t *number)
 {
@@ -98,7 +129,7 @@ static struct xy_str name_in(const struct tour *tour, struct xy_arena *arena, co
         return entry->value;
     const Xylem__Store__V1__NodePut *put =
         (const void *)record_unpack(&xylem__store__v1__node_put__descriptor, entry->value, arena);
-    if (put == NULL)
+    if (put == NULL || (tour->kind == TOUR_QUEUES && !is_queue(put)))
         return XY_STR_NONE;
     *number = put->node;
     return xy_str(put->name);
@@ -120,6 +151,9 @@ static void visit(struct tour *tour, struct shard *shard, struct xy_arena *arena
         break;
     case TOUR_NODES:
         visit_node(tour, shard->pubsub, name);
+        break;
+    case TOUR_QUEUES:
+        visit_queue(tour, shard, arena, number, name);
         break;
     }
 }
@@ -240,11 +274,8 @@ void tour_affiliations(struct call *call)
 }
 
 /* Pages go by shard, then by name: <after/> names a node, and with it the shard to go on with (XEP-0059). */
-void tour_nodes(struct call *call)
+static void set_out_by_pages(struct call *call, struct tour *tour)
 {
-    struct tour *tour = make(call, TOUR_NODES, NULL, "query", NS_DISCO_ITEMS);
-    if (tour == NULL)
-        return;
     const struct xy_elem *set = xy_elem_child(call->action, "set", NS_RSM);
     if (set == NULL) {
         set_out(call, tour);
@@ -273,4 +304,20 @@ void tour_nodes(struct call *call)
         return;
     }
     set_out(call, tour);
+}
+
+void tour_nodes(struct call *call)
+{
+    struct tour *tour = make(call, TOUR_NODES, NULL, "query", NS_DISCO_ITEMS);
+    if (tour != NULL)
+        set_out_by_pages(call, tour);
+}
+
+void tour_queues(struct call *call)
+{
+    struct tour *tour = make(call, TOUR_QUEUES, NULL, "queues", NS_XYLEM_DELIVERY);
+    if (tour == NULL)
+        return;
+    tour->admin = router_is_admin(call->shard, (*call->request)->stanza.from);
+    set_out_by_pages(call, tour);
 }

@@ -4,16 +4,16 @@ import time
 
 import pytest
 
+import pubsub
 from harness import DOMAIN, PUBSUB
 from pubsub import create
-from queues import consume, create_queue, put
+from queues import consume, create_queue, left, put
 
 COMMANDS = "http://jabber.org/protocol/commands"
 DATA = "jabber:x:data"
 ITEMS, INFO = "http://jabber.org/protocol/disco#items", "http://jabber.org/protocol/disco#info"
-NODES = {
-    "urn:xylem:queue:info", "urn:xylem:subscription:info", "urn:xylem:queue:redrive", "urn:xylem:queue:move",
-    "urn:xylem:queue:purge",
+NODES = {"urn:xylem:subscription:info"} | {
+    "urn:xylem:queue:" + name for name in ("list", "info", "peek", "move", "redrive", "purge")
 }
 
 
@@ -80,6 +80,62 @@ def test_owner_sees_and_acts(bob, broker, connect):
     assert run(bob, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "0"
 
 
+def test_the_list_is_of_those_one_looks_after(bob, broker, connect):
+    alice, carol = connect(broker, "alice", "desk"), connect(broker, "carol", "desk")
+    create(bob, "no-queue")
+    create_queue(carol, "hers")
+    for n in range(5):
+        create_queue(bob, f"q{n}")
+    his = {"jobs", "q0", "q1", "q2", "q3", "q4"}
+    status, values, rows = run(bob, "urn:xylem:queue:list")
+    assert status == "completed" and {row["node"] for row in rows} == his
+    assert {row["node"] for row in run(carol, "urn:xylem:queue:list")[2]} == {"hers"}
+    assert {row["node"] for row in run(alice, "urn:xylem:queue:list")[2]} == his | {"hers"}  # an administrator
+    seen, after = [], {}
+    while True:
+        _, values, rows = run(bob, "urn:xylem:queue:list", max=2, **after)
+        assert len(rows) <= 2
+        seen += [row["node"] for row in rows]
+        if "last" not in values:
+            break
+        after = {"after": values["last"]}
+    assert sorted(seen) == sorted(his)
+    listed = broker.xylem("--as", "bob@" + DOMAIN, "queue", "list")
+    assert {line.split()[0] for line in listed.stdout.splitlines()} == his
+    assert bob.refused("set", command("urn:xylem:queue:list", "complete", form(max="x")), PUBSUB)[1] == "bad-request"
+    broker.restart()  # what is listed need not be in memory
+    bob = connect(broker, "bob", "desk")
+    assert {row["node"] for row in run(bob, "urn:xylem:queue:list")[2]} == his
+    pubsub.configure(bob, "q0", **{pubsub.NODE + "queue": "0"})
+    assert {row["node"] for row in run(bob, "urn:xylem:queue:list")[2]} == his - {"q0"}
+
+
+def test_items_are_looked_at_by_pages(bob, broker, connect):
+    put(bob, "c", Group="g")
+    _, values, rows = run(bob, "urn:xylem:queue:peek", node="jobs", max=2)
+    del values["FORM_TYPE"]
+    assert values == {"node": "jobs", "last": "b", "count": "3"}
+    assert [(row["id"], row["publisher"]) for row in rows] == [("a", "bob@" + DOMAIN), ("b", "bob@" + DOMAIN)]
+    assert rows[0]["content"] == "<job xmlns='urn:example'>a</job>"
+    _, values, rows = run(bob, "urn:xylem:queue:peek", node="jobs", max=2, after="b")
+    assert [row["id"] for row in rows] == ["c"] and ">g</header>" in rows[0]["content"]
+    for n in range(30):
+        put(bob, str(n))
+    assert len(run(bob, "urn:xylem:queue:peek", node="jobs")[2]) == 20
+    assert run(bob, "urn:xylem:queue:info", node="jobs")[1]["ready"] == "33"
+    kind, condition, _ = bob.refused("set", command("urn:xylem:queue:peek", "complete", form(node="jobs", after="x")), PUBSUB)
+    assert condition == "item-not-found"
+
+
+def test_items_are_moved(bob, broker, connect):
+    create_queue(bob, "other")
+    assert run(bob, "urn:xylem:queue:move", node="jobs", to="other", max=1)[1]["count"] == "1"
+    assert left(bob) == ["b"] and left(bob, "other") == ["a"]
+    alice = connect(broker, "alice", "desk")
+    assert run(alice, "urn:xylem:queue:move", node="jobs", to="other")[1]["count"] == "1"
+    assert bob.refused("set", command("urn:xylem:queue:move", "complete", form(node="jobs")), PUBSUB)[2] == ["bad-payload"]
+
+
 def test_subscriptions_are_rows(bob, broker):
     assert broker.xylem("--as", "bob@" + DOMAIN, "node", "create", "events").returncode == 0
     for name in ("one", "two"):
@@ -94,6 +150,9 @@ def test_subscriptions_are_rows(bob, broker):
     assert status == "completed" and values["newest"] == "0"
     assert {row["jid"] for row in rows} == {f"carol@{DOMAIN}/one", f"carol@{DOMAIN}/two"}
     assert all(row["state"] == "absent" and row["depth"] == "0" for row in rows)
+    _, values, first = run(bob, "urn:xylem:subscription:info", node="events", max=1)
+    _, ended, second = run(bob, "urn:xylem:subscription:info", node="events", max=1, after=values["last"])
+    assert first + second == rows and "last" not in ended
 
 
 def test_pages_and_bounds(bob):
@@ -113,8 +172,9 @@ def test_pages_and_bounds(bob):
 def test_administrators_too_and_nobody_else(bob, broker, connect):
     alice, carol = connect(broker, "alice", "desk"), connect(broker, "carol", "desk")
     assert run(alice, "urn:xylem:queue:info", node="jobs")[1]["depth"] == "2"
-    for node in ("urn:xylem:queue:info", "urn:xylem:queue:redrive", "urn:xylem:queue:purge"):
-        kind, condition, _ = carol.refused("set", command(node, "complete", form(node="jobs")), PUBSUB)
+    for name in ("info", "move", "redrive", "purge"):
+        fields = form(node="jobs", to="other")
+        kind, condition, _ = carol.refused("set", command("urn:xylem:queue:" + name, "complete", fields), PUBSUB)
         assert (kind, condition) == ("auth", "forbidden")
     kind, condition, _ = carol.refused("set", command("urn:xylem:subscription:info", "complete", form(node="jobs")), PUBSUB)
     assert condition == "item-not-found"
