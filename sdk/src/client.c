@@ -251,16 +251,41 @@ static void teardown(struct xylem_client *c)
 
 static void stopped(struct xylem_client *c, enum xylem_status why)
 {
+    c->closing = true; /* giving up meanwhile only says why */
     xy_subs_flush(c);
     teardown(c);
+    if (why == XYLEM_OK)
+        why = c->gave_up;
     c->stopping = c->closing = false;
+    c->gave_up = XYLEM_OK;
     xy_session_end(c, why == XYLEM_OK ? XYLEM_STOPPED : why);
     set_state(c, XYLEM_STATE_STOPPED, why);
 }
 
+static bool session_up(const struct xylem_client *c)
+{
+    return c->link && xy_stream_is_bound(xy_link_stream(((struct xylem_client *)(uintptr_t)c)->link));
+}
+
+/* A session that merely loses its connection waits to be resumed, and what it has not handled waits with it. So the stream is
+ * ended in order: the broker gives it to somebody else at once. */
 void xy_client_give_up(struct xylem_client *c, enum xylem_status why)
 {
-    stopped(c, why);
+    if (c->gave_up == XYLEM_OK)
+        c->gave_up = why;
+    if (c->closing)
+        return;
+    if (!session_up(c)) {
+        stopped(c, why);
+        return;
+    }
+    xy_subs_flush(c); /* what was handled before */
+    if (c->closing)
+        return; /* that failed, too */
+    xy_session_farewell(c);
+    c->closing = true;
+    c->close_deadline_us = xy_client_now(c) + XY_CLIENT_CLOSE_US;
+    set_state(c, XYLEM_STATE_STOPPING, why);
 }
 
 /* The connection is gone, for a reason that may pass. */
@@ -314,7 +339,7 @@ void xy_client_connected(struct xylem_client *c)
     if (!c->link) {
         xy_client_error(
             c, "no memory for a connection, or characters in user name or password that SASLprep refuses");
-        xy_client_give_up(c, XYLEM_AUTH);
+        stopped(c, XYLEM_AUTH);
     }
 }
 
@@ -384,7 +409,7 @@ void xy_client_stream_failed(struct xylem_client *c, const struct xy_stream_even
     xy_client_error(c, "%s%s%.*s", condition, *condition && event->text.len ? ": " : "", XY_ARG(event->text));
     enum xylem_status why = permanent(event);
     if (why != XYLEM_OK)
-        xy_client_give_up(c, why);
+        stopped(c, why);
     else
         retry_later(c, c->was_online ? XYLEM_DISCONNECTED : XYLEM_UNREACHABLE);
 }
@@ -401,7 +426,7 @@ static void check_link(struct xylem_client *c)
         return;
     xy_client_error(c, "TLS: %s", why);
     if (xy_link_untrusted(c->link))
-        xy_client_give_up(c, XYLEM_UNTRUSTED);
+        stopped(c, XYLEM_UNTRUSTED);
     else
         retry_later(c, c->was_online ? XYLEM_DISCONNECTED : XYLEM_UNREACHABLE);
 }
@@ -442,11 +467,6 @@ void xy_client_sent(struct xylem_client *c, size_t len)
 
 /* --- time --- */
 
-static bool session_up(const struct xylem_client *c)
-{
-    return c->link && xy_stream_is_bound(xy_link_stream(((struct xylem_client *)(uintptr_t)c)->link));
-}
-
 static uint64_t keepalive_deadline_us(const struct xylem_client *c)
 {
     if (!session_up(c) || c->more)
@@ -472,16 +492,16 @@ static void keepalive(struct xylem_client *c)
 
 static void continue_stopping(struct xylem_client *c)
 {
-    if (!c->stopping)
-        return;
     uint64_t now = xy_client_now(c);
-    if (c->state != XYLEM_STATE_STOPPING && !c->closing)
-        set_state(c, XYLEM_STATE_STOPPING, XYLEM_OK);
     if (c->closing) {
         if (now >= c->close_deadline_us)
             stopped(c, XYLEM_OK);
         return;
     }
+    if (!c->stopping)
+        return;
+    if (c->state != XYLEM_STATE_STOPPING)
+        set_state(c, XYLEM_STATE_STOPPING, XYLEM_OK);
     bool idle = xy_publish_idle(c) && xy_list_empty(&c->waiting) && !xy_sm_peek_unsent(&c->sm_queue);
     if (!idle && now < c->drain_deadline_us)
         return;

@@ -177,9 +177,10 @@ struct xylem_client {
     uint64_t heard_us;  /* when bytes last came */
     uint64_t pinged_us; /* 0: no ping is out */
     bool was_online, stopping, closing;
-    bool more;          /* input waits for the next turn */
-    bool dirty;         /* an API call wants a turn */
-    const char *domain; /* of the address; NULL: the local socket decides */
+    enum xylem_status gave_up; /* why the stream is ended, if not because the application wants it */
+    bool more;                 /* input waits for the next turn */
+    bool dirty;                /* an API call wants a turn */
+    const char *domain;        /* of the address; NULL: the local socket decides */
 
     /* session (session.c) */
     struct xy_arena_pool *arenas;
@@ -230,7 +231,8 @@ struct xylem_client {
 
 /* client.c */
 void xy_client_error(struct xylem_client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* For good: nothing is tried again until the application starts it anew. */
+/* For good: the stream is ended, what still comes is not taken, and nothing is tried again until the application starts it
+ * anew. */
 void xy_client_give_up(struct xylem_client *c, enum xylem_status why);
 void xy_client_wake(struct xylem_client *c);        /* an API call made work */
 void xy_client_online(struct xylem_client *c);      /* the session stands */

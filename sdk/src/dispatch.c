@@ -78,10 +78,22 @@ static bool from_service(const struct xylem_client *c, const struct xy_stanza *s
     return c->service && xy_str_is(xy_jid_full(stanza->from), c->service);
 }
 
+/* Words for this very session, which nobody here will read: their sender is told, as if it were not there (RFC 6121 8.5.3).
+ * Whatever else a message may carry is no business of who does not know it. */
+static bool awaits_a_reader(const struct xylem_client *c, const struct xy_stanza *stanza)
+{
+    bool words = stanza->type == XY_TYPE_NONE || stanza->type == XY_NORMAL || stanza->type == XY_CHAT;
+    return stanza->kind == XY_MESSAGE && words && xy_str_eq(xy_jid_full(stanza->to), xy_jid_full(c->full)) &&
+           xy_elem_child(stanza->elem, "body", NS_CLIENT) != NULL;
+}
+
 static void to_application(struct xylem_client *c, const struct xy_stanza *stanza)
 {
-    if (!c->stanza_handler.fn)
+    if (!c->stanza_handler.fn) {
+        if (awaits_a_reader(c, stanza))
+            refuse(c, stanza, XY_SERVICE_UNAVAILABLE);
         return;
+    }
     struct xylem_stanza text;
     xy_stanza_text(c, stanza, &text);
     c->stanza_handler.fn(c, &text, c->stanza_handler.ctx);

@@ -159,7 +159,7 @@ void xy_session_farewell(struct xylem_client *c)
 
 uint64_t xy_session_deadline_us(const struct xylem_client *c)
 {
-    if (!c->link || !c->sm_on)
+    if (!c->link || !c->sm_on || c->closing)
         return UINT64_MAX;
     return c->sm_tell_at_us < c->sm_ask_at_us ? c->sm_tell_at_us : c->sm_ask_at_us;
 }
@@ -240,8 +240,8 @@ static void remember_jid(struct xylem_client *c, struct xy_jid jid)
 /* With a negative priority messages to the account are for others, or wait: nobody here would take them. */
 void xy_session_presence(struct xylem_client *c)
 {
-    struct xy_str text = c->stanza_handler.fn ? XY_STR("<presence/>")
-                                              : XY_STR("<presence><priority>-1</priority></presence>");
+    struct xy_str text =
+        c->stanza_handler.fn ? XY_STR("<presence/>") : XY_STR("<presence><priority>-1</priority></presence>");
     struct xy_bytes *bytes = c->config.o.no_presence ? NULL : xy_bytes_new(text);
     if (bytes)
         xy_session_send(c, bytes, false);
@@ -310,6 +310,10 @@ void xy_session_end(struct xylem_client *c, enum xylem_status why)
 static void stanza_came(struct xylem_client *c, struct xy_stream_event *event)
 {
     struct xy_stanza *stanza = &event->stanza;
+    if (c->gave_up != XYLEM_OK) { /* not counted, not handled: it stays at the broker */
+        xy_arena_pool_give(c->arenas, &stanza->arena);
+        return;
+    }
     if (c->sm_on && c->sm_replayed < c->sm.in_tail) { /* see the top of this file */
         c->sm_replayed++;
         xy_arena_pool_give(c->arenas, &stanza->arena);

@@ -251,3 +251,25 @@ def test_the_script_of_the_manual(broker, tmp_path):
         os.killpg(run.pid, signal.SIGTERM)
         run.wait(20)
     assert again(broker) == []
+
+
+def test_who_gives_up_gives_back_at_once(broker):
+    """A session whose connection just breaks keeps its items until it can no longer be resumed; one that ends on an error
+    of its own does not."""
+    ok(broker.xylem("node", "create", "news"))
+    ok(broker.xylem("node", "create", "jobs", "--set", "{urn:xylem:node:0}queue=true"))
+    ok(broker.xylem("sub", "news", "--durable=w", "--timeout", "1"))
+    publish(broker, "jobs", "a", "b", "c")
+    worker = Manual(broker, "jobs", "--queue", "3", "--durable=w")
+    worker.take(3)
+    publish(broker, "news", "for nobody here")
+    out, err = worker.process.communicate(timeout=20)
+    assert worker.process.returncode == 1 and "the broker keeps items of node 'news'" in err
+    deadline = time.monotonic() + 10  # the owner of the node hears a little later that a session ended
+    while True:
+        state = json.loads(ok(broker.xylem("queue", "info", "jobs", "--json")))
+        if state["ready"] == 3 or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    assert (state["ready"], state["in-flight"], state["consumer"][0]["state"]) == (3, 0, "absent")
+    assert json.loads(ok(broker.xylem("admin", "stats", "--json")))["sessions_detached"] == 0

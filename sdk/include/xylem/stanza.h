@@ -34,7 +34,8 @@ struct xylem_stanza {
 typedef bool xylem_stanza_fn(struct xylem_client *client, const struct xylem_stanza *stanza, void *ctx);
 
 /* Every message and presence that the library does not use itself. One handler; NULL: none. Without one the client's
- * priority is -1 (RFC 6121 8.5), so messages to its account go to other sessions or wait for one; with one it is 0. */
+ * priority is -1 (RFC 6121 8.5), so messages to its account go to other sessions or wait for one; with one it is 0. A message with a body for
+ * the very address of a client without one is answered with <service-unavailable/>. */
 XYLEM_API void xylem_on_stanza(struct xylem_client *client, xylem_stanza_fn *fn, void *ctx);
 /* IQ requests whose payload is <name xmlns='ns'>; strings are copied. At most 16 handlers. */
 XYLEM_API enum xylem_status xylem_on_request(struct xylem_client *client, const char *name, const char *ns,

@@ -95,7 +95,7 @@ enum xylem_state {
     XYLEM_STATE_CONNECTING, /* to the broker, up to the bound resource */
     XYLEM_STATE_ONLINE,
     XYLEM_STATE_WAITING,  /* before the next attempt */
-    XYLEM_STATE_STOPPING, /* draining */
+    XYLEM_STATE_STOPPING, /* draining, or the stream ends because of the status in on_state */
 };
 
 enum xylem_tls {

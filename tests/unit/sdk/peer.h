@@ -23,6 +23,7 @@ struct peer {
     bool restores;                                     /* resumes as after a restart */
     bool sm_on, resumable, refuse_login, deaf, silent; /* deaf: takes nothing in; silent: answers no IQ */
     bool drop_answers;                                 /* takes requests, keeps the answers */
+    bool closed;                                       /* the client ended its stream in order */
     bool slow_disk;                                    /* acknowledges no stanza, answers all the same */
     char error[64];                                    /* answer publishes with this condition */
     uint32_t client_h;                                 /* the last <a/> or <resume/> */
@@ -182,6 +183,7 @@ static inline void peer_event(struct peer *p, struct xy_stream_event *event)
         xy_sm_queue_ack(&p->queue, &p->sm, event->h, NULL, NULL);
         break;
     case XY_STREAM_EVENT_CLOSED:
+        p->closed = true;
         xy_stream_close(p->stream);
         break;
     default:

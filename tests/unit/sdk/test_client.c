@@ -116,6 +116,37 @@ static void test_mail_is_for_who_takes_it(void **state)
     end(p);
 }
 
+static void message(struct peer *p, const char *to, const char *inside)
+{
+    char xml[1024];
+    snprintf(xml, sizeof xml, "<message from='bob@example.org/1' to='%s' id='m1' %s</message>", to, inside);
+    peer_send(p, xml);
+    assert_true(peer_run(p));
+}
+
+/* Words for a session that reads none are not swallowed, and nothing else is answered. */
+static void test_who_reads_nothing_says_so(void **state)
+{
+    (void)state;
+    struct seen s = { 0 };
+    struct peer *p = begin(&s, NULL);
+    assert_true(peer_run(p));
+    message(p, p->jid, "type='chat'><body>hello</body>");
+    message(p, p->jid, "><body>hello</body>");
+    assert_int_equal(peer_count(p, "<service-unavailable"), 2);
+    assert_int_equal(peer_count(p, "to='bob@example.org/1'"), 2);
+    assert_int_equal(peer_count(p, "type='error'"), 2);
+    message(p, p->jid, "type='error'><body>hello</body>");
+    message(p, p->jid, "type='headline'><body>hello</body>");
+    message(p, p->jid, "type='groupchat'><body>hello</body>");
+    message(p, p->jid, "type='chat'><active xmlns='http://jabber.org/protocol/chatstates'/>");
+    message(p, "alice@example.org", "type='chat'><body>hello</body>");
+    xylem_on_stanza(p->client, take_mail, NULL);
+    message(p, p->jid, "type='chat'><body>hello</body>");
+    assert_int_equal(peer_count(p, "<service-unavailable"), 2);
+    end(p);
+}
+
 static void test_refusal_says_who_and_why(void **state)
 {
     (void)state;
@@ -491,6 +522,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_publishes_before_and_after_login),
         cmocka_unit_test(test_mail_is_for_who_takes_it),
+        cmocka_unit_test(test_who_reads_nothing_says_so),
         cmocka_unit_test(test_refusal_says_who_and_why),
         cmocka_unit_test(test_new_session_repeats_unanswered_publishes_in_order),
         cmocka_unit_test(test_resumption_repeats_nothing_that_arrived),

@@ -283,6 +283,7 @@ static void test_unwritable_state_tells_the_broker_nothing(void **state)
     assert_true(peer_run(p));
     assert_int_equal(a.state, XYLEM_STATE_STOPPED);
     assert_int_equal(a.why, XYLEM_STORAGE);
+    assert_true(p->closed);
     assert_int_equal(peer_count(p, "<ack"), 0);
     end(p);
     snprintf(path, sizeof path, "%s/positions", folder);

@@ -324,10 +324,13 @@ static void test_items_nobody_takes_are_not_lost(void **state)
     xylem_sub_cancel(&sub, false, NULL, NULL);
     assert_null(sub);
     peer_item(p, "e", 1);
+    peer_item(p, "e", 2);
     assert_true(peer_run(p));
     assert_int_equal(a.state, XYLEM_STATE_STOPPED);
     assert_int_equal(a.why, XYLEM_UNCLAIMED);
     assert_int_equal(p->client_h, before);
+    assert_true(p->closed); /* the broker need not wait whether the session is resumed */
+    assert_int_equal(xylem_client_start(p->client), XYLEM_OK);
     end(p);
 }
 
