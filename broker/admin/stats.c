@@ -95,14 +95,19 @@ static void add_pubsub(struct xy_arena *arena, struct xy_elem *form, const struc
     add(arena, form, "pubsub_nodes", p->nodes);
     add(arena, form, "pubsub_subscriptions", p->subscriptions);
     add(arena, form, "pubsub_items", p->items);
-    add(arena, form, "pubsub_published", p->published);
     add(arena, form, "pubsub_delivered_live", p->delivered_live);
     add(arena, form, "pubsub_redelivered", p->redelivered);
     add(arena, form, "pubsub_memory_bytes", p->memory_bytes);
     add(arena, form, "pubsub_node_bytes", p->node_bytes);
-    add(arena, form, "pubsub_skipped", p->skipped);
     add(arena, form, "pubsub_damaged", p->damaged);
     add(arena, form, "pubsub_counting", p->counting);
+    add(arena, form, "pubsub_queues", p->queues);
+    add(arena, form, "pubsub_queue_depth", p->queue_depth);
+    add(arena, form, "pubsub_queue_in_flight", p->queue_in_flight);
+    add(arena, form, "pubsub_queue_delayed", p->queue_delayed);
+    add(arena, form, "pubsub_queue_blocked", p->queue_blocked);
+    add(arena, form, "pubsub_queue_parked", p->queue_parked);
+    add(arena, form, "pubsub_queue_oldest_age", p->queue_oldest_age);
 }
 
 static void stats_answer(struct shard *shard, struct stats_gather *gather)
@@ -127,14 +132,20 @@ static void stats_home(struct shard *shard, void *payload)
     sum->nodes += mail->pubsub.nodes;
     sum->subscriptions += mail->pubsub.subscriptions;
     sum->items += mail->pubsub.items;
-    sum->published += mail->pubsub.published;
     sum->delivered_live += mail->pubsub.delivered_live;
     sum->redelivered += mail->pubsub.redelivered;
     sum->memory_bytes += mail->pubsub.memory_bytes;
     sum->node_bytes += mail->pubsub.node_bytes;
-    sum->skipped += mail->pubsub.skipped;
     sum->damaged += mail->pubsub.damaged;
     sum->counting += mail->pubsub.counting;
+    sum->queues += mail->pubsub.queues;
+    sum->queue_depth += mail->pubsub.queue_depth;
+    sum->queue_in_flight += mail->pubsub.queue_in_flight;
+    sum->queue_delayed += mail->pubsub.queue_delayed;
+    sum->queue_blocked += mail->pubsub.queue_blocked;
+    sum->queue_parked += mail->pubsub.queue_parked;
+    if (mail->pubsub.queue_oldest_age > sum->queue_oldest_age)
+        sum->queue_oldest_age = mail->pubsub.queue_oldest_age;
     if (--mail->gather->waiting == 0)
         stats_answer(shard, mail->gather);
 }

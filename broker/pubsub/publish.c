@@ -189,11 +189,9 @@ static bool publish_all(struct call *call, const struct publication *publication
     bool done = true;
     if (publication->count == 0)
         return publish_passing(call, NULL, XY_STR_NONE);
-    for (size_t i = 0; done && i < publication->count; i++) {
+    for (size_t i = 0; done && i < publication->count; i++)
         done = kept ? publish_kept(call, publication, i)
                     : publish_passing(call, publication->items[i], publication->bytes[i]);
-        call->pubsub->stats.published += done;
-    }
     return done;
 }
 

@@ -266,6 +266,7 @@ bool pubsub_init(struct shard *shard)
     pubsub->shard = shard;
     xy_list_init(&pubsub->dirty);
     xy_list_init(&pubsub->recent);
+    xy_list_init(&pubsub->queues);
     xy_list_init(&pubsub->used);
     xy_list_init(&pubsub->loads);
     remains_init(pubsub);
@@ -331,4 +332,5 @@ void pubsub_stats(const struct shard *shard, struct pubsub_stats *out)
 {
     *out = shard->pubsub->stats;
     out->counting = quota_is_counting(shard->pubsub);
+    queue_totals(shard->pubsub, out);
 }

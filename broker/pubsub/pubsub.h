@@ -15,8 +15,11 @@ void pubsub_quiesce(struct shard *shard);
 
 struct pubsub_stats {
     uint64_t node_bytes; /* what nodes in memory take, about */
-    uint64_t nodes, subscriptions, items, published, delivered_live, redelivered, skipped, damaged,
+    uint64_t nodes, subscriptions, items, delivered_live, redelivered, damaged,
         memory_bytes;  /* of items of nodes with durability=memory */
     uint64_t counting; /* 1: what accounts have is being counted (quota/quota.h) */
+    /* of all queues in memory; made up when asked for */
+    uint64_t queues, queue_depth, queue_in_flight, queue_delayed, queue_blocked, queue_parked;
+    uint64_t queue_oldest_age; /* seconds; of the queue whose oldest item is the oldest */
 };
 void pubsub_stats(const struct shard *shard, struct pubsub_stats *out);

@@ -3,6 +3,7 @@
  * Sessions call address_acked and address_returned; the rest is called by address.c. */
 #include "broker/log.h"
 #include "broker/router/mailbox_internal.h"
+#include "broker/shard/stats.h"
 #include "xylem/store/v1/records.pb-c.h"
 
 /* --- acknowledged --------------------------------------------------------------------------------------------------- */
@@ -37,6 +38,7 @@ static void record_ended(struct address *address, uint64_t *seq, size_t count)
     record.jid = (char *)(uintptr_t)address->bare.data;
     record.n_seq = count;
     record.seq = seq;
+    stat_add(address->shard, messages_settled, count);
     store_append_lazy(address->shard->store, RECORD_MAILBOX_REMOVE, &record.base);
 }
 

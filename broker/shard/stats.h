@@ -1,5 +1,5 @@
 /* What a shard counts. One writer (the shard's thread), any reader: relaxed atomics. `xylem admin stats` shows the sum
- * over shards by these names; a new counter is one line here. */
+ * over shards by these names; a new counter is one line here and one in the tables of docs/operations.md. */
 #pragma once
 
 #include <stdatomic.h>
@@ -13,7 +13,8 @@
     X(sessions) X(sessions_detached) X(sessions_resumed) X(sessions_restored) X(sessions_unkept) X(sessions_replaced) \
     X(sessions_expired) \
     X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
-    X(messages_stored) X(messages_delivered) X(carbons) X(events_delivered) X(events_dropped) X(events_stalled) \
+    X(messages_stored) X(messages_settled) X(messages_delivered) X(carbons) \
+    X(events_delivered) X(events_dropped) X(events_stalled) \
     X(publishes) X(publishes_duplicate) X(windows_full) X(dead_letters) X(dead_letters_refused) \
     X(publishes_refused_full) X(publishes_refused_backlog) X(publishes_refused_memory) \
     X(publishes_refused_account) \

@@ -263,7 +263,8 @@ def test_who_gives_up_gives_back_at_once(broker):
     worker = Manual(broker, "jobs", "--queue", "3", "--durable=w")
     worker.take(3)
     publish(broker, "news", "for nobody here")
-    out, err = worker.process.communicate(timeout=20)
+    worker.process.wait(timeout=20)  # its input stays open: the end of that is an end of its own
+    err = worker.process.communicate()[1]
     assert worker.process.returncode == 1 and "the broker keeps items of node 'news'" in err
     deadline = time.monotonic() + 10  # the owner of the node hears a little later that a session ended
     while True:

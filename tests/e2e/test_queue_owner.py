@@ -7,7 +7,7 @@ import pytest
 
 import pubsub
 from harness import DOMAIN, PUBSUB
-from pubsub import create
+from pubsub import create, owner_request
 from queues import consume, create_queue, done, none_comes, put, take, take_ids, unlock, worker
 
 DELIVERY = "urn:xylem:delivery:0"
@@ -159,3 +159,23 @@ def test_more_than_a_page(broker, connect, alice):
     assert state(alice)[0]["parked"] == "600"
     assert redrive(alice) == 600
     assert take_ids(bob, 600) == ids
+
+
+def test_totals_of_all_queues(broker, connect, alice):
+    """What monitoring needs without asking every node."""
+    create_queue(alice)
+    create_queue(alice, "other")
+    bob = worker(broker, connect, requests=2)
+    for name in ("a", "b", "c"):
+        put(alice, name)
+    put(alice, "later", "other", Delay=600)
+    for n in range(2):
+        put(alice, f"g{n}", "other", Group="g")
+    take_ids(bob, 2)
+    figures = json.loads(broker.xylem("admin", "stats", "--json").stdout)
+    totals = {k.removeprefix("pubsub_queue_"): v for k, v in figures.items() if k.startswith("pubsub_queue_")}
+    assert totals.pop("oldest_age") < 60 and figures["pubsub_queues"] == 2
+    assert totals == {"depth": 6, "in_flight": 2, "delayed": 1, "blocked": 1, "parked": 0}
+    alice.ok("set", owner_request("<delete node='other'/>"), PUBSUB)
+    figures = json.loads(broker.xylem("admin", "stats", "--json").stdout)
+    assert (figures["pubsub_queues"], figures["pubsub_queue_depth"]) == (1, 3)

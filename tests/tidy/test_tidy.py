@@ -94,3 +94,14 @@ def test_keys_are_in_the_manual(tmp_path, manual, expected):
         "docs/man/xylemd.conf.5": manual,
     }
     assert [b for b in breaches(tmp_path, files) if b[0].startswith("broker")] == expected
+
+
+@pytest.mark.parametrize("manual, expected", [("| `logins` | … |\n| `store_bytes` | … |\n", []), ("logins", [3, 3])])
+def test_figures_are_explained(tmp_path, manual, expected):
+    files = {
+        "broker/shard/stats.h": OPENING + "#define SHARD_STATS(X) X(logins)\n#define X(name) name\n",
+        "broker/admin/stats.c": OPENING + '    { "store_bytes", s.bytes },\n',
+        "docs/operations.md": manual,
+    }
+    found = sorted(line for path, line, rule in breaches(tmp_path, files) if rule == "manual")
+    assert found == expected

@@ -252,6 +252,28 @@ def check_keys(root):
                 yield "broker/config_keys.c", number, "manual", f"{match.group(1)} is not in docs/man/xylemd.conf.5"
 
 
+FIGURES = {
+    "broker/shard/stats.h": r"\bX\((\w+)\)",
+    "broker/admin/stats.c": r'(?:add\(arena, form, |\{ |XY_STR\()"([a-z0-9_]+)"',
+}
+
+
+def check_figures(root):
+    """Every figure of `xylem admin stats` is explained."""
+    manual, text = os.path.join(root, "docs/operations.md"), ""
+    if os.path.exists(manual):
+        with open(manual, encoding="utf-8") as file:
+            text = file.read()
+    for path, pattern in FIGURES.items():
+        if not os.path.exists(os.path.join(root, path)):
+            continue
+        with open(os.path.join(root, path), encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                for name in re.findall(pattern, line):
+                    if name != "name" and f"`{name}`" not in text:
+                        yield path, number, "manual", f"{name} is not in docs/operations.md"
+
+
 # --- the trend ----------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +306,7 @@ def check(root):
     """Every breach as (path, line, rule, message), and the sources they were looked for in."""
     sources = [Source(root, path) for path in source_files(root, (".c", ".h"), C_FOLDERS)]
     breaches = [(s.path, *breach) for s in sources for rule in SOURCE_RULES for breach in rule(s)]
-    return breaches + list(check_protobuf(root)) + list(check_manuals(root)) + list(check_keys(root)), sources
+    return breaches + list(check_protobuf(root)) + list(check_manuals(root)) + list(check_keys(root)) + list(check_figures(root)), sources
 
 
 def main():

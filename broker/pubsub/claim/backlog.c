@@ -134,7 +134,6 @@ static void skip(struct node *node, struct subscription *subscription, uint64_t 
         return;
     log_warning(node->pubsub->shard->log, "backlog exceeded: subscription skips", LOG_STR("node", node->name),
                 LOG_STR("jid", subscription->jid), LOG_NUM("first", first), LOG_NUM("last", last));
-    node->pubsub->stats.skipped += count;
     subscription->claim.skipped += count;
     stat_add(node->pubsub->shard, items_skipped, count);
     claim_skip(subscription, first, last);

@@ -168,6 +168,7 @@ struct pubsub {
     struct xy_xml_parser *parser;
     struct route *gathered; /* while routes are rebuilt */
     size_t gathered_cap;
+    struct xy_list queues;    /* struct queue, of nodes in memory */
     struct xy_list used;      /* listed nodes, the least recently used first */
     struct xy_list loads;     /* large nodes that are being read, resident.c */
     struct xy_table *loading; /* the same by name */

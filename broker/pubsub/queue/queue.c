@@ -58,6 +58,7 @@ bool queue_make(struct node *node)
         return false;
     }
     node->queue = queue;
+    xy_list_append(&node->pubsub->queues, &queue->link);
     queue_configured(queue);
     return true;
 }
@@ -78,8 +79,10 @@ void queue_free(struct queue **queue_pointer, struct queue_engine **engine)
 
 void queue_stop(struct queue *queue)
 {
-    if (queue != NULL)
-        shard_timer_cancel(queue->node->pubsub->shard, &queue->timer);
+    if (queue == NULL)
+        return;
+    xy_list_remove(&queue->link);
+    shard_timer_cancel(queue->node->pubsub->shard, &queue->timer);
 }
 
 void queue_configured(struct queue *queue)

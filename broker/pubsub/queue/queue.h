@@ -43,6 +43,7 @@ struct
 
 struct queue {
     struct node *node;
+    struct xy_list link; /* pubsub->queues */
     struct queue_engine *engine;
     struct backoff backoff;
     struct shard_timer timer;
@@ -100,6 +101,10 @@ void queue_take(struct queue *queue, struct item *item); /* out of the queue; th
 /* Tells the consumer alone, once the node's newest record is on disk. Takes the event; NULL ok. */
 void queue_tell(struct queue *queue, const struct subscription *consumer, struct event **event);
 struct subscription *queue_holder(const struct queue_entry *entry); /* who has it; NULL: nobody */
+
+/* --- queue_state.c ------------------------------------------------------------------------------------------------- */
+/* Of all queues in memory here. Looks at each of them, at none of their items. */
+void queue_totals(const struct pubsub *pubsub, struct pubsub_stats *out);
 
 /* --- queue_dead.c -------------------------------------------------------------------------------------------------- */
 /* It is not sent any more: parked, and on its way to the dead letters if there is a node for them. */

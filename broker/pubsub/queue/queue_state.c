@@ -97,6 +97,24 @@ static void add_figures(struct xy_arena *arena, struct xy_elem *state, const str
     set_number(arena, state, "consumers", node->subscriptions_count);
 }
 
+void queue_totals(const struct pubsub *pubsub, struct pubsub_stats *out)
+{
+    uint64_t now_us = xy_wall_us(pubsub->shard->env);
+    for (const struct xy_list *link = pubsub->queues.next; link != &pubsub->queues; link = link->next) {
+        const struct queue *queue = xy_container_of(link, const struct queue, link);
+        const struct item *oldest = index_oldest(&queue->node->items);
+        uint64_t age_us = oldest != NULL && now_us > oldest->time_us ? now_us - oldest->time_us : 0;
+        out->queues++;
+        out->queue_depth += queue->node->items.live;
+        out->queue_in_flight += queue_count(queue->engine, QUEUE_LOCKED);
+        out->queue_delayed += queue_count(queue->engine, QUEUE_DELAYED);
+        out->queue_blocked += queue_count(queue->engine, QUEUE_BLOCKED);
+        out->queue_parked += queue_count(queue->engine, QUEUE_PARKED);
+        if (age_us / 1000000 > out->queue_oldest_age)
+            out->queue_oldest_age = age_us / 1000000;
+    }
+}
+
 static bool no_queue(struct call *call)
 {
     if (call->node->queue != NULL)

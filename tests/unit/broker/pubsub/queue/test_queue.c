@@ -344,6 +344,10 @@ static void a_damaged_item_is_parked(void **state)
     struct pubsub_stats stats;
     pubsub_stats(node->pubsub->shard, &stats);
     assert_int_equal(stats.damaged, 1);
+    assert_int_equal(stats.queues, 1);
+    assert_int_equal(stats.queue_depth, 2);
+    assert_int_equal(stats.queue_in_flight, 1);
+    assert_int_equal(stats.queue_parked, 1);
     (void)rig_ok(rig, ALICE, "set", RETRACT("a"));
     assert_int_equal(queue_count(queue_of(rig)->engine, QUEUE_PARKED), 0);
 }
