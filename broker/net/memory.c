@@ -58,7 +58,9 @@ static void on_look(struct shard *shard, struct shard_timer *timer)
         return;
     shard_group_set_memory_short(shard->group, is);
     if (is)
-        log_warning(shard->log, "memory is short: no new connections, at-most-once events are dropped",
+        log_warning(shard->log,
+                    "memory is short: no new connections, at-most-once events are dropped, "
+                    "publishes and messages that would have to be kept are refused",
                     LOG_NUM("limit", limit));
     else
         log_info(shard->log, "memory suffices again");

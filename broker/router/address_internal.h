@@ -154,7 +154,7 @@ void carbons_gone(struct address *address, struct resource *resource);
 bool mailbox_load(struct address *address);
 void mailbox_free(struct address *address);
 bool mailbox_idle(const struct address *address); /* nothing in memory that would be missed */
-enum mailbox_verdict { MAILBOX_STORED, MAILBOX_QUOTA, MAILBOX_NO_ROOM };
+enum mailbox_verdict { MAILBOX_STORED, MAILBOX_QUOTA, MAILBOX_NO_ROOM, MAILBOX_NO_MEMORY };
 /* Appends an entry, and makes the address depend on it. */
 enum mailbox_verdict mailbox_add(struct address *address, const struct xy_bytes *stanza, uint64_t *seq);
 /* The entry is on disk: hand it over, now if its turn has come. `resource`: of a full JID, or absent. */

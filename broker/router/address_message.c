@@ -146,9 +146,16 @@ static void passage_start(const struct message_passage *passage)
 
 static void refuse_full(struct shard *shard, struct request **request, enum mailbox_verdict verdict)
 {
-    request_fail_with(shard, request, XY_RESOURCE_CONSTRAINT,
-                      verdict == MAILBOX_QUOTA ? "the recipient's mailbox is full; try again later"
-                                               : "the broker has no room to store it; try again later");
+    static const char *const why[] = {
+        [MAILBOX_QUOTA] = "the recipient's mailbox is full; try again later",
+        [MAILBOX_NO_ROOM] = "the broker has no room to store it; try again later",
+        [MAILBOX_NO_MEMORY] = "the broker is short of memory; try again later",
+    };
+    if (verdict == MAILBOX_QUOTA)
+        stat_add(shard, messages_refused_full, 1);
+    if (verdict == MAILBOX_NO_MEMORY)
+        stat_add(shard, messages_refused_memory, 1);
+    request_fail_with(shard, request, XY_RESOURCE_CONSTRAINT, why[verdict]);
 }
 
 /* Appends it to the mailbox; it is handed over, or left there, once that is on disk. */

@@ -174,6 +174,8 @@ enum mailbox_verdict mailbox_add(struct address *address, const struct xy_bytes 
     const struct config_limits *limits = &address->shard->config->limits;
     if (mailbox->count >= limits->offline_messages || mailbox->bytes + stanza->len > limits->offline_bytes)
         return MAILBOX_QUOTA;
+    if (shard_memory_is_short(address->shard)) /* until a checkpoint it is there too */
+        return MAILBOX_NO_MEMORY;
     if (!mailbox->loaded || !store_room(address->shard->store, stanza->len + address->bare.len))
         return MAILBOX_NO_ROOM;
     *seq = mailbox_append(address, stanza);

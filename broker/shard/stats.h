@@ -14,6 +14,7 @@
     X(sessions_expired) \
     X(stanzas_in) X(stanzas_out) X(stanzas_refused) X(streams_failed) \
     X(messages_stored) X(messages_settled) X(messages_delivered) X(carbons) \
+    X(messages_refused_full) X(messages_refused_memory) \
     X(events_delivered) X(events_dropped) X(events_stalled) \
     X(publishes) X(publishes_duplicate) X(windows_full) X(dead_letters) X(dead_letters_refused) \
     X(publishes_refused_full) X(publishes_refused_backlog) X(publishes_refused_memory) \

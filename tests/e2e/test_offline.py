@@ -1,11 +1,15 @@
 """Messages to somebody who is not there: kept, in order, marked, delivered once, over restarts and crashes (XEP-0160)."""
 
+import itertools
+import json
 import signal
+import time
 
 import pytest
 
+import pubsub
 import raw
-from harness import DOMAIN
+from harness import DOMAIN, PUBSUB
 from raw import body, has_delay
 
 BOB = "bob@" + DOMAIN
@@ -115,6 +119,44 @@ def test_full_mailbox_refuses_before_acknowledging(make_broker, connect):
     alice.message(BOB, "room again")
     alice.ping()
     assert body(connect(broker, "bob", "x", presence=0).read_message()) == "room again"
+
+
+def wait_until(condition, timeout=20.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+
+
+def test_memory_is_short(make_broker, connect):
+    """limits.memory: messages that would have to be stored are refused for now, like publishes; nothing stored is lost."""
+    broker = make_broker({"limits": {"memory": "16mb"}}).start()
+    alice, bob = connect(broker, "alice", "desk"), connect(broker, "bob", "x")
+    alice.enable_sm()
+    alice.message(BOB, "stored")
+    pubsub.create(alice, "big", max_items="max", **{pubsub.NODE + "durability": "memory"})
+
+    def refused(answer):
+        return raw.condition(answer)[:2] == ("wait", "resource-constraint")
+
+    def publish(number):
+        text = pubsub.publish_xml("big", f"<item id='i{number}'><x xmlns='u'>{'x' * 50000}</x></item>")
+        return alice.iq("set", text, PUBSUB)
+
+    numbers = itertools.count()
+    wait_until(lambda: publish(next(numbers)).get("type") == "error")
+    alice.message(BOB, "refused")
+    assert refused(alice.read_message())
+    bob.available(0)
+    assert body(bob.read_message()) == "stored"
+    alice.message(BOB, "passing", "headline")
+    assert body(bob.read_message()) == "passing"
+    alice.message(BOB, "refused too")
+    assert refused(alice.read_message())
+    assert int(json.loads(broker.xylem("admin", "stats", "--json").stdout)["messages_refused_memory"]) == 2
+    alice.ok("set", pubsub.owner_request("<purge node='big'/>"), PUBSUB)
+    wait_until(lambda: publish(next(numbers)).get("type") == "result")
+    alice.message(BOB, "taken")
+    assert body(bob.read_message()) == "taken"
 
 
 def test_disco_says_so(broker, connect):

@@ -340,6 +340,38 @@ static void test_quota_of_messages(void **state)
     fixture_free(&f);
 }
 
+/* limits.memory: what would have to be stored is refused for now; what was stored is delivered, and ends. */
+static void test_memory_is_short(void **state)
+{
+    (void)state;
+    struct fixture *f = start("");
+    uint64_t seq;
+    send_number(f, 0);
+    shard_group_set_memory_short(f->group, true);
+    send_number(f, 1);
+    assert_contains(fixture_event_of(f, bob, SENT)->text, "<error type='wait'><resource-constraint");
+    struct session_ref alice = online(f, "a", 0);
+    expect_number(f, alice, 0, true, &seq);
+    send_number(f, 2);
+    assert_contains(fixture_event_of(f, bob, SENT)->text, "<error type='wait'><resource-constraint");
+    assert_null(fixture_event_of(f, alice, MESSAGE));
+    fixture_forget(f);
+    fixture_say(f, bob, BOB "/x", 9,
+                "<message to='" ALICE "' type='headline'><body>passing</body></message>");
+    assert_contains(fixture_event_of(f, alice, SENT)->text, "passing");
+    leave(f, alice); /* it comes back, and is not lost for that */
+    shard_group_set_memory_short(f->group, false);
+    send_number(f, 3);
+    alice = online(f, "a", 0);
+    expect_number(f, alice, 0, true, &seq);
+    expect_number(f, alice, 3, true, &seq);
+    uint64_t refused = 0;
+    for (unsigned i = 0; i < f->count; i++)
+        refused += atomic_load(&shard_group_get(f->group, i)->stats->messages_refused_memory);
+    assert_int_equal(refused, 2);
+    fixture_free(&f);
+}
+
 static void test_quota_of_bytes(void **state)
 {
     (void)state;
@@ -465,6 +497,7 @@ int main(void)
         cmocka_unit_test(test_negative_priority_gets_only_what_is_for_it),
         cmocka_unit_test(test_raising_the_priority_drains),
         cmocka_unit_test(test_quota_of_messages),
+        cmocka_unit_test(test_memory_is_short),
         cmocka_unit_test(test_quota_of_bytes),
         cmocka_unit_test(test_what_is_not_worth_keeping),
         cmocka_unit_test(test_escaped_resources_are_recognised),
