@@ -36,6 +36,9 @@ extern const struct command admin_stats_commands[];
 extern const struct command admin_backup_commands[];
 extern const struct command admin_user_commands[];
 
+/* What that is: `completed` … */
+struct xy_elem *command_completed(struct shard *shard, struct request *request, struct xy_elem *form,
+                                  const char *note);
 /* Answers `completed` with an optional form (NULL: none) and a note (NULL: none). */
 void command_complete(struct shard *shard, struct request **request, struct xy_elem *form, const char *note);
 /* The command cannot be done that way: a plain stanza error. */

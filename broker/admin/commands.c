@@ -42,11 +42,12 @@ static struct xy_elem *answer_new(struct shard *shard, struct request *request, 
     return result;
 }
 
-void command_complete(struct shard *shard, struct request **request, struct xy_elem *form, const char *note)
+struct xy_elem *command_completed(struct shard *shard, struct request *request, struct xy_elem *form,
+                                  const char *note)
 {
-    struct xy_arena *arena = (*request)->stanza.arena;
+    struct xy_arena *arena = request->stanza.arena;
     struct xy_elem *command;
-    struct xy_elem *result = answer_new(shard, *request, "completed", &command);
+    struct xy_elem *result = answer_new(shard, request, "completed", &command);
     if (form)
         xy_elem_append(command, form);
     if (note) {
@@ -54,6 +55,12 @@ void command_complete(struct shard *shard, struct request **request, struct xy_e
         xy_elem_set(arena, e, "type", XY_STR("info"));
         xy_elem_add_text(arena, e, xy_str(note));
     }
+    return result;
+}
+
+void command_complete(struct shard *shard, struct request **request, struct xy_elem *form, const char *note)
+{
+    struct xy_elem *result = command_completed(shard, *request, form, note);
     request_reply(shard, request, result, 0);
 }
 

@@ -11,10 +11,13 @@
 
 /* --- answers ------------------------------------------------------------------------------------------------------ */
 
-/* A change that is under way; lives in its request's arena. */
+/* A change that is under way; lives in its request's arena. Of several accounts the last waits for the others, and with it
+ * goes to disk what will be answered: who sends the request again after a crash hears that, and it is not done twice. */
 struct change {
     struct request *request;
     unsigned waiting;           /* accounts not yet changed */
+    struct change_step *last;   /* the one that waits; NULL: none does */
+    struct xy_elem *answer;     /* that is on disk; NULL: none is */
     enum account_result result; /* the last that was not ACCOUNT_OK */
     struct xy_str bare;         /* whose that was */
 };
@@ -32,17 +35,25 @@ static const struct {
                           "the broker has no room for it; free disk space and try again" },
 };
 
+static struct xy_error refusal(const struct change *change)
+{
+    enum account_result result = change->result;
+    struct xy_str text = xy_arena_printf(change->request->stanza.arena, "%.*s: %s", XY_ARG(change->bare),
+                                         refusals[result].text);
+    return xy_error_make(refusals[result].condition, text.data);
+}
+
 static void answer(struct shard *shard, struct change *change)
 {
     struct request *request = change->request;
-    enum account_result result = change->result;
-    if (result == ACCOUNT_OK) {
+    if (change->result != ACCOUNT_OK) {
+        struct xy_error error = refusal(change);
+        request_fail(shard, &request, &error);
+    } else if (change->answer) {
+        request_reply(shard, &request, change->answer, 0);
+    } else {
         command_complete(shard, &request, NULL, NULL);
-        return;
     }
-    struct xy_str text =
-        xy_arena_printf(request->stanza.arena, "%.*s: %s", XY_ARG(change->bare), refusals[result].text);
-    command_refuse(shard, &request, refusals[result].condition, text.data);
 }
 
 /* One account of a change. */
@@ -50,6 +61,8 @@ struct change_step {
     struct change *change;
     struct xy_str bare;
 };
+
+static void delete_last(struct shard *shard, struct change *change);
 
 static void on_changed(struct shard *shard, void *ctx, enum account_result result)
 {
@@ -61,6 +74,37 @@ static void on_changed(struct shard *shard, void *ctx, enum account_result resul
     }
     if (--change->waiting == 0)
         answer(shard, change);
+    else if (change->waiting == 1 && change->last)
+        delete_last(shard, change);
+}
+
+/* On the shard of the only account that is not changed yet: nobody else looks at the request now. */
+static void on_appended(struct shard *shard, void *ctx)
+{
+    struct change *change = ((struct change_step *)ctx)->change;
+    struct request *request = change->request;
+    xy_assert(change->waiting == 1);
+    if (change->result == ACCOUNT_OK) {
+        change->answer = command_completed(shard, request, NULL, NULL);
+    } else {
+        struct xy_error error = refusal(change);
+        change->answer = xy_error_reply(request->stanza.arena, &request->stanza, &error);
+    }
+    if (change->answer)
+        request_record_answer(shard, request, change->answer);
+}
+
+static struct accounts_asker asker_of(struct change_step *step, bool last)
+{
+    return (struct accounts_asker){ on_changed, last ? on_appended : NULL, step };
+}
+
+static void delete_last(struct shard *shard, struct change *change)
+{
+    struct change_step *step = change->last;
+    struct accounts_asker asker = asker_of(step, true);
+    change->last = NULL;
+    accounts_remove(shard, step->bare, &asker);
 }
 
 /* Takes the request; `count` steps in its arena, one per JID. NULL: refused. */
@@ -111,8 +155,10 @@ static void run_add(struct shard *shard, struct request **request, const struct 
         return;
     }
     struct change_step *step = change_begin(shard, request, &jid, 1);
-    if (step)
-        accounts_create(shard, step->bare, password, on_changed, step);
+    if (!step)
+        return;
+    struct accounts_asker asker = asker_of(step, true);
+    accounts_create(shard, step->bare, password, &asker);
 }
 
 static void run_password(struct shard *shard, struct request **request, const struct xy_form *form)
@@ -122,8 +168,10 @@ static void run_password(struct shard *shard, struct request **request, const st
     if (!local_account(shard, request, xy_form_value(form, "accountjid"), &jid))
         return;
     struct change_step *step = change_begin(shard, request, &jid, 1);
-    if (step)
-        accounts_set_password(shard, step->bare, password, on_changed, step);
+    if (!step)
+        return;
+    struct accounts_asker asker = asker_of(step, true);
+    accounts_set_password(shard, step->bare, password, &asker);
 }
 
 /* Several at once; answered when all are done. */
@@ -140,9 +188,17 @@ static void run_delete(struct shard *shard, struct request **request, const stru
         if (!local_account(shard, request, field->values[i], &jids[i]))
             return;
     struct change_step *steps = change_begin(shard, request, jids, count);
+    if (!steps)
+        return;
     /* The request ends with the last of them, so it lives as long as this loop. */
-    for (size_t i = 0; steps && i < count; i++)
-        accounts_remove(shard, steps[i].bare, on_changed, &steps[i]);
+    struct change *change = steps->change;
+    change->last = &steps[count - 1];
+    for (size_t i = 0; i + 1 < count; i++) {
+        struct accounts_asker asker = asker_of(&steps[i], false);
+        accounts_remove(shard, steps[i].bare, &asker);
+    }
+    if (count == 1)
+        delete_last(shard, change);
 }
 
 /* --- number and list ------------------------------------------------------------------------------------------------ */

@@ -380,6 +380,7 @@ static void answer(struct call *call, struct subscription *subscription, bool wi
         call_reply(call, result);
         return;
     }
+    request_record_answer(call->shard, *call->request, result);
     subscription->asked = *call->request;
     subscription->answer = result;
     *call->request = NULL;

@@ -62,14 +62,22 @@ enum account_result {
     ACCOUNT_NO_ROOM,      /* the store is full, or memory is short */
 };
 
-/* Answered once the change is on disk. `bare` is a canonical bare JID of a local domain. */
-typedef void accounts_change_fn(struct shard *shard, void *ctx, enum account_result result);
-void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
-                     void *ctx);
+/* Who asks for a change: `fn` is told, on the asker's shard, once it is on disk or refused. `appended`, if any, runs on the
+ * account's shard in the turn in which its record is appended, so that what it appends is durable together with it; until
+ * `fn` nobody else may touch what it needs. */
+struct accounts_asker {
+    void (*fn)(struct shard *shard, void *ctx, enum account_result result);
+    void (*appended)(struct shard *shard, void *ctx);
+    void *ctx;
+};
+
+/* `bare` is a canonical bare JID of a local domain. */
+void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password,
+                     const struct accounts_asker *asker);
 void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password,
-                           accounts_change_fn *fn, void *ctx);
+                           const struct accounts_asker *asker);
 /* Its sessions end with <not-authorized/>, its mailbox goes with it. */
-void accounts_remove(struct shard *shard, struct xy_str bare, accounts_change_fn *fn, void *ctx);
+void accounts_remove(struct shard *shard, struct xy_str bare, const struct accounts_asker *asker);
 
 /* A page of bare JIDs in byte order, those above `after` (absent: from the first), `count_max` <= ACCOUNTS_PAGE_MAX.
  * `total` counts all accounts when `after` is absent, else it is 0. They live until `fn` returns. */

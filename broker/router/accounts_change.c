@@ -10,7 +10,7 @@ static struct account_job *job_of(void *payload)
 static void at_home(struct shard *shard, void *payload)
 {
     struct account_job *job = job_of(payload);
-    job->change_fn(shard, job->ctx, job->result);
+    job->change.fn(shard, job->change.ctx, job->result);
     account_job_free(job);
 }
 
@@ -27,6 +27,8 @@ static void committed(struct shard *shard, void *payload)
 
 static void answer_when_committed(struct shard *shard, struct account_job *job, uint64_t ticket)
 {
+    if (job->change.appended)
+        job->change.appended(shard, job->change.ctx);
     shard_when_committed(shard, ticket, committed, &job, sizeof(struct account_job *));
 }
 
@@ -87,29 +89,28 @@ static void change_at_owner(struct shard *shard, void *payload)
 }
 
 static void change(struct shard *shard, struct xy_str bare, struct xy_str password, bool must_exist,
-                   accounts_change_fn *fn, void *ctx)
+                   const struct accounts_asker *asker)
 {
     struct account_job *job = account_job_new(shard, bare, XY_STR_NONE, password);
     if (!job) {
-        fn(shard, ctx, ACCOUNT_NO_ROOM);
+        asker->fn(shard, asker->ctx, ACCOUNT_NO_ROOM);
         return;
     }
     job->must_exist = must_exist;
-    job->change_fn = fn;
-    job->ctx = ctx;
+    job->change = *asker;
     account_job_mail(shard, shard_owner(shard, bare), change_at_owner, job);
 }
 
-void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password, accounts_change_fn *fn,
-                     void *ctx)
+void accounts_create(struct shard *shard, struct xy_str bare, struct xy_str password,
+                     const struct accounts_asker *asker)
 {
-    change(shard, bare, password, false, fn, ctx);
+    change(shard, bare, password, false, asker);
 }
 
 void accounts_set_password(struct shard *shard, struct xy_str bare, struct xy_str password,
-                           accounts_change_fn *fn, void *ctx)
+                           const struct accounts_asker *asker)
 {
-    change(shard, bare, password, true, fn, ctx);
+    change(shard, bare, password, true, asker);
 }
 
 static void remove_at_owner(struct shard *shard, void *payload)
@@ -126,15 +127,14 @@ static void remove_at_owner(struct shard *shard, void *payload)
     answer_when_committed(shard, job, ticket);
 }
 
-void accounts_remove(struct shard *shard, struct xy_str bare, accounts_change_fn *fn, void *ctx)
+void accounts_remove(struct shard *shard, struct xy_str bare, const struct accounts_asker *asker)
 {
     struct account_job *job = account_job_new(shard, bare, XY_STR_NONE, XY_STR_NONE);
     if (!job) {
-        fn(shard, ctx, ACCOUNT_NO_ROOM);
+        asker->fn(shard, asker->ctx, ACCOUNT_NO_ROOM);
         return;
     }
     job->must_exist = true;
-    job->change_fn = fn;
-    job->ctx = ctx;
+    job->change = *asker;
     account_job_mail(shard, shard_owner(shard, bare), remove_at_owner, job);
 }

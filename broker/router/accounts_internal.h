@@ -33,7 +33,7 @@ struct account_job {
     void *ctx;
     accounts_keys_fn *keys_fn;
     accounts_verdict_fn *verdict_fn;
-    accounts_change_fn *change_fn;
+    struct accounts_asker change; /* who is told */
     enum xy_scram_hash hash;
     enum xy_sasl_condition verdict;
     enum account_result result;

@@ -58,6 +58,24 @@ void request_record(struct shard *shard, struct request *request)
         (void)record(shard, request, NULL);
 }
 
+static struct xy_elem *result_of(struct request *request, struct xy_elem *result)
+{
+    if (result == NULL)
+        result = xy_stanza_result(request->stanza.arena, &request->stanza);
+    return result != NULL && request->wrap != NULL ? request->wrap(request, result) : result;
+}
+
+void request_record_answer(struct shard *shard, struct request *request, struct xy_elem *answer)
+{
+    if (!is_recordable(request))
+        return;
+    struct xy_elem *result = result_of(request, answer);
+    struct xy_bytes *bytes = result ? xy_xml_bytes(result, XY_STR(NS_CLIENT)) : NULL;
+    if (bytes)
+        (void)record(shard, request, bytes);
+    xy_bytes_unref(&bytes);
+}
+
 /* --- the end ------------------------------------------------------------------------------------------------------- */
 
 struct ending {
@@ -145,10 +163,8 @@ void request_reply(struct shard *shard, struct request **request, struct xy_elem
         return;
     }
     bool answered = stanza->kind == XY_IQ && (stanza->type == XY_GET || stanza->type == XY_SET);
-    if (answered && result == NULL)
-        result = xy_stanza_result(stanza->arena, stanza);
-    if (answered && result != NULL && (*request)->wrap != NULL)
-        result = (*request)->wrap(*request, result);
+    if (answered)
+        result = result_of(*request, result);
     bool changed = stanza->kind != XY_IQ || stanza->type == XY_SET;
     request_finish(shard, request, answered ? result : NULL, ticket,
                    changed ? OUTCOME_DONE : OUTCOME_NOTHING);

@@ -43,6 +43,10 @@ struct request *request_new(struct xy_stanza stanza, struct session_ref origin,
  * records appended in the same turn; call it where the end comes later. */
 void request_record(struct shard *shard, struct request *request);
 
+/* The same for an IQ that is answered in a later turn, and maybe on another shard, with `answer` (NULL: an empty result):
+ * who sends the request again after a crash hears that instead. */
+void request_record_answer(struct shard *shard, struct request *request, struct xy_elem *answer);
+
 /* Of what a stanza is: enough to tell another one that comes under the same number. */
 uint32_t request_digest(const struct xy_stanza *stanza);
 

@@ -264,6 +264,50 @@ static int start_three(void **state)
     return 0;
 }
 
+/* A subscription is answered when its sessions are known. After a crash in between it is not made once more: the row that
+ * goes to disk with it has the answer. */
+static void subscribed_once(void **state)
+{
+    struct rig *rig = *state;
+    for (unsigned n = 0; n < 8; n++) {
+        char create[128];
+        (void)snprintf(create, sizeof(create), PUBSUB("<create node='n%u'/>"), n);
+        (void)rig_ok(rig, ALICE, "set", create);
+    }
+    rig->kept = true;
+    for (unsigned n = 0; n < 8; n++) {
+        char xml[256];
+        (void)snprintf(xml, sizeof(xml),
+                       "<iq type='set' id='s%u' to='pubsub.example.org'>" PUBSUB(
+                           "<subscribe node='n%u' jid='bob@example.org'/>") "</iq>",
+                       n, n);
+        rig_stanza(rig, 0, BOB, xml);
+    }
+    for (unsigned i = 0; i < 2; i++) { /* not as far as the answers */
+        for (unsigned shard = 0; shard < rig->shards; shard++)
+            (void)shard_turn(rig_shard(rig, shard));
+    }
+    (void)store_step_commit(rig->store);
+    rig_restart(rig, true);
+    struct xy_arena *arena = xy_arena_new();
+    struct store_entry subscriptions[16], rows[16];
+    bool more;
+    size_t made = store_scan_tables(rig->store, STORE_SUBS_BY_JID, XY_STR(""), XY_STR(""), arena,
+                                    subscriptions, 16, &more);
+    size_t count =
+        store_scan_tables(rig->store, STORE_SESSION_IN, XY_STR(""), XY_STR(""), arena, rows, 16, &more);
+    assert_int_equal(made, 8);
+    assert_int_equal(count, made);
+    for (size_t i = 0; i < count; i++) {
+        struct store_session_in row;
+        assert_true(store_session_in(rows[i].key, rows[i].value, &row));
+        assert_true(row.answer.len > 0 &&
+                    memmem(row.answer.data, row.answer.len, "'subscribed'", 12) != NULL);
+    }
+    xy_arena_free(&arena);
+    rig->kept = false;
+}
+
 static int stop(void **state)
 {
     rig_free((struct rig **)state);
@@ -289,6 +333,7 @@ int main(void)
         BOTH(limits_of_nodes_and_subscriptions),
         BOTH(access_is_taken_away),
         BOTH(last_item_when_it_is_wanted),
+        BOTH(subscribed_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

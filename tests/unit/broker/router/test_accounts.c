@@ -38,7 +38,8 @@ static enum account_result create(struct fixture *f, const char *bare, const cha
 {
     struct shard *shard = shard_group_get(f->group, f->count - 1);
     changed = (enum account_result)99;
-    accounts_create(shard, xy_str(bare), xy_str(password), on_change, shard);
+    accounts_create(shard, xy_str(bare), xy_str(password),
+                    &(struct accounts_asker){ .fn = on_change, .ctx = shard });
     fixture_run(f);
     return changed;
 }
@@ -47,7 +48,8 @@ static enum account_result set_password(struct fixture *f, const char *bare, con
 {
     struct shard *shard = shard_group_get(f->group, 0);
     changed = (enum account_result)99;
-    accounts_set_password(shard, xy_str(bare), xy_str(password), on_change, shard);
+    accounts_set_password(shard, xy_str(bare), xy_str(password),
+                          &(struct accounts_asker){ .fn = on_change, .ctx = shard });
     fixture_run(f);
     return changed;
 }
@@ -56,7 +58,7 @@ static enum account_result remove_account(struct fixture *f, const char *bare)
 {
     struct shard *shard = shard_group_get(f->group, 0);
     changed = (enum account_result)99;
-    accounts_remove(shard, xy_str(bare), on_change, shard);
+    accounts_remove(shard, xy_str(bare), &(struct accounts_asker){ .fn = on_change, .ctx = shard });
     fixture_run(f);
     return changed;
 }
@@ -197,7 +199,8 @@ static void test_a_full_queue_refuses_for_now(void **state)
     assert_int_equal(verdicts, 1);
     assert_int_equal(verdict, XY_SASL_TEMPORARY_AUTH_FAILURE);
     struct shard *shard = shard_group_get(f->group, 0);
-    accounts_create(shard, XY_STR("bob@example.org"), XY_STR("x"), on_change, shard);
+    accounts_create(shard, XY_STR("bob@example.org"), XY_STR("x"),
+                    &(struct accounts_asker){ .fn = on_change, .ctx = shard });
     for (int i = 0; i < 10; i++)
         for (unsigned s = 0; s < f->count; s++)
             shard_turn(shard_group_get(f->group, s));

@@ -354,7 +354,8 @@ static void test_removing_an_account_closes_its_sessions(void **state)
     struct session_ref alice = online(f, ALICE, "a", 0), bob = fixture_bind(f, BOB, "x");
     enum account_result result = ACCOUNT_BUSY;
     fixture_forget(f);
-    accounts_remove(shard_group_get(f->group, 0), XY_STR(ALICE), on_change, &result);
+    accounts_remove(shard_group_get(f->group, 0), XY_STR(ALICE),
+                    &(struct accounts_asker){ .fn = on_change, .ctx = &result });
     fixture_run(f);
     assert_int_equal(result, ACCOUNT_OK);
     assert_string_equal(fixture_event_of(f, alice, CLOSED)->text, "not-authorized");

@@ -16,7 +16,8 @@ static struct rig *verona(unsigned shards, const char *config)
 {
     struct rig *rig = rig_new(shards, config);
     enum account_result result = ACCOUNT_BUSY;
-    accounts_create(rig_shard(rig, 0), XY_STR(JULIET), XY_STR("r0m30"), on_created, &result);
+    accounts_create(rig_shard(rig, 0), XY_STR(JULIET), XY_STR("r0m30"),
+                    &(struct accounts_asker){ .fn = on_created, .ctx = &result });
     rig_run(rig);
     assert_int_equal(result, ACCOUNT_OK);
     return rig;

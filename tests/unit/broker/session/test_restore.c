@@ -234,6 +234,79 @@ static void test_answers_come_again_until_they_arrive(void **state)
     answers(true);
 }
 
+/* --- changes that are answered later -------------------------------------------------------------------------------- */
+
+#define XEP_0133          "http://jabber.org/protocol/admin"
+#define FIELD(var, value) "<field var='" var "'><value>" value "</value></field>"
+
+static void say_command(struct wire *wire, const char *command, const char *fields)
+{
+    char text[1024];
+    (void)snprintf(text, sizeof(text),
+                   "<iq type='set' id='%s' to='example.org'><command xmlns='" NS_COMMANDS "' node='" XEP_0133
+                   "#%s'><x xmlns='jabber:x:data' type='submit'>%s</x></command></iq>",
+                   command, command, fields);
+    wire_say(wire, text);
+}
+
+/* The broker crashes when the change is on disk and before it can be answered: the command is not run again, and the
+ * answer comes all the same. */
+static void changed_once(unsigned shards, const char *command, const char *fields)
+{
+    struct rig *rig = verona(shards, "");
+    char id[80];
+    struct wire *admin = rig_managed(rig, 0, "admin@example.org", "desk", id);
+    rig->hold_commits = true;
+    say_command(admin, command, fields);
+    assert_lacks(wire_heard(admin), "<iq");
+    (void)store_step_commit(rig->store);
+    rig_restart(rig, 2, true);
+    admin = resumed(rig, 1, "admin@example.org", id, 0);
+    const char *heard = wire_heard(admin);
+    assert_contains(heard, "h='1'");
+    assert_contains(heard, "type='result'");
+    assert_contains(heard, "status='completed'");
+    rig_free(&rig);
+}
+
+static void test_accounts_are_changed_once(void **state)
+{
+    (void)state;
+    for (unsigned shards = 1; shards <= 3; shards++) {
+        changed_once(shards, "add-user",
+                     FIELD("accountjid", "tybalt@example.org") FIELD("password", "mercutio"));
+        changed_once(shards, "change-user-password",
+                     FIELD("accountjid", JULIET) FIELD("password", "mercutio"));
+        changed_once(shards, "delete-user", FIELD("accountjids", JULIET));
+    }
+}
+
+/* Of several accounts the last waits for the others. */
+static void test_accounts_are_deleted_once(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(3, "");
+    char id[80];
+    struct wire *admin = rig_managed(rig, 0, "admin@example.org", "desk", id);
+    rig->hold_commits = true;
+    say_command(admin, "delete-user",
+                "<field var='accountjids'><value>" JULIET
+                "</value><value>nobody@example.org</value><value>" ROMEO "</value></field>");
+    (void)store_step_commit(rig->store);
+    rig_run(rig);
+    (void)store_step_commit(rig->store);
+    rig_restart(rig, 2, true);
+    admin = resumed(rig, 1, "admin@example.org", id, 0);
+    const char *heard = wire_heard(admin);
+    assert_contains(heard, "h='1'");
+    assert_contains(heard, "nobody@example.org: there is no such account");
+    for (unsigned i = 0; i < 2; i++) {
+        struct shard *owner = rig_shard(rig, shard_owner(rig_shard(rig, 0), xy_str(i ? JULIET : ROMEO)));
+        assert_false(accounts_exists(owner, xy_str(i ? JULIET : ROMEO)));
+    }
+    rig_free(&rig);
+}
+
 /* --- events --------------------------------------------------------------------------------------------------------- */
 
 /* The owner of the node, found by its name, hears how far the client got. */
@@ -700,6 +773,8 @@ int main(void)
         cmocka_unit_test(test_messages_need_no_record_of_the_session),
         cmocka_unit_test(test_handled_before),
         cmocka_unit_test(test_answers_come_again_until_they_arrive),
+        cmocka_unit_test(test_accounts_are_changed_once),
+        cmocka_unit_test(test_accounts_are_deleted_once),
         cmocka_unit_test(test_events),
         cmocka_unit_test(test_presence),
         cmocka_unit_test(test_refused),

@@ -127,7 +127,8 @@ static void test_account_removed(void **state)
     struct rig *rig = verona(2, "");
     struct wire *a = rig_online(rig, 0, JULIET, "a"), *b = rig_managed(rig, 1, JULIET, "b", id);
     wire_vanish(b);
-    accounts_remove(rig_shard(rig, 0), XY_STR(JULIET), on_removed, &result);
+    accounts_remove(rig_shard(rig, 0), XY_STR(JULIET),
+                    &(struct accounts_asker){ .fn = on_removed, .ctx = &result });
     rig_run(rig);
     assert_int_equal(result, ACCOUNT_OK);
     assert_true(a->closed);
