@@ -177,6 +177,15 @@ static void settle(struct xy_sm_entry *entry, bool sent, void *ctx)
     }
 }
 
+/* Something is unacknowledged: it may need an <r/>. */
+static void ask_soon(struct session *session)
+{
+    struct session_sm *sm = session->sm;
+    if (sm->request_due_us == 0)
+        sm->request_due_us = xy_now_us(session->shard->env) + SESSION_PACE_US;
+    outbox_pace_by(session, sm->request_due_us);
+}
+
 void outbox_acked(struct session *session, uint32_t h)
 {
     struct session_sm *sm = session->sm;
@@ -198,7 +207,7 @@ void outbox_acked(struct session *session, uint32_t h)
     if (session->waiting)
         waiting_room(session);
     if (xy_sm_unacked(&sm->counters) > 0) /* sent since our <r/>: it may need another */
-        outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
+        ask_soon(session);
 }
 
 /* Without XEP-0198: the kernel has it all. */
@@ -340,7 +349,7 @@ void outbox_flush(struct session *session)
     if (session->state != SESSION_BOUND)
         return;
     if (session->sm && xy_sm_unacked(&session->sm->counters) > 0) {
-        outbox_pace_by(session, xy_now_us(session->shard->env) + SESSION_PACE_US);
+        ask_soon(session);
         sent_changed(session);
     }
     if (session->claims_waiting > 0)
@@ -381,8 +390,13 @@ void outbox_pace(struct session *session)
         sm->asked_first = sm->asked_last;
         sm->asked_first_us = sm->asked_last_us = 0;
     }
+    bool due = sm->request_due_us != 0 && now_us >= sm->request_due_us;
     bool unacked = xy_sm_unacked(&sm->counters) > 0;
-    if (unacked && !sm->request_open && session->blocked_us == 0) {
+    if (due)
+        sm->request_due_us = 0;
+    else if (sm->request_due_us != 0)
+        outbox_pace_by(session, sm->request_due_us);
+    if (due && unacked && !sm->request_open && session->blocked_us == 0) {
         struct xy_bytes *request = xy_bytes_new(XY_STR("<r xmlns='" NS_SM "'/>"));
         struct xy_sm_entry entry = { .bytes = request, .claim = ENTRY_NO_CLAIM, .aux = XY_SM_UNCOUNTED };
         if (request && !xy_sm_push(&session->queue, entry))

@@ -86,7 +86,7 @@ void resume_kept(struct session *session, bool kept)
 static void not_asked(struct session_sm *sm)
 {
     sm->asked = sm->ack_due = sm->request_open = sm->resuming = false;
-    sm->asked_first_us = sm->asked_last_us = 0;
+    sm->asked_first_us = sm->asked_last_us = sm->request_due_us = 0;
 }
 
 /* The connection is gone, the session waits. */

@@ -1,8 +1,8 @@
 /* What was sent and is not acknowledged, recorded for a restart: with it the h of a client that resumes says what it had
  * received, and that does not come again (broker/delivery/outmap.h).
  *
- * Recorded while it changes, every now and then, and completely when the broker stops. What is missing comes again after
- * a crash, marked: a record is an improvement, never a promise. Called by outbox.c, resume.c and session.c. */
+ * Recorded a moment after it changed, large records less often, and completely when the broker stops. What is missing
+ * comes again after a crash, marked: a record is an improvement, never a promise. Called by outbox.c, resume.c and session.c. */
 #include "broker/delivery/outmap.h"
 #include "broker/session/session_internal.h"
 #include "broker/store/store.h"
@@ -75,6 +75,7 @@ void sent_record(struct session *session, bool complete)
     struct gathering gathering = { .session = session, .runs = runs };
     gathering.left = complete ? UINT64_MAX : SESSION_SENT_RUNS_MAX;
     sm->sent_due_us = 0;
+    sm->sent_recorded = sm->counters.out_sent;
     xy_buf_reset(runs);
     xy_sm_queue_each(&session->queue, gather, &gathering);
     outmap_end(runs, &gathering.last);
@@ -85,6 +86,8 @@ void sent_record(struct session *session, bool complete)
     out.runs = (uint64_t *)(void *)runs->data;
     out.n_runs = runs->len / sizeof(uint64_t);
     out.complete = complete;
+    if (!complete)
+        sm->sent_runs = (uint32_t)(SESSION_SENT_RUNS_MAX - gathering.left);
     store_append_lazy(session->shard->store, RECORD_SESSION_OUT, &out.base);
 }
 
@@ -114,9 +117,9 @@ void sent_answers(struct session *session, struct xy_buf *runs)
 void sent_changed(struct session *session)
 {
     struct session_sm *sm = session->sm;
-    if (!sm->kept || sm->sent_due_us != 0)
+    if (!sm->kept || sm->sent_due_us != 0 || sm->counters.out_sent == sm->sent_recorded)
         return;
-    sm->sent_due_us = xy_now_us(session->shard->env) + SESSION_SENT_US;
+    sm->sent_due_us = xy_now_us(session->shard->env) + SESSION_SENT_US + sm->sent_runs * SESSION_SENT_RUN_US;
     outbox_pace_by(session, sm->sent_due_us);
 }
 

@@ -38,9 +38,11 @@
 #define SESSION_CLAIMS_MAX         100000u
 #define SESSION_SUBID_MAX          64u
 
-#define SESSION_ROWS_MAX      512u        /* stanzas with a row of their own before one record covers them */
-#define SESSION_ANSWER_MAX    (16u << 10) /* larger answers are not put on disk */
-#define SESSION_SENT_US       (500u * 1000u) /* what was sent is recorded this often, while it changes */
+#define SESSION_ROWS_MAX   512u          /* stanzas with a row of their own before one record covers them */
+#define SESSION_ANSWER_MAX (16u << 10)   /* larger answers are not put on disk */
+#define SESSION_SENT_US    (50u * 1000u) /* what was sent is recorded this often, while it changes, */
+#define SESSION_SENT_RUN_US                                                                                  \
+    450u /* and later by so much for each run of the last record: half a second at most */
 #define SESSION_SENT_RUNS_MAX 1024u /* of such a record; the rest would come again after a crash, marked */
 
 enum session_state {
@@ -126,11 +128,15 @@ struct session_sm {
     bool restored;  /* the client does not know that yet */
     struct session_proof proof;
     struct session_held held;
-    uint64_t sent_due_us;    /* when what was sent is recorded next; 0: nothing new */
-    bool request_open;       /* an <r/> of ours is unanswered */
-    bool asked;              /* some <r/> of the peer came before stanzas that are not handled yet */
-    bool ack_due;            /* send <a/> with the next flush */
-    bool resuming;           /* <resumed/> waits until all that came on the old stream is handled */
+    uint64_t sent_due_us;   /* when what was sent is recorded next; 0: nothing new */
+    uint64_t sent_recorded; /* stanzas sent when it was recorded last */
+    uint32_t sent_runs;     /* of that record */
+    bool request_open;      /* an <r/> of ours is unanswered */
+    uint64_t
+        request_due_us; /* when the next one goes out at the latest, if none is open then; 0: not asked for */
+    bool asked;         /* some <r/> of the peer came before stanzas that are not handled yet */
+    bool ack_due;       /* send <a/> with the next flush */
+    bool resuming;      /* <resumed/> waits until all that came on the old stream is handled */
     uint64_t asked_first;    /* stanzas begun when the oldest of these <r/> came */
     uint64_t asked_last;     /* and the newest */
     uint64_t asked_first_us; /* when; 0: the h reached was told since */

@@ -115,6 +115,34 @@ static void test_two_lives(void **state)
     rig_free(&rig);
 }
 
+/* A record is small, or seldom. */
+static void test_large_records_are_seldom(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    struct wire *romeo = rig_managed(rig, 1, ROMEO, "orchard", id);
+    wire_say(romeo, "<presence/>");
+    say_number(juliet, ROMEO, 1);
+    const struct session_sm *sm = wire_session(romeo)->sm;
+    assert_int_equal(sm->sent_due_us, rig->now_us + SESSION_SENT_US);
+    for (unsigned n = 2; n <= 40; n++) {
+        say_number(juliet, ROMEO, n);
+        wire_say(juliet, "<message to='" ROMEO "' type='headline'><body>passing</body></message>");
+    }
+    rig_sleep(rig, SESSION_SENT_US);
+    assert_int_equal(sm->sent_due_us, 0);
+    say_number(juliet, ROMEO, 41);
+    assert_in_range(sm->sent_due_us, rig->now_us + SESSION_SENT_US + 70 * SESSION_SENT_RUN_US,
+                    rig->now_us + SESSION_SENT_US + 90 * SESSION_SENT_RUN_US);
+    wire_ack(romeo, 80);
+    rig_sleep(rig, SESSION_SENT_US + 90 * SESSION_SENT_RUN_US);
+    say_number(juliet, ROMEO, 42);
+    assert_in_range(sm->sent_due_us, rig->now_us + SESSION_SENT_US, rig->now_us + 2 * SESSION_SENT_US);
+    rig_free(&rig);
+}
+
 /* --- h -------------------------------------------------------------------------------------------------------------- */
 
 /* Neither by what leaves nothing on disk, nor told before it does. */
@@ -415,6 +443,28 @@ static void test_expiry(void **state)
     assert_heard(resumed(rig, 1, JULIET, id, 0), "<item-not-found");
     rig_restart(rig, 1, true);
     assert_heard(resumed(rig, 0, JULIET, id, 0), "<item-not-found");
+    rig_free(&rig);
+}
+
+/* The time that the client asked for is what the broker told it, also after a restart. */
+static void test_the_time_asked_for(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; location = \"other.example.org\"; }");
+    struct wire *wire = rig_bound(rig, 0, JULIET, "balcony");
+    char id[80] = "";
+    wire_say(wire, "<enable xmlns='urn:xmpp:sm:3' resume='true' max='10'/>");
+    const char *heard = wire_heard(wire), *at = strstr(heard, " id='");
+    assert_contains(heard, " max='10'");
+    assert_contains(heard, " location='other.example.org'");
+    assert_non_null(at);
+    (void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(at + 5, "'"), at + 5);
+    rig_restart(rig, 3, true);
+    rig_sleep(rig, 10 * 1000000 - 1);
+    assert_heard(resumed(rig, 1, JULIET, id, 0), "<resumed");
+    rig_restart(rig, 2, true);
+    rig_sleep(rig, 10 * 1000000);
+    assert_heard(resumed(rig, 1, JULIET, id, 0), "<item-not-found");
     rig_free(&rig);
 }
 
@@ -769,6 +819,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_two_lives),
+        cmocka_unit_test(test_large_records_are_seldom),
         cmocka_unit_test(test_h_does_not_go_back),
         cmocka_unit_test(test_messages_need_no_record_of_the_session),
         cmocka_unit_test(test_handled_before),
@@ -779,6 +830,7 @@ int main(void)
         cmocka_unit_test(test_presence),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_the_time_asked_for),
         cmocka_unit_test(test_late),
         cmocka_unit_test(test_many_are_late),
         cmocka_unit_test(test_its_resource_is_bound_anew),
