@@ -97,6 +97,7 @@ static uint64_t put(struct address *address, const struct resource *resource,
     put.ended_us = now_us;
     put.handled = expiry->handled;
     put.acked = expiry->acked;
+    put.resumed = expiry->resumed;
     put.answers = (uint64_t *)(void *)expiry->answers.data;
     put.n_answers = expiry->answers.len / sizeof(uint64_t);
     if (jid.data && store_room(store, KEPT_OVERHEAD + jid.len + expiry->answers.len))
@@ -150,6 +151,7 @@ void address_expire(struct shard *shard, struct session_ref session, struct xy_s
 
 /* --- asked for ----------------------------------------------------------------------------------------------------- */
 
+/* Not less than a <resumed/> told: what that covers the client does not send again, so its answers are gone. */
 static uint64_t known_outcome(const Xylem__Store__V1__SessionPut *put, uint32_t h)
 {
     const uint64_t *runs = put->answers;
@@ -165,7 +167,7 @@ static uint64_t known_outcome(const Xylem__Store__V1__SessionPut *put, uint32_t 
         if (run.kind == OUT_ANSWER && taken < run.count && run.first + taken - 1 < known)
             known = run.first + taken - 1;
     }
-    return known;
+    return known > put->resumed ? known : put->resumed;
 }
 
 bool expired_h(struct address *address, const uint8_t id[SESSION_ID_BYTES], uint32_t client_h, uint32_t *h)

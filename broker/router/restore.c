@@ -152,6 +152,7 @@ static void note_answers(struct restore *restore, const Xylem__Store__V1__Sessio
     size_t count = out->n_runs;
     struct out_run run, last = { .kind = OUT_NOTHING };
     expiry->acked = out->acked;
+    expiry->resumed = out->resumed;
     for (size_t i = 0; out->complete && i < restore->past->answers_count; i++)
         restore->past->answers[i].owed = false;
     while (outmap_next(&runs, &count, &run)) {

@@ -36,6 +36,7 @@ void address_restored(struct shard *shard, struct session_ref session, struct xy
 struct session_expiry {
     uint64_t handled;      /* stanzas of the client */
     uint64_t acked;        /* stanzas it had acknowledged */
+    uint64_t resumed;      /* the h that the newest <resumed/> told */
     struct xy_buf answers; /* which of those after that are answers: runs of outmap.h; moves to the callee */
 };
 void address_expire(struct shard *shard, struct session_ref session, struct xy_str bare,

@@ -153,7 +153,7 @@ void held_free(struct session_held *held)
 
 uint64_t held_resume(struct session_sm *sm, uint64_t h)
 {
-    sm->held.told = h;
+    sm->held.told = sm->held.resumed = h;
     if (h < sm->counters.in_tail) {
         sm->held.again = sm->counters.in_tail;
         sm->counters.in_h = h;

@@ -20,7 +20,7 @@ static struct session_sm *sm_of(struct session_past *past)
     sm->max_us = past->max_us;
     sm->counters.in_h = sm->counters.in_tail = past->handled;
     sm->counters.out_acked = sm->counters.out_sent = past->h;
-    sm->proof.proven = sm->proof.recorded = sm->held.told = past->handled;
+    sm->proof.proven = sm->proof.recorded = sm->held.told = sm->held.resumed = past->handled;
     sm->proof.seen = past->seen;
     sm->proof.seen_count = past->seen_count;
     past->seen = NULL;

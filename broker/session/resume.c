@@ -115,7 +115,9 @@ void resume_detach(struct session *session)
 void resume_expire(struct session *session)
 {
     struct session_sm *sm = session->sm;
-    struct session_expiry expiry = { .handled = sm->counters.in_h, .acked = sm->counters.out_acked };
+    struct session_expiry expiry = { .handled = sm->counters.in_h,
+                                     .acked = sm->counters.out_acked,
+                                     .resumed = sm->held.resumed };
     xy_assert(session->state == SESSION_DETACHED);
     stat_add(session->shard, sessions_expired, 1);
     if (sm->kept) {

@@ -58,6 +58,7 @@ static void fill(Xylem__Store__V1__SessionOut *out, struct session_sm *sm)
     xylem__store__v1__session_out__init(out);
     out->id = (ProtobufCBinaryData){ SESSION_ID_BYTES, sm->id };
     out->acked = sm->counters.out_acked;
+    out->resumed = sm->held.resumed;
 }
 
 /* The numbers that the record of the session's former life says something about mean other stanzas from here on. */

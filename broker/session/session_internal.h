@@ -116,6 +116,7 @@ struct session_held {
     uint32_t begun_cap;         /* a power of two; up to XY_SM_WINDOW, where what may come again needs it */
     uint64_t again;             /* stanzas up to this one come a second time */
     uint64_t told;              /* the newest h that was told */
+    uint64_t resumed;           /* the newest that a <resumed/> told */
 };
 
 /* XEP-0198 of one session. */

@@ -505,6 +505,31 @@ static void test_late(void **state)
             late(shards, how & 1, how & 2);
 }
 
+/* What <resumed/> covered the client does not send again: an answer that it misses makes no difference to that. */
+static void test_late_is_told_no_less_than_resumed(void **state)
+{
+    (void)state;
+    for (unsigned again = 0; again < 2; again++) {
+        struct rig *rig = verona(2, "sm { max = 30s; }");
+        char id[80];
+        struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+        say_number(juliet, ROMEO, 1);
+        wire_say(juliet, PING);
+        let_record(rig);
+        rig_restart(rig, 2, true);
+        juliet = resumed(rig, 1, JULIET, id, 0);
+        assert_heard(juliet, "h='2'");
+        let_record(rig);
+        if (again)
+            rig_restart(rig, 2, true);
+        else
+            wire_vanish(juliet);
+        rig_sleep(rig, 30 * 1000000);
+        assert_string_equal(rig_too_late(rig, 1, JULIET, id, 0), "2");
+        rig_free(&rig);
+    }
+}
+
 /* Many at once do not hold up the loop. */
 static void test_many_are_late(void **state)
 {
@@ -832,6 +857,7 @@ int main(void)
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_the_time_asked_for),
         cmocka_unit_test(test_late),
+        cmocka_unit_test(test_late_is_told_no_less_than_resumed),
         cmocka_unit_test(test_many_are_late),
         cmocka_unit_test(test_its_resource_is_bound_anew),
         cmocka_unit_test(test_twice_at_once),
