@@ -1,6 +1,6 @@
-/* What TLS costs with the library that this build has: handshakes per second of one core, full and resumed, for either
- * side; memory of a connection that idles; processor time per GiB. Run by hand, once per build:  tls_bench [SECONDS]
- * and by bench/direct.py with --json, for what concerns a server. */
+/* What TLS costs with each library that this build has: handshakes per second of one core, full and resumed, for either
+ * side; memory of a connection that idles; processor time per GiB. Run by hand:  tls_bench [SECONDS]
+ * and by bench/direct.py with --json [LIBRARY], for what concerns a server with this one. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,17 +41,17 @@ static void stop(const char *why)
     exit(1);
 }
 
-static void configure(struct ends *ends)
+static void configure(struct ends *ends, const struct xy_tls_library *library)
 {
     static const struct xy_env env = { .wall_us = wall_us };
     static const char *const domains[] = { "example.org" };
     struct xy_buf chain = { 0 }, key = { 0 };
     struct xy_tls_error error;
-    if (!xy_tls_self_signed(&env, domains, 1, &chain, &key, &error))
+    if (!xy_tls_self_signed(library, &env, domains, 1, &chain, &key, &error))
         stop(error.text);
     struct xy_tls_certificate own = { .chain_pem = xy_buf_view(&chain), .key_pem = xy_buf_view(&key) };
-    struct xy_tls_server_options s = { .certificates = &own, .certificate_count = 1 };
-    struct xy_tls_client_options c = { .ca_pem = xy_buf_view(&chain) };
+    struct xy_tls_server_options s = { .library = library, .certificates = &own, .certificate_count = 1 };
+    struct xy_tls_client_options c = { .library = library, .ca_pem = xy_buf_view(&chain) };
     if ((ends->server_config = xy_tls_config_server(&s, &error)) == NULL ||
         (ends->client_config = xy_tls_config_client(&c, &error)) == NULL)
         stop(error.text);
@@ -195,17 +195,16 @@ static void measure_bulk(struct ends *ends, size_t piece)
            read / gib);
 }
 
-int main(int argc, char **argv)
+static void measure(const struct xy_tls_library *library, double seconds, bool json)
 {
-    bool json = argc > 2 && strcmp(argv[2], "--json") == 0;
     FILE *out = json ? stderr : stdout;
-    double seconds = argc > 1 ? strtod(argv[1], NULL) : 3;
     struct ends ends = { 0 };
     struct xy_buf ticket = { 0 };
-    xy_tls_warm_up();
-    configure(&ends);
+    char release[XY_TLS_RELEASE_BYTES];
+    configure(&ends, library);
     take_ticket(&ends, &ticket);
-    (void)fprintf(out, "%s, %s\n", xy_tls_version(ends.server), xy_tls_cipher(ends.server));
+    (void)fprintf(out, "%s: %s, %s\n", xy_tls_library_release(library, release), xy_tls_version(ends.server),
+                  xy_tls_cipher(ends.server));
     part(&ends);
     double full = measure_handshakes(&ends, "full", XY_STR_NONE, seconds, out);
     double resumed = measure_handshakes(&ends, "resumed", xy_buf_view(&ticket), seconds, out);
@@ -220,5 +219,19 @@ int main(int argc, char **argv)
     xy_buf_free(&ticket);
     xy_tls_config_unref(&ends.server_config);
     xy_tls_config_unref(&ends.client_config);
+}
+
+int main(int argc, char **argv)
+{
+    double seconds = argc > 1 ? strtod(argv[1], NULL) : 3;
+    bool json = argc > 2 && strcmp(argv[2], "--json") == 0;
+    const struct xy_tls_library *library = argc > 3 ? xy_tls_library(xy_str(argv[3])) : xy_tls_library_at(0);
+    xy_tls_warm_up();
+    if (library == NULL)
+        stop("this build is without that library");
+    if (json)
+        measure(library, seconds, true);
+    for (size_t i = 0; !json && (library = xy_tls_library_at(i)) != NULL; i++)
+        measure(library, seconds, false);
     return 0;
 }

@@ -30,7 +30,7 @@ static bool self_signed_make(const struct config *config, const struct xy_env *e
     size_t count = config->domains.count < XY_TLS_DOMAINS_MAX ? config->domains.count : XY_TLS_DOMAINS_MAX;
     for (size_t i = 0; i < count; i++)
         domains[i] = config->domains.items[i].data; /* NUL-terminated by the configuration's arena */
-    bool ok = xy_tls_self_signed(env, domains, count, &chain, &key, &problem);
+    bool ok = xy_tls_self_signed(config->tls.library, env, domains, count, &chain, &key, &problem);
     if (!ok)
         xy_buf_printf(error, "cannot make a certificate: %s", problem.text);
     /* the certificate last: with it the pair is complete */
@@ -60,9 +60,9 @@ struct xy_tls_config *certificate_load(const struct config *config, const struct
             return NULL;
     }
     struct xy_tls_certificate certificate = { .chain_file = chain_file, .key_file = key_file };
-    struct xy_tls_server_options options = { .certificates = &certificate,
-                                             .certificate_count = 1,
-                                             .alpn = alpn };
+    struct xy_tls_server_options options = {
+        .library = config->tls.library, .certificates = &certificate, .certificate_count = 1, .alpn = alpn
+    };
     if (config->tls.client_ca.len > 0)
         options.client_ca_file = config->tls.client_ca.data;
     struct xy_tls_config *tls = xy_tls_config_server(&options, &problem);

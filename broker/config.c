@@ -253,6 +253,24 @@ static void set_word(struct loading *loading, const struct config_key *key, cons
     fault(loading, value->line, "%s = \"%.*s\": must be one of %s", key->path, XY_ARG(value->text), allowed);
 }
 
+static void set_tls_library(struct loading *loading, const struct config_key *key,
+                            const struct config_value *value)
+{
+    char present[64] = "";
+    const struct xy_tls_library *library;
+    for (size_t i = 0; (library = xy_tls_library_at(i)) != NULL; i++) {
+        const char *name = xy_tls_library_name(library);
+        if (is_ascii_word(value->text, name)) {
+            *(const struct xy_tls_library **)member(loading->config, key) = library;
+            return;
+        }
+        size_t len = strlen(present);
+        (void)snprintf(present + len, sizeof present - len, "%s%s", i > 0 ? ", " : "", name);
+    }
+    fault(loading, value->line, "%s = \"%.*s\": must be one of those that this build has: %s", key->path,
+          XY_ARG(value->text), present);
+}
+
 /* A numeric address and a port; names would need a resolver at every start. */
 static bool is_address(struct xy_str text)
 {
@@ -337,6 +355,8 @@ static void set_value(struct loading *loading, const struct config_key *key, con
         set_bool(loading, key, value);
     else if (key->type == CONFIG_WORD)
         set_word(loading, key, value);
+    else if (key->type == CONFIG_TLS_LIBRARY)
+        set_tls_library(loading, key, value);
     else
         set_number(loading, key, value);
 }
@@ -513,6 +533,8 @@ static void finish(struct loading *loading)
         fault(loading, line_of(loading, "domains") + line_of(loading, "domain"),
               "at least one domain is needed");
     finish_service(loading);
+    if (!config->tls.library)
+        config->tls.library = xy_tls_library_at(0);
     if (config->data_dir.len == 0)
         fault(loading, line_of(loading, "data_dir"), "data_dir must not be empty");
     if (xy_str_present(config->tls.certificate) != xy_str_present(config->tls.key))

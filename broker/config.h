@@ -9,6 +9,7 @@
 #include "broker/log.h"
 #include "core/base/arena.h"
 #include "core/base/buf.h"
+#include "core/tls/tls.h"
 
 #define CONFIG_UNLIMITED  UINT64_MAX /* what the word `unlimited` sets */
 #define CONFIG_FILE_MAX   (1u << 20) /* bytes */
@@ -64,6 +65,7 @@ struct config {
         uint64_t format; /* enum log_format */
     } log;
     struct {
+        const struct xy_tls_library *library;
         struct xy_str certificate, key,
             client_ca; /* absent: self-signed; absent client_ca: no EXTERNAL over TLS */
     } tls;

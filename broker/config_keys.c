@@ -55,6 +55,7 @@ const struct config_key config_keys[] = {
     { "shards", CONFIG_COUNT, "auto", AT(shards), 1, CONFIG_SHARDS_MAX, automatic, 0 },
     WORD("log.level", "info", log.level, levels),
     WORD("log.format", "text", log.format, formats),
+    TEXT("tls.library", CONFIG_TLS_LIBRARY, NULL, tls.library),
     TEXT("tls.certificate", CONFIG_STRING, NULL, tls.certificate),
     TEXT("tls.key", CONFIG_STRING, NULL, tls.key),
     TEXT("tls.client_ca", CONFIG_STRING, NULL, tls.client_ca),

@@ -16,6 +16,7 @@ enum config_type {
     CONFIG_SIZE,        /* bytes: 256kb = 256 * 1024, 256k = 256 * 1000 */
     CONFIG_TIME,        /* milliseconds: 250ms, 10s, 5min, 1h, 7d; a plain number is seconds */
     CONFIG_WORD,        /* one of `words` */
+    CONFIG_TLS_LIBRARY, /* one that this build has; the default is the first of them */
     CONFIG_LOCAL_USERS, /* an object of uid = JID */
 };
 

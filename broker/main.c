@@ -27,9 +27,19 @@ static const char usage[] =
     "  --check-config   say what is wrong with it, and exit\n"
     "  --check-store    say whether the data of a stopped broker are sound, and exit\n"
     "  --users ...      change the accounts of a stopped broker (`xylem user --offline` calls this)\n"
-    "  --version        print the version\n";
+    "  --version        print the version and the libraries for TLS\n";
 
 enum mode { MODE_SERVE, MODE_CHECK, MODE_CHECK_STORE, MODE_USERS };
+
+static void print_version(void)
+{
+    char release[XY_TLS_RELEASE_BYTES];
+    const struct xy_tls_library *library;
+    puts("xylemd " XYLEM_VERSION);
+    for (size_t i = 0; (library = xy_tls_library_at(i)) != NULL; i++)
+        printf("%s: %s, up to %s\n", xy_tls_library_name(library), xy_tls_library_release(library, release),
+               xy_tls_newest(library));
+}
 
 static struct config *config_or_exit(const char *path)
 {
@@ -134,7 +144,7 @@ int main(int argc, char **argv)
         } else if (option == 'u') {
             mode = MODE_USERS;
         } else if (option == 'v') {
-            puts("xylemd " XYLEM_VERSION);
+            print_version();
             return EXIT_SUCCESS;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);

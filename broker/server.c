@@ -185,6 +185,16 @@ static bool threads_start(struct server *server)
 
 static void server_free(struct server *server);
 
+/* Which library is behind TLS, and how new. */
+static void tls_tell(const struct server *server)
+{
+    char release[XY_TLS_RELEASE_BYTES];
+    const struct xy_tls_library *library = xy_tls_config_library(server->tls);
+    log_info(server->log, "TLS", LOG_Z("library", xy_tls_library_name(library)),
+             LOG_Z("release", xy_tls_library_release(library, release)),
+             LOG_Z("newest", xy_tls_newest(library)));
+}
+
 struct server *server_start(struct config **config, struct log *log, const struct xy_env *env,
                             struct xy_buf *error)
 {
@@ -205,6 +215,8 @@ struct server *server_start(struct config **config, struct log *log, const struc
     if (ok)
         server->tls = certificate_load(server->config, env, error);
     ok = ok && server->tls != NULL;
+    if (ok)
+        tls_tell(server);
     if (ok && !shards_start(server)) {
         xy_buf_printf(error,
                       "cannot start the shards: memory or threads are short, or a domain or administrator in "
@@ -268,8 +280,11 @@ bool server_reload(struct server *server, struct config **config, struct xy_buf 
         struct reload_mail mail = { server->config, xy_tls_config_ref(tls) };
         shard_post(server->group, i, on_reload, &mail, sizeof(mail));
     }
+    bool changed = xy_tls_config_library(tls) != xy_tls_config_library(server->tls);
     xy_tls_config_unref(&server->tls);
     server->tls = tls;
+    if (changed)
+        tls_tell(server);
     return true;
 }
 

@@ -115,6 +115,8 @@ static void stats_answer(struct shard *shard, struct stats_gather *gather)
     struct xy_arena *arena = gather->request->stanza.arena;
     struct xy_elem *form = xy_form_new(arena, "result", NS_XYLEM_ADMIN);
     xy_form_add(arena, form, XY_STR("version"), "text-single", NULL, XY_STR(XYLEM_VERSION));
+    xy_form_add(arena, form, XY_STR("tls_library"), "text-single", NULL,
+                xy_str(xy_tls_library_name(shard->config->tls.library)));
     add(arena, form, "uptime_seconds", router_uptime_us(shard) / 1000000);
     add(arena, form, "shards", shard_count(shard));
     add_shards(arena, form, shard);

@@ -2,19 +2,10 @@
  * start and at reload by the broker and once per client by the SDK; every failure names the file and the reason. */
 #include "core/tls/mbedtls_shim.h"
 
-#include <errno.h>
 #include <mbedtls/gcm.h>
-#include <mbedtls/platform_util.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "core/base/assert.h"
-
-#define SYSTEM_STORE      "/etc/ssl/certs/ca-certificates.crt"
-#define TICKET_LIFETIME_S 86400u
-#define ALPN_MAX          16u
 
 /* AES-128 first: the processors we run on have instructions for it; ChaCha20 for peers that do not. */
 static const int suites[] = {
@@ -27,21 +18,13 @@ static const int suites[] = {
     0,
 };
 
-void tls_explain(struct xy_tls_error *error, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(error->text, sizeof error->text, format, args);
-    va_end(args);
-}
-
 static const char *reason(int code, char *text, size_t size)
 {
     mbedtls_strerror(code, text, size);
     return text;
 }
 
-void xy_tls_warm_up(void)
+void tls_mbedtls_warm_up(void)
 {
     static const unsigned char key[16] = { 0 }, iv[12] = { 0 }, plain[16] = { 0 };
     unsigned char cipher[16], tag[16];
@@ -55,13 +38,13 @@ void xy_tls_warm_up(void)
     mbedtls_gcm_free(&gcm);
 }
 
-void tls_random_init(struct tls_random *random)
+void tls_mbedtls_random_init(struct tls_random *random)
 {
     mbedtls_entropy_init(&random->entropy);
     mbedtls_ctr_drbg_init(&random->drbg);
 }
 
-bool tls_random_seed(struct tls_random *random, struct xy_tls_error *error)
+bool tls_mbedtls_random_seed(struct tls_random *random, struct xy_tls_error *error)
 {
     static const char label[] = "xylem tls";
     char text[128];
@@ -72,93 +55,23 @@ bool tls_random_seed(struct tls_random *random, struct xy_tls_error *error)
     return failed == 0;
 }
 
-void tls_random_free(struct tls_random *random)
+void tls_mbedtls_random_free(struct tls_random *random)
 {
     mbedtls_ctr_drbg_free(&random->drbg);
     mbedtls_entropy_free(&random->entropy);
 }
 
-/* ---- files ---- */
-
-/* A PEM text with its NUL, which mbedTLS wants to see and counts. */
-struct pem {
-    unsigned char *data;
-    size_t len;
-    const char *name; /* for messages */
-};
-
-static void pem_free(struct pem *pem)
-{
-    if (pem->data != NULL)
-        mbedtls_platform_zeroize(pem->data, pem->len);
-    free(pem->data);
-    pem->data = NULL;
-}
-
-static bool pem_read_file(FILE *file, struct pem *pem, struct xy_tls_error *error)
-{
-    struct stat status;
-    if (fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode)) {
-        tls_explain(error, "%s is not a regular file", pem->name);
-        return false;
-    }
-    if (status.st_size > (off_t)XY_TLS_FILE_BYTES_MAX) {
-        tls_explain(error, "%s is larger than %u bytes; is it a PEM file?", pem->name, XY_TLS_FILE_BYTES_MAX);
-        return false;
-    }
-    size_t size = (size_t)status.st_size;
-    pem->data = calloc(1, size + 1);
-    if (pem->data == NULL) {
-        tls_explain(error, "no memory to read %s", pem->name);
-        return false;
-    }
-    pem->len = size + 1;
-    if (fread(pem->data, 1, size, file) != size) {
-        tls_explain(error, "cannot read %s: %s", pem->name,
-                    ferror(file) ? strerror(errno) : "it changed meanwhile");
-        return false;
-    }
-    return true;
-}
-
-/* `file` wins over `text`; `what` names a text in messages. The caller frees *pem whatever is returned. */
-static bool pem_load(const char *path, struct xy_str text, const char *what, struct pem *pem,
-                     struct xy_tls_error *error)
-{
-    *pem = (struct pem){ .name = path != NULL ? path : what };
-    if (path != NULL) {
-        FILE *file = fopen(path, "rbe");
-        if (file == NULL) {
-            tls_explain(error, "cannot open %s: %s", path, strerror(errno));
-            return false;
-        }
-        bool read = pem_read_file(file, pem, error);
-        fclose(file);
-        return read;
-    }
-    if (!xy_str_present(text)) {
-        tls_explain(error, "no file and no text given for %s", what);
-        return false;
-    }
-    pem->data = calloc(1, text.len + 1);
-    if (pem->data == NULL) {
-        tls_explain(error, "no memory for %s", what);
-        return false;
-    }
-    memcpy(pem->data, text.data, text.len);
-    pem->len = text.len + 1;
-    return true;
-}
+/* ---- files: the library wants to see the NUL behind a text, and counts it ---- */
 
 /* `lenient`: a trust store of many may contain some that this library cannot read; one's own chain may not. */
 static bool chain_load(mbedtls_x509_crt *chain, const char *path, struct xy_str text, const char *what,
                        bool lenient, struct xy_tls_error *error)
 {
-    struct pem pem;
+    struct tls_pem pem;
     char why[128];
-    bool loaded = pem_load(path, text, what, &pem, error);
+    bool loaded = tls_pem_load(path, text, what, &pem, error);
     if (loaded) {
-        int result = mbedtls_x509_crt_parse(chain, pem.data, pem.len);
+        int result = mbedtls_x509_crt_parse(chain, (unsigned char *)pem.data, pem.len + 1);
         if (result < 0)
             tls_explain(error, "%s holds no certificate in PEM: %s", pem.name,
                         reason(result, why, sizeof why));
@@ -166,18 +79,18 @@ static bool chain_load(mbedtls_x509_crt *chain, const char *path, struct xy_str 
             tls_explain(error, "%s: %d of its certificates cannot be read", pem.name, result);
         loaded = result == 0 || (result > 0 && lenient && chain->version != 0);
     }
-    pem_free(&pem);
+    tls_pem_free(&pem);
     return loaded;
 }
 
 static bool key_load(struct tls_identity *identity, const struct xy_tls_certificate *from,
                      struct tls_random *random, struct xy_tls_error *error)
 {
-    struct pem pem;
+    struct tls_pem pem;
     char why[128];
-    bool loaded = pem_load(from->key_file, from->key_pem, "the key", &pem, error);
+    bool loaded = tls_pem_load(from->key_file, from->key_pem, "the key", &pem, error);
     if (loaded) {
-        int failed = tls_key_parse(&identity->key, pem.data, pem.len, random);
+        int failed = tls_key_parse(&identity->key, (unsigned char *)pem.data, pem.len + 1, random);
         if (failed == MBEDTLS_ERR_PK_PASSWORD_REQUIRED)
             tls_explain(error, "%s is protected by a password; store the key without one", pem.name);
         else if (failed != 0)
@@ -190,11 +103,11 @@ static bool key_load(struct tls_identity *identity, const struct xy_tls_certific
                     from->chain_file != NULL ? from->chain_file : "the chain");
         loaded = false;
     }
-    pem_free(&pem);
+    tls_pem_free(&pem);
     return loaded;
 }
 
-static bool identities_load(struct xy_tls_config *config, const struct xy_tls_certificate *from, size_t count,
+static bool identities_load(struct mbed_config *config, const struct xy_tls_certificate *from, size_t count,
                             struct xy_tls_error *error)
 {
     if (count > XY_TLS_CERTIFICATES_MAX) {
@@ -229,8 +142,9 @@ static bool identities_load(struct xy_tls_config *config, const struct xy_tls_ce
 
 /* ---- configurations ---- */
 
-static void config_free(struct xy_tls_config *config)
+void tls_mbedtls_config_free(struct xy_tls_config *base)
 {
+    struct mbed_config *config = mbed_config_of(base);
     mbedtls_ssl_config_free(&config->ssl);
     mbedtls_ssl_ticket_free(&config->tickets);
     mbedtls_x509_crt_free(&config->ca);
@@ -240,36 +154,27 @@ static void config_free(struct xy_tls_config *config)
         mbedtls_pk_free(&config->identities[i].key);
     }
     free(config->identities);
-    for (size_t i = 0; config->alpn != NULL && config->alpn[i] != NULL; i++)
-        free((void *)(uintptr_t)config->alpn[i]);
-    free(config->alpn);
-    tls_random_free(&config->random);
+    tls_mbedtls_random_free(&config->random);
     free(config);
 }
 
-static bool alpn_set(struct xy_tls_config *config, const char *const *names, struct xy_tls_error *error)
+static bool alpn_set(struct mbed_config *config, const char *const *names, struct xy_tls_error *error)
 {
-    size_t count = 0;
     if (names == NULL)
         return true;
-    while (names[count] != NULL)
-        count++;
-    xy_assert(count <= ALPN_MAX);
-    bool copied = (config->alpn = calloc(count + 1, sizeof *config->alpn)) != NULL;
-    for (size_t i = 0; i < count && copied; i++)
-        copied = (config->alpn[i] = strdup(names[i])) != NULL;
-    if (!copied || mbedtls_ssl_conf_alpn_protocols(&config->ssl, config->alpn) != 0) {
+    if (!tls_alpn_copy(&config->base, names) ||
+        mbedtls_ssl_conf_alpn_protocols(&config->ssl, config->base.alpn) != 0) {
         tls_explain(error, "the names of ALPN are too long, or memory is short");
         return false;
     }
     return true;
 }
 
-static bool config_setup(struct xy_tls_config *config, struct xy_tls_error *error)
+static bool config_setup(struct mbed_config *config, struct xy_tls_error *error)
 {
-    if (!tls_random_seed(&config->random, error))
+    if (!tls_mbedtls_random_seed(&config->random, error))
         return false;
-    int role = config->server ? MBEDTLS_SSL_IS_SERVER : MBEDTLS_SSL_IS_CLIENT;
+    int role = config->base.server ? MBEDTLS_SSL_IS_SERVER : MBEDTLS_SSL_IS_CLIENT;
     if (mbedtls_ssl_config_defaults(&config->ssl, role, MBEDTLS_SSL_TRANSPORT_STREAM,
                                     MBEDTLS_SSL_PRESET_DEFAULT) != 0) {
         tls_explain(error, "no memory for TLS");
@@ -286,29 +191,35 @@ static bool config_setup(struct xy_tls_config *config, struct xy_tls_error *erro
     return true;
 }
 
-static struct xy_tls_config *config_new(bool server, struct xy_tls_error *error)
+static void drop(struct mbed_config *config)
 {
-    error->text[0] = '\0';
-    struct xy_tls_config *config = calloc(1, sizeof *config);
+    struct xy_tls_config *base = &config->base;
+    xy_tls_config_unref(&base);
+}
+
+static struct mbed_config *config_new(bool server, struct xy_tls_error *error)
+{
+    struct mbed_config *config = calloc(1, sizeof *config);
     if (config == NULL) {
         tls_explain(error, "no memory for TLS");
         return NULL;
     }
-    atomic_init(&config->refs, 1);
-    config->server = server;
-    tls_random_init(&config->random);
+    config->base = (struct xy_tls_config){ .library = &tls_mbedtls, .server = server };
+    atomic_init(&config->base.refs, 1);
+    tls_mbedtls_random_init(&config->random);
     mbedtls_ssl_config_init(&config->ssl);
     mbedtls_ssl_ticket_init(&config->tickets);
     mbedtls_x509_crt_init(&config->ca);
-    if (!config_setup(config, error))
-        xy_tls_config_unref(&config);
-    return config;
+    if (config_setup(config, error))
+        return config;
+    drop(config);
+    return NULL;
 }
 
-static bool tickets_set(struct xy_tls_config *config, uint32_t lifetime_s, struct xy_tls_error *error)
+static bool tickets_set(struct mbed_config *config, uint32_t lifetime_s, struct xy_tls_error *error)
 {
     if (lifetime_s == 0)
-        lifetime_s = TICKET_LIFETIME_S;
+        lifetime_s = TLS_TICKET_LIFETIME_S;
     if (mbedtls_ssl_ticket_setup(&config->tickets, mbedtls_ctr_drbg_random, &config->random.drbg,
                                  MBEDTLS_CIPHER_AES_256_GCM, lifetime_s) != 0) {
         tls_explain(error, "no memory for session tickets");
@@ -320,7 +231,7 @@ static bool tickets_set(struct xy_tls_config *config, uint32_t lifetime_s, struc
 }
 
 /* A client's certificate is asked for but never demanded: whoever has none logs in by password. */
-static bool client_ca_set(struct xy_tls_config *config, const struct xy_tls_server_options *options,
+static bool client_ca_set(struct mbed_config *config, const struct xy_tls_server_options *options,
                           struct xy_tls_error *error)
 {
     bool asked = options->client_ca_file != NULL || xy_str_present(options->client_ca_pem);
@@ -334,35 +245,34 @@ static bool client_ca_set(struct xy_tls_config *config, const struct xy_tls_serv
     return true;
 }
 
-struct xy_tls_config *xy_tls_config_server(const struct xy_tls_server_options *options,
-                                           struct xy_tls_error *error)
+struct xy_tls_config *tls_mbedtls_config_server(const struct xy_tls_server_options *options,
+                                                struct xy_tls_error *error)
 {
-    xy_assert(options->certificate_count > 0);
-    struct xy_tls_config *config = config_new(true, error);
+    struct mbed_config *config = config_new(true, error);
     if (config == NULL)
         return NULL;
     if (!identities_load(config, options->certificates, options->certificate_count, error) ||
         !client_ca_set(config, options, error) || !tickets_set(config, options->ticket_lifetime_s, error) ||
         !alpn_set(config, options->alpn, error)) {
-        xy_tls_config_unref(&config);
+        drop(config);
         return NULL;
     }
-    mbedtls_ssl_conf_sni(&config->ssl, tls_choose_certificate, config);
-    return config;
+    mbedtls_ssl_conf_sni(&config->ssl, tls_mbedtls_choose_certificate, config);
+    return &config->base;
 }
 
 /* With a pinned certificate the list of CAs stays empty: then only the connection's own judgement lets it pass. */
-static bool trust_set(struct xy_tls_config *config, const struct xy_tls_client_options *options,
+static bool trust_set(struct mbed_config *config, const struct xy_tls_client_options *options,
                       struct xy_tls_error *error)
 {
-    config->trust = options->trust;
-    memcpy(config->fingerprint, options->fingerprint, sizeof config->fingerprint);
+    config->base.trust = options->trust;
+    memcpy(config->base.fingerprint, options->fingerprint, sizeof config->base.fingerprint);
     mbedtls_ssl_conf_authmode(&config->ssl, options->trust == XY_TLS_TRUST_INSECURE
                                                 ? MBEDTLS_SSL_VERIFY_OPTIONAL
                                                 : MBEDTLS_SSL_VERIFY_REQUIRED);
     bool named = options->ca_file != NULL || xy_str_present(options->ca_pem);
     if (options->trust == XY_TLS_TRUST_CA || (options->trust == XY_TLS_TRUST_INSECURE && named)) {
-        const char *file = named ? options->ca_file : SYSTEM_STORE;
+        const char *file = named ? options->ca_file : TLS_SYSTEM_STORE;
         if (!chain_load(&config->ca, file, options->ca_pem, "the CA", !named, error))
             return false;
     }
@@ -370,35 +280,17 @@ static bool trust_set(struct xy_tls_config *config, const struct xy_tls_client_o
     return true;
 }
 
-struct xy_tls_config *xy_tls_config_client(const struct xy_tls_client_options *options,
-                                           struct xy_tls_error *error)
+struct xy_tls_config *tls_mbedtls_config_client(const struct xy_tls_client_options *options,
+                                                struct xy_tls_error *error)
 {
-    struct xy_tls_config *config = config_new(false, error);
+    struct mbed_config *config = config_new(false, error);
     if (config == NULL)
         return NULL;
     mbedtls_ssl_conf_session_tickets(&config->ssl, MBEDTLS_SSL_SESSION_TICKETS_ENABLED);
     if (!trust_set(config, options, error) || !alpn_set(config, options->alpn, error) ||
         (options->certificate != NULL && !identities_load(config, options->certificate, 1, error))) {
-        xy_tls_config_unref(&config);
+        drop(config);
         return NULL;
     }
-    return config;
-}
-
-struct xy_tls_config *xy_tls_config_ref(struct xy_tls_config *config)
-{
-    unsigned before = atomic_fetch_add_explicit(&config->refs, 1, memory_order_relaxed);
-    xy_assert(before > 0);
-    return config;
-}
-
-void xy_tls_config_unref(struct xy_tls_config **config)
-{
-    if (*config == NULL)
-        return;
-    unsigned before = atomic_fetch_sub_explicit(&(*config)->refs, 1, memory_order_acq_rel);
-    xy_assert(before > 0);
-    if (before == 1)
-        config_free(*config);
-    *config = NULL;
+    return &config->base;
 }

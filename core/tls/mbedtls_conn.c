@@ -1,63 +1,30 @@
-/* A TLS connection on mbedTLS: the library's send and receive callbacks end in two buffers that the owner fills and
- * empties. The peer's certificate is judged here, not by the library alone: names come from the SAN only, a pinned
- * certificate replaces the chain, and a resumed session is judged again under the present configuration. */
+/* A TLS connection on mbedTLS, and the table that tls.c calls: the library's send and receive callbacks end in the
+ * connection's two buffers. The peer's certificate is judged here, not by the library alone: names come from the SAN only,
+ * and a pinned certificate replaces the chain. */
 #include "core/tls/mbedtls_shim.h"
 
 #include <mbedtls/md.h>
-#include <mbedtls/platform_util.h>
-#include <mbedtls/sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/base/assert.h"
-#include "core/base/list.h"
-#include "core/tls/names.h"
-
-/* Bytes that come in at the end and leave at the front; the front moves lazily. */
-struct pipe {
-    struct xy_buf buf;
-    size_t taken;
-};
-
-struct xy_tls {
+struct mbed {
+    struct xy_tls base; /* first */
     mbedtls_ssl_context ssl;
-    struct xy_tls_config *config;
-    char *hostname;
     const mbedtls_x509_crt *own; /* the certificate a server shows */
-    struct pipe in, out;
-    bool established;
-    bool full_handshake; /* certificates were exchanged: not resumed */
-    bool failed;
-    bool peer_closed;
-    bool close_sent;
-    struct xy_tls_error error;
+    bool full_handshake;         /* certificates were exchanged: not resumed */
 };
+
+static struct mbed *mbed_of(struct xy_tls *tls)
+{
+    return xy_container_of(tls, struct mbed, base);
+}
+
+static const mbedtls_ssl_context *ssl_of(const struct xy_tls *tls)
+{
+    return &((const struct mbed *)tls)->ssl;
+}
 
 /* ---- buffers ---- */
-
-static size_t pipe_len(const struct pipe *pipe)
-{
-    return pipe->buf.len - pipe->taken;
-}
-
-static void pipe_take(struct pipe *pipe, size_t len)
-{
-    xy_assert(len <= pipe_len(pipe));
-    pipe->taken += len;
-    if (pipe->taken == pipe->buf.len) {
-        xy_buf_reset(&pipe->buf);
-        pipe->taken = 0;
-    } else if (pipe->taken > pipe->buf.len / 2) { /* moves each byte once at most, on average */
-        xy_buf_consume(&pipe->buf, pipe->taken);
-        pipe->taken = 0;
-    }
-}
-
-static void pipe_sleep(struct pipe *pipe)
-{
-    if (pipe_len(pipe) == 0)
-        xy_buf_free(&pipe->buf);
-}
 
 static int on_send(void *ctx, const unsigned char *data, size_t len)
 {
@@ -69,11 +36,11 @@ static int on_send(void *ctx, const unsigned char *data, size_t len)
 static int on_receive(void *ctx, unsigned char *data, size_t len)
 {
     struct xy_tls *tls = ctx;
-    size_t n = pipe_len(&tls->in) < len ? pipe_len(&tls->in) : len;
+    size_t n = tls_pipe_len(&tls->in) < len ? tls_pipe_len(&tls->in) : len;
     if (n == 0)
         return MBEDTLS_ERR_SSL_WANT_READ;
     memcpy(data, tls->in.buf.data + tls->in.taken, n);
-    pipe_take(&tls->in, n);
+    tls_pipe_take(&tls->in, n);
     return (int)n;
 }
 
@@ -85,14 +52,6 @@ static struct xy_str certificate_der(const mbedtls_x509_crt *certificate)
                                : xy_str_n((const char *)certificate->raw.p, certificate->raw.len);
 }
 
-static bool is_pinned(const struct xy_tls_config *config, struct xy_str der)
-{
-    unsigned char hash[XY_TLS_FINGERPRINT_BYTES];
-    const mbedtls_md_info_t *sha256 = mbedtls_md_info_from_type(MBEDTLS_MD_SHA256);
-    return xy_str_present(der) && mbedtls_md(sha256, (const unsigned char *)der.data, der.len, hash) == 0 &&
-           memcmp(hash, config->fingerprint, sizeof hash) == 0;
-}
-
 /* Called by the library for every certificate of the peer's chain, the leaf (depth 0) last. */
 static int on_verify(void *ctx, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
 {
@@ -100,7 +59,7 @@ static int on_verify(void *ctx, mbedtls_x509_crt *certificate, int depth, uint32
     if (tls->config->server)
         return 0;
     if (tls->config->trust == XY_TLS_TRUST_PINNED) {
-        *flags = depth > 0 || is_pinned(tls->config, certificate_der(certificate))
+        *flags = depth > 0 || tls_is_pinned(tls->config, certificate_der(certificate))
                      ? 0
                      : MBEDTLS_X509_BADCERT_OTHER;
     } else if (depth == 0) {
@@ -111,29 +70,16 @@ static int on_verify(void *ctx, mbedtls_x509_crt *certificate, int depth, uint32
     return 0;
 }
 
-/* A resumed session brings the certificate it began with: it must still be what this configuration asks for. */
-static bool client_accepts(const struct xy_tls *tls)
+int tls_mbedtls_choose_certificate(void *ctx, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len)
 {
-    struct xy_str der = xy_tls_peer_certificate(tls);
-    if (tls->config->trust == XY_TLS_TRUST_INSECURE)
-        return true;
-    if (mbedtls_ssl_get_verify_result(&tls->ssl) != 0)
-        return false;
-    if (tls->config->trust == XY_TLS_TRUST_PINNED)
-        return is_pinned(tls->config, der);
-    return xy_tls_certificate_covers(der, xy_str(tls->hostname));
-}
-
-int tls_choose_certificate(void *ctx, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len)
-{
-    struct xy_tls_config *config = ctx;
-    struct xy_tls *tls = xy_container_of(ssl, struct xy_tls, ssl);
+    struct mbed_config *config = ctx;
+    struct mbed *mbed = xy_container_of(ssl, struct mbed, ssl);
     struct xy_str host = xy_str_n((const char *)name, len);
     for (size_t i = 0; i < config->identity_count; i++) {
         struct tls_identity *identity = &config->identities[i];
         if (identity->domain == NULL || !xy_tls_name_covers(xy_str(identity->domain), host))
             continue;
-        tls->own = &identity->chain;
+        mbed->own = &identity->chain;
         return mbedtls_ssl_set_hs_own_cert(ssl, &identity->chain, &identity->key);
     }
     return 0;
@@ -190,95 +136,56 @@ static const struct code_prose failures[] = {
 #endif
 };
 
-static enum xy_tls_status fail_with(struct xy_tls *tls, const char *prose)
-{
-    if (!tls->failed)
-        tls_explain(&tls->error, "%s", prose);
-    tls->failed = true;
-    return XY_TLS_FAILED;
-}
-
 static enum xy_tls_status fail(struct xy_tls *tls, int code)
 {
     char text[160];
     if (code == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) {
-        const char *problem = problem_of(mbedtls_ssl_get_verify_result(&tls->ssl));
+        const char *problem = problem_of(mbedtls_ssl_get_verify_result(ssl_of(tls)));
         snprintf(text, sizeof text, "the peer is not trusted: %s",
                  problem != NULL ? problem : "unknown reason");
-        return fail_with(tls, text);
+        return tls_fail(tls, text);
     }
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++)
         if (failures[i].code == code)
-            return fail_with(tls, failures[i].prose);
+            return tls_fail(tls, failures[i].prose);
     mbedtls_strerror(code, text, sizeof text);
-    return fail_with(tls, text);
+    return tls_fail(tls, text);
 }
 
 /* ---- life ---- */
 
-static bool connection_setup(struct xy_tls *tls, const char *hostname)
+static struct xy_tls *allocate(void)
 {
-    if (mbedtls_ssl_setup(&tls->ssl, &tls->config->ssl) != 0)
+    struct mbed *mbed = calloc(1, sizeof *mbed);
+    if (mbed == NULL)
+        return NULL;
+    mbedtls_ssl_init(&mbed->ssl);
+    return &mbed->base;
+}
+
+static bool setup(struct xy_tls *tls)
+{
+    struct mbed *mbed = mbed_of(tls);
+    struct mbed_config *config = mbed_config_of(tls->config);
+    if (mbedtls_ssl_setup(&mbed->ssl, &config->ssl) != 0)
         return false;
-    mbedtls_ssl_set_bio(&tls->ssl, tls, on_send, on_receive, NULL);
-    mbedtls_ssl_set_verify(&tls->ssl, on_verify, tls);
+    mbedtls_ssl_set_bio(&mbed->ssl, tls, on_send, on_receive, NULL);
+    mbedtls_ssl_set_verify(&mbed->ssl, on_verify, tls);
     if (tls->config->server) {
-        tls->own = &tls->config->identities[0].chain;
+        mbed->own = &config->identities[0].chain;
         return true;
     }
-    tls->hostname = strdup(hostname);
-    if (tls->hostname == NULL)
-        return false;
-    int failed = mbedtls_ssl_set_hostname(&tls->ssl, hostname);
+    int failed = mbedtls_ssl_set_hostname(&mbed->ssl, tls->hostname);
     if (failed == MBEDTLS_ERR_SSL_BAD_INPUT_DATA)
-        fail_with(tls, "the host name is longer than DNS allows");
+        tls_fail(tls, "the host name is longer than DNS allows");
     return failed == 0 || tls->failed;
 }
 
-struct xy_tls *xy_tls_new(struct xy_tls_config *config, const char *hostname)
+static void release_connection(struct xy_tls *tls)
 {
-    xy_assert(config->server == (hostname == NULL));
-    struct xy_tls *tls = calloc(1, sizeof *tls);
-    if (tls == NULL)
-        return NULL;
-    mbedtls_ssl_init(&tls->ssl);
-    tls->config = xy_tls_config_ref(config);
-    if (!connection_setup(tls, hostname))
-        xy_tls_free(&tls);
-    return tls;
-}
-
-void xy_tls_free(struct xy_tls **tls)
-{
-    if (*tls == NULL)
-        return;
-    mbedtls_ssl_free(&(*tls)->ssl);
-    xy_buf_free(&(*tls)->in.buf);
-    xy_buf_free(&(*tls)->out.buf);
-    free((*tls)->hostname);
-    xy_tls_config_unref(&(*tls)->config);
-    free(*tls);
-    *tls = NULL;
-}
-
-bool xy_tls_receive(struct xy_tls *tls, const void *data, size_t len)
-{
-    if (tls->failed)
-        return false;
-    if (len > XY_TLS_INPUT_MAX - pipe_len(&tls->in)) {
-        fail_with(tls, "the peer sent more than could be looked at");
-        return false;
-    }
-    xy_buf_add(&tls->in.buf, data, len);
-    if (xy_buf_failed(&tls->in.buf))
-        fail_with(tls, "memory is short");
-    return !tls->failed;
-}
-
-void xy_tls_sleep(struct xy_tls *tls)
-{
-    pipe_sleep(&tls->in);
-    pipe_sleep(&tls->out);
+    struct mbed *mbed = mbed_of(tls);
+    mbedtls_ssl_free(&mbed->ssl);
+    free(mbed);
 }
 
 /* ---- handshake ---- */
@@ -291,51 +198,30 @@ static bool is_costly(int state)
            state == MBEDTLS_SSL_CERTIFICATE_VERIFY;
 }
 
-static enum xy_tls_status handshake_end(struct xy_tls *tls)
+static enum xy_tls_status handshake(struct xy_tls *tls)
 {
-    if (!tls->config->server && !client_accepts(tls))
-        return fail_with(tls, "the resumed session does not fit the trust asked for");
-    tls->established = true;
-    return XY_TLS_DONE;
-}
-
-enum xy_tls_status xy_tls_handshake(struct xy_tls *tls)
-{
-    if (tls->failed)
-        return XY_TLS_FAILED;
-    while (!tls->established) {
-        int before = TLS_STATE(&tls->ssl);
-        int result = mbedtls_ssl_handshake_step(&tls->ssl);
+    struct mbed *mbed = mbed_of(tls);
+    for (;;) {
+        int before = TLS_STATE(&mbed->ssl);
+        int result = mbedtls_ssl_handshake_step(&mbed->ssl);
         if (result == MBEDTLS_ERR_SSL_WANT_READ)
             return XY_TLS_WANT_MORE;
         if (result != 0)
             return fail(tls, result);
         if (before == MBEDTLS_SSL_SERVER_CERTIFICATE)
-            tls->full_handshake = true;
-        if (TLS_STATE(&tls->ssl) == MBEDTLS_SSL_HANDSHAKE_OVER)
-            return handshake_end(tls);
+            mbed->full_handshake = true;
+        if (TLS_STATE(&mbed->ssl) == MBEDTLS_SSL_HANDSHAKE_OVER)
+            return XY_TLS_DONE;
         if (is_costly(before))
             return XY_TLS_AGAIN;
     }
-    return XY_TLS_DONE;
-}
-
-bool xy_tls_established(const struct xy_tls *tls)
-{
-    return tls->established;
 }
 
 /* ---- records ---- */
 
-enum xy_tls_status xy_tls_read(struct xy_tls *tls, void *out, size_t size, size_t *len)
+static enum xy_tls_status read_plain(struct xy_tls *tls, void *out, size_t size, size_t *len)
 {
-    xy_assert(tls->established && size > 0);
-    *len = 0;
-    if (tls->failed)
-        return XY_TLS_FAILED;
-    if (tls->peer_closed)
-        return XY_TLS_CLOSED;
-    int result = mbedtls_ssl_read(&tls->ssl, out, size);
+    int result = mbedtls_ssl_read(&mbed_of(tls)->ssl, out, size);
     if (result > 0) {
         *len = (size_t)result;
         return XY_TLS_DONE;
@@ -344,115 +230,86 @@ enum xy_tls_status xy_tls_read(struct xy_tls *tls, void *out, size_t size, size_
         return XY_TLS_WANT_MORE;
     if (result != 0 && result != MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY)
         return fail(tls, result);
-    tls->peer_closed = true;
     return XY_TLS_CLOSED;
 }
 
-size_t xy_tls_write(struct xy_tls *tls, const void *data, size_t len)
+static size_t write_record(struct xy_tls *tls, const void *data, size_t len)
 {
-    xy_assert(tls->established);
-    const unsigned char *bytes = data;
-    size_t written = 0;
-    while (written < len && !tls->failed && !tls->close_sent && pipe_len(&tls->out) < XY_TLS_OUTPUT_MAX) {
-        int result = mbedtls_ssl_write(&tls->ssl, bytes + written, len - written); /* one record */
-        if (result < 0)
-            fail(tls, result);
-        else
-            written += (size_t)result;
-    }
-    return written;
+    int result = mbedtls_ssl_write(&mbed_of(tls)->ssl, data, len);
+    if (result < 0)
+        fail(tls, result);
+    return result < 0 ? 0 : (size_t)result;
 }
 
-struct xy_str xy_tls_output(const struct xy_tls *tls)
+static void close_notify(struct xy_tls *tls)
 {
-    return xy_str_n(tls->out.buf.data + (tls->out.buf.data ? tls->out.taken : 0), pipe_len(&tls->out));
-}
-
-void xy_tls_output_consumed(struct xy_tls *tls, size_t len)
-{
-    pipe_take(&tls->out, len);
-}
-
-void xy_tls_close(struct xy_tls *tls)
-{
-    if (tls->close_sent || tls->failed || !tls->established)
-        return;
-    tls->close_sent = true;
-    int result = mbedtls_ssl_close_notify(&tls->ssl);
+    int result = mbedtls_ssl_close_notify(&mbed_of(tls)->ssl);
     if (result != 0)
         fail(tls, result);
 }
 
-const char *xy_tls_error(const struct xy_tls *tls)
-{
-    return tls->error.text;
-}
-
 /* ---- what was agreed ---- */
 
-const char *xy_tls_newest(void)
+static const char *version(const struct xy_tls *tls)
 {
-    return "TLSv1.2";
+    return mbedtls_ssl_get_version(ssl_of(tls));
 }
 
-const char *xy_tls_version(const struct xy_tls *tls)
+static const char *cipher(const struct xy_tls *tls)
 {
-    return mbedtls_ssl_get_version(&tls->ssl);
-}
-
-const char *xy_tls_cipher(const struct xy_tls *tls)
-{
-    const char *name = mbedtls_ssl_get_ciphersuite(&tls->ssl);
+    const char *name = mbedtls_ssl_get_ciphersuite(ssl_of(tls));
     return name != NULL ? name : "none";
 }
 
-const char *xy_tls_alpn(const struct xy_tls *tls)
+static const char *alpn(const struct xy_tls *tls)
 {
-    return mbedtls_ssl_get_alpn_protocol(&tls->ssl);
+    return mbedtls_ssl_get_alpn_protocol(ssl_of(tls));
 }
 
-bool xy_tls_resumed(const struct xy_tls *tls)
+static bool resumed(const struct xy_tls *tls)
 {
-    return tls->established && !tls->full_handshake;
+    return !((const struct mbed *)tls)->full_handshake;
 }
 
-struct xy_str xy_tls_peer_certificate(const struct xy_tls *tls)
+static struct xy_str own_certificate(const struct xy_tls *tls)
 {
-    return certificate_der(mbedtls_ssl_get_peer_cert(&tls->ssl));
+    return certificate_der(((const struct mbed *)tls)->own);
 }
 
-bool xy_tls_peer_trusted(const struct xy_tls *tls)
+static struct xy_str peer_certificate(const struct xy_tls *tls)
 {
-    return tls->established && xy_str_present(xy_tls_peer_certificate(tls)) &&
-           xy_tls_peer_problem(tls) == NULL;
+    return certificate_der(mbedtls_ssl_get_peer_cert(ssl_of(tls)));
+}
+
+static bool chain_accepted(const struct xy_tls *tls)
+{
+    return mbedtls_ssl_get_verify_result(ssl_of(tls)) == 0;
 }
 
 /* The library judged the chain in the full handshake; a client's ticket may outlive its certificate. */
-const char *xy_tls_peer_problem(const struct xy_tls *tls)
+static const char *peer_problem(const struct xy_tls *tls)
 {
-    uint32_t flags = mbedtls_ssl_get_verify_result(&tls->ssl);
-    const mbedtls_x509_crt *peer = mbedtls_ssl_get_peer_cert(&tls->ssl);
+    uint32_t flags = mbedtls_ssl_get_verify_result(ssl_of(tls));
+    const mbedtls_x509_crt *peer = mbedtls_ssl_get_peer_cert(ssl_of(tls));
     if (tls->config->server && peer != NULL && mbedtls_x509_time_is_past(&peer->valid_to))
         flags |= MBEDTLS_X509_BADCERT_EXPIRED;
     return problem_of(flags);
 }
 
-size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static size_t digest(enum xy_tls_hash hash, struct xy_str data, unsigned char out[XY_TLS_BINDING_MAX])
 {
     static const mbedtls_md_type_t digests[] = {
         [XY_TLS_HASH_NONE] = MBEDTLS_MD_NONE,     [XY_TLS_HASH_SHA224] = MBEDTLS_MD_SHA224,
         [XY_TLS_HASH_SHA256] = MBEDTLS_MD_SHA256, [XY_TLS_HASH_SHA384] = MBEDTLS_MD_SHA384,
         [XY_TLS_HASH_SHA512] = MBEDTLS_MD_SHA512,
     };
-    struct xy_str der = tls->config->server ? certificate_der(tls->own) : xy_tls_peer_certificate(tls);
-    const mbedtls_md_info_t *digest = mbedtls_md_info_from_type(digests[xy_tls_certificate_hash(der)]);
-    if (!tls->established || digest == NULL ||
-        mbedtls_md(digest, (const unsigned char *)der.data, der.len, out) != 0)
+    const mbedtls_md_info_t *info = mbedtls_md_info_from_type(digests[hash]);
+    if (info == NULL || mbedtls_md(info, (const unsigned char *)data.data, data.len, out) != 0)
         return 0;
-    return mbedtls_md_get_size(digest);
+    return mbedtls_md_get_size(info);
 }
 
-size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static size_t exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
 {
     (void)tls;
     out[0] = '\0';
@@ -460,13 +317,14 @@ size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDIN
 }
 
 /* In a full handshake the client finishes first. */
-size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static size_t unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
 {
 #if MBEDTLS_VERSION_MAJOR < 3 && defined(MBEDTLS_SSL_RENEGOTIATION)
-    size_t len = tls->ssl.verify_data_len;
-    if (!tls->established || !tls->full_handshake || len == 0 || len > XY_TLS_BINDING_MAX)
+    const mbedtls_ssl_context *ssl = ssl_of(tls);
+    size_t len = ssl->verify_data_len;
+    if (len == 0 || len > XY_TLS_BINDING_MAX)
         return 0;
-    memcpy(out, tls->config->server ? tls->ssl.peer_verify_data : tls->ssl.own_verify_data, len);
+    memcpy(out, tls->config->server ? ssl->peer_verify_data : ssl->own_verify_data, len);
     return len;
 #else
     (void)tls;
@@ -475,15 +333,13 @@ size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_
 #endif
 }
 
-bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out)
+static bool session_save(const struct xy_tls *tls, struct xy_buf *out)
 {
     mbedtls_ssl_session session;
     size_t len = 0;
     bool saved = false;
-    if (tls->config->server || !tls->established)
-        return false;
     mbedtls_ssl_session_init(&session);
-    if (mbedtls_ssl_get_session(&tls->ssl, &session) == 0 && TLS_SESSION_TICKET(&session) > 0) {
+    if (mbedtls_ssl_get_session(ssl_of(tls), &session) == 0 && TLS_SESSION_TICKET(&session) > 0) {
         mbedtls_ssl_session_save(&session, NULL, 0, &len); /* asks for the length */
         char *room = xy_buf_reserve(out, len);
         saved = room != NULL && mbedtls_ssl_session_save(&session, (unsigned char *)room, len, &len) == 0;
@@ -494,13 +350,50 @@ bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out)
     return saved;
 }
 
-bool xy_tls_session_restore(struct xy_tls *tls, struct xy_str saved)
+static bool session_restore(struct xy_tls *tls, struct xy_str saved)
 {
     mbedtls_ssl_session session;
-    xy_assert(!tls->config->server && !tls->established);
     mbedtls_ssl_session_init(&session);
     bool restored = mbedtls_ssl_session_load(&session, (const unsigned char *)saved.data, saved.len) == 0 &&
-                    mbedtls_ssl_set_session(&tls->ssl, &session) == 0;
+                    mbedtls_ssl_set_session(&mbed_of(tls)->ssl, &session) == 0;
     mbedtls_ssl_session_free(&session);
     return restored;
 }
+
+/* ---- the table ---- */
+
+static void release(char out[XY_TLS_RELEASE_BYTES])
+{
+    mbedtls_version_get_string_full(out);
+}
+
+const struct xy_tls_library tls_mbedtls = {
+    .name = "mbedtls",
+    .newest = "TLSv1.2",
+    .release = release,
+    .warm_up = tls_mbedtls_warm_up,
+    .config_server = tls_mbedtls_config_server,
+    .config_client = tls_mbedtls_config_client,
+    .config_free = tls_mbedtls_config_free,
+    .self_signed = tls_mbedtls_self_signed,
+    .allocate = allocate,
+    .setup = setup,
+    .release_connection = release_connection,
+    .handshake = handshake,
+    .read = read_plain,
+    .write_record = write_record,
+    .close_notify = close_notify,
+    .version = version,
+    .cipher = cipher,
+    .alpn = alpn,
+    .resumed = resumed,
+    .own_certificate = own_certificate,
+    .peer_certificate = peer_certificate,
+    .chain_accepted = chain_accepted,
+    .peer_problem = peer_problem,
+    .digest = digest,
+    .exporter = exporter,
+    .unique = unique,
+    .session_save = session_save,
+    .session_restore = session_restore,
+};

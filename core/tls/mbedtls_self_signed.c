@@ -137,23 +137,19 @@ static bool pem_write(struct maker *maker, struct xy_buf *certificate_pem, struc
     return true;
 }
 
-bool xy_tls_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
-                        struct xy_buf *certificate_pem, struct xy_buf *key_pem, struct xy_tls_error *error)
+bool tls_mbedtls_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
+                             struct xy_buf *certificate_pem, struct xy_buf *key_pem,
+                             struct xy_tls_error *error)
 {
     struct maker maker;
-    error->text[0] = '\0';
-    if (domain_count == 0 || domain_count > XY_TLS_DOMAINS_MAX) {
-        tls_explain(error, "a certificate needs 1 to %u domains, not %zu", XY_TLS_DOMAINS_MAX, domain_count);
-        return false;
-    }
-    tls_random_init(&maker.random);
+    tls_mbedtls_random_init(&maker.random);
     mbedtls_pk_init(&maker.key);
     mbedtls_x509write_crt_init(&maker.certificate);
-    bool made = tls_random_seed(&maker.random, error) && key_make(&maker, error) &&
+    bool made = tls_mbedtls_random_seed(&maker.random, error) && key_make(&maker, error) &&
                 certificate_make(&maker, env, domains, domain_count, error) &&
                 pem_write(&maker, certificate_pem, key_pem, error);
     mbedtls_x509write_crt_free(&maker.certificate);
     mbedtls_pk_free(&maker.key);
-    tls_random_free(&maker.random);
+    tls_mbedtls_random_free(&maker.random);
     return made;
 }

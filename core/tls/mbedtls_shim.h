@@ -14,9 +14,8 @@
 #include <mbedtls/ssl_ticket.h>
 #include <mbedtls/x509_crt.h>
 
-#include <stdatomic.h>
-
-#include "core/tls/tls.h"
+#include "core/base/list.h"
+#include "core/tls/library.h"
 
 #if !defined(MBEDTLS_THREADING_C)
 #error "configurations are shared by threads: mbedTLS must be built with MBEDTLS_THREADING_C"
@@ -35,28 +34,39 @@ struct tls_random {
     mbedtls_ctr_drbg_context drbg;
 };
 
-struct xy_tls_config {
-    atomic_uint refs;
-    bool server;
-    enum xy_tls_trust trust;
-    unsigned char fingerprint[XY_TLS_FINGERPRINT_BYTES];
+struct mbed_config {
+    struct xy_tls_config base; /* first */
     struct tls_random random;
     mbedtls_ssl_config ssl;
     mbedtls_ssl_ticket_context tickets;
     mbedtls_x509_crt ca;
     struct tls_identity *identities;
     size_t identity_count;
-    const char **alpn; /* ended by NULL; the strings are ours */
 };
 
-void tls_random_init(struct tls_random *random);
-bool tls_random_seed(struct tls_random *random, struct xy_tls_error *error);
-void tls_random_free(struct tls_random *random);
+static inline struct mbed_config *mbed_config_of(struct xy_tls_config *config)
+{
+    return xy_container_of(config, struct mbed_config, base);
+}
 
-void tls_explain(struct xy_tls_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void tls_mbedtls_random_init(struct tls_random *random);
+bool tls_mbedtls_random_seed(struct tls_random *random, struct xy_tls_error *error);
+void tls_mbedtls_random_free(struct tls_random *random);
 
 /* mbedtls_conn.c, for the configuration's SNI callback */
-int tls_choose_certificate(void *config, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len);
+int tls_mbedtls_choose_certificate(void *config, mbedtls_ssl_context *ssl, const unsigned char *name,
+                                   size_t len);
+
+/* mbedtls_config.c and mbedtls_self_signed.c, for the table in mbedtls_conn.c */
+void tls_mbedtls_warm_up(void);
+struct xy_tls_config *tls_mbedtls_config_server(const struct xy_tls_server_options *options,
+                                                struct xy_tls_error *error);
+struct xy_tls_config *tls_mbedtls_config_client(const struct xy_tls_client_options *options,
+                                                struct xy_tls_error *error);
+void tls_mbedtls_config_free(struct xy_tls_config *config);
+bool tls_mbedtls_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
+                             struct xy_buf *certificate_pem, struct xy_buf *key_pem,
+                             struct xy_tls_error *error);
 
 #if MBEDTLS_VERSION_MAJOR >= 3
 

@@ -1,7 +1,4 @@
-/* What the files of the OpenSSL 3 backend share. Private to core/tls/openssl_*.c: nothing else includes it.
- *
- * It behaves as the mbedTLS backend does, so that either may be chosen when building: the same suites and curves, the same
- * judgement of certificates, the same words for what went wrong. It has TLS 1.3 besides. */
+/* What the files of the OpenSSL 3 backend share. Private to core/tls/openssl_*.c: nothing else includes it. */
 #pragma once
 
 #include <openssl/err.h>
@@ -9,9 +6,8 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
-#include <stdatomic.h>
-
-#include "core/tls/tls.h"
+#include "core/base/list.h"
+#include "core/tls/library.h"
 
 #if OPENSSL_VERSION_MAJOR < 3
 #error "this backend needs OpenSSL 3 or newer"
@@ -39,64 +35,62 @@ struct tls_tickets {
     uint32_t lifetime_s;
 };
 
-struct xy_tls_config {
-    atomic_uint refs;
-    bool server;
-    bool asks; /* a server: for the client's certificate */
-    enum xy_tls_trust trust;
-    unsigned char fingerprint[XY_TLS_FINGERPRINT_BYTES];
+struct openssl_config {
+    struct xy_tls_config base; /* first */
+    bool asks;                 /* a server: for the client's certificate */
     SSL_CTX *ctx;
     BIO_METHOD *bio; /* ends in the connection's two buffers */
     struct tls_tickets tickets;
     struct tls_identity *identities;
     size_t identity_count;
-    const char **alpn; /* ended by NULL; the strings are ours */
 };
 
-/* Bytes that come in at the end and leave at the front; the front moves lazily. */
-struct tls_pipe {
-    struct xy_buf buf;
-    size_t taken;
-};
-
-struct xy_tls {
+struct openssl {
+    struct xy_tls base; /* first */
     SSL *ssl;
-    struct xy_tls_config *config;
-    char *hostname;
     const struct tls_identity *own; /* what a server shows */
     struct xy_buf peer_der;         /* the peer's certificate, once the handshake is done */
     long verdict;                   /* about the peer's chain, while it is judged */
-    struct tls_pipe in, out;
-    size_t record_left;       /* of the handshake's record that the library is reading */
-    size_t records_begun;     /* in this call of xy_tls_handshake … */
-    bool record_waits;        /* … and one more waits for the next call */
-    size_t handshake_records; /* received so far */
-    bool established;
-    bool failed;
-    bool peer_closed;
-    bool close_sent;
-    struct xy_tls_error error;
+    size_t record_left;             /* of the handshake's record that the library is reading */
+    size_t records_begun;           /* in this call of xy_tls_handshake … */
+    bool record_waits;              /* … and one more waits for the next call */
+    size_t handshake_records;       /* received so far */
 };
 
-void tls_explain(struct xy_tls_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static inline struct openssl_config *openssl_config_of(struct xy_tls_config *config)
+{
+    return xy_container_of(config, struct openssl_config, base);
+}
+
+static inline struct openssl *openssl_of(struct xy_tls *tls)
+{
+    return xy_container_of(tls, struct openssl, base);
+}
 
 /* The text of the oldest error that the library noted, or a general one; forgets all that it noted. */
-const char *tls_reason(void);
+const char *tls_openssl_reason(void);
+
+/* openssl_config.c and openssl_self_signed.c, for the table in openssl_conn.c */
+struct xy_tls_config *tls_openssl_config_server(const struct xy_tls_server_options *options,
+                                                struct xy_tls_error *error);
+struct xy_tls_config *tls_openssl_config_client(const struct xy_tls_client_options *options,
+                                                struct xy_tls_error *error);
+void tls_openssl_config_free(struct xy_tls_config *config);
+bool tls_openssl_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
+                             struct xy_buf *certificate_pem, struct xy_buf *key_pem,
+                             struct xy_tls_error *error);
 
 /* openssl_bio.c. false: memory is short. */
-bool tls_bio_method_new(struct xy_tls_config *config);
-bool tls_bio_attach(struct xy_tls *tls);
-size_t tls_pipe_len(const struct tls_pipe *pipe);
-void tls_pipe_take(struct tls_pipe *pipe, size_t len);
-void tls_pipe_sleep(struct tls_pipe *pipe);
+bool tls_openssl_bio_method_new(struct openssl_config *config);
+bool tls_openssl_bio_attach(struct openssl *openssl);
 
 /* openssl_tickets.c. false: memory is short. */
-bool tls_tickets_start(struct xy_tls_config *config, uint32_t lifetime_s);
-void tls_tickets_free(struct tls_tickets *tickets);
+bool tls_openssl_tickets_start(struct openssl_config *config, uint32_t lifetime_s);
+void tls_openssl_tickets_free(struct tls_tickets *tickets);
 
 /* openssl_peer.c: the library's callbacks, and what they found. */
-int tls_peer_verify(X509_STORE_CTX *store, void *config);
-int tls_choose_certificate(SSL *ssl, int *alert, void *config);
-bool tls_client_accepts(const struct xy_tls *tls);
-const char *tls_problem_of(long verify_result); /* NULL: none */
-bool tls_certificate_der(const X509 *certificate, struct xy_buf *out);
+int tls_openssl_peer_verify(X509_STORE_CTX *store, void *config);
+int tls_openssl_choose_certificate(SSL *ssl, int *alert, void *config);
+const char *tls_openssl_problem_of(long verify_result); /* NULL: none */
+const char *tls_openssl_peer_problem(const struct xy_tls *tls);
+bool tls_openssl_certificate_der(const X509 *certificate, struct xy_buf *out);

@@ -2,17 +2,9 @@
  * reload by the broker and once per client by the SDK; every failure names the file and the reason. */
 #include "core/tls/openssl_backend.h"
 
-#include <errno.h>
 #include <openssl/pem.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
-#include "core/base/assert.h"
-
-#define SYSTEM_STORE  "/etc/ssl/certs/ca-certificates.crt"
-#define ALPN_MAX      16u
 #define ALPN_NAME_MAX 255u
 #define BITS_112      2 /* OpenSSL's level of security: RSA of 2048 bits, no SHA-1 */
 
@@ -23,96 +15,14 @@ static const char suites[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM
                              "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 static const char curves[] = "X25519:P-256";
 
-void tls_explain(struct xy_tls_error *error, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(error->text, sizeof error->text, format, args);
-    va_end(args);
-}
-
-const char *tls_reason(void)
+const char *tls_openssl_reason(void)
 {
     const char *text = ERR_reason_error_string(ERR_peek_error());
     ERR_clear_error();
     return text != NULL ? text : "unknown reason";
 }
 
-void xy_tls_warm_up(void)
-{
-    int ready = OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, NULL);
-    xy_assert(ready == 1);
-}
-
 /* ---- files ---- */
-
-struct pem {
-    char *data;
-    size_t len;
-    const char *name; /* for messages */
-};
-
-static void pem_free(struct pem *pem)
-{
-    if (pem->data != NULL)
-        OPENSSL_cleanse(pem->data, pem->len);
-    free(pem->data);
-    pem->data = NULL;
-}
-
-static bool pem_read_file(FILE *file, struct pem *pem, struct xy_tls_error *error)
-{
-    struct stat status;
-    if (fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode)) {
-        tls_explain(error, "%s is not a regular file", pem->name);
-        return false;
-    }
-    if (status.st_size > (off_t)XY_TLS_FILE_BYTES_MAX) {
-        tls_explain(error, "%s is larger than %u bytes; is it a PEM file?", pem->name, XY_TLS_FILE_BYTES_MAX);
-        return false;
-    }
-    pem->len = (size_t)status.st_size;
-    pem->data = calloc(1, pem->len + 1);
-    if (pem->data == NULL) {
-        tls_explain(error, "no memory to read %s", pem->name);
-        return false;
-    }
-    if (fread(pem->data, 1, pem->len, file) != pem->len) {
-        tls_explain(error, "cannot read %s: %s", pem->name,
-                    ferror(file) ? strerror(errno) : "it changed meanwhile");
-        return false;
-    }
-    return true;
-}
-
-/* `file` wins over `text`; `what` names a text in messages. The caller frees *pem whatever is returned. */
-static bool pem_load(const char *path, struct xy_str text, const char *what, struct pem *pem,
-                     struct xy_tls_error *error)
-{
-    *pem = (struct pem){ .name = path != NULL ? path : what };
-    if (path != NULL) {
-        FILE *file = fopen(path, "rbe");
-        if (file == NULL) {
-            tls_explain(error, "cannot open %s: %s", path, strerror(errno));
-            return false;
-        }
-        bool read = pem_read_file(file, pem, error);
-        fclose(file);
-        return read;
-    }
-    if (!xy_str_present(text)) {
-        tls_explain(error, "no file and no text given for %s", what);
-        return false;
-    }
-    pem->len = text.len;
-    pem->data = calloc(1, text.len + 1);
-    if (pem->data == NULL) {
-        tls_explain(error, "no memory for %s", what);
-        return false;
-    }
-    memcpy(pem->data, text.data, text.len);
-    return true;
-}
 
 /* Every certificate of a PEM text that can be read, other blocks passed over, and how many cannot. false: memory is short.
  * Each read goes on behind the block before it, so it ends. */
@@ -136,7 +46,7 @@ static bool chain_parse(BIO *text, STACK_OF(X509) * chain, int *unread)
 }
 
 /* `lenient`: a trust store of many may contain some that this library cannot read; one's own chain may not. */
-static bool chain_read(const struct pem *pem, STACK_OF(X509) * chain, bool lenient,
+static bool chain_read(const struct tls_pem *pem, STACK_OF(X509) * chain, bool lenient,
                        struct xy_tls_error *error)
 {
     int unread = 0;
@@ -146,7 +56,7 @@ static bool chain_read(const struct pem *pem, STACK_OF(X509) * chain, bool lenie
     if (!read)
         tls_explain(error, "no memory for %s", pem->name);
     else if (sk_X509_num(chain) == 0)
-        tls_explain(error, "%s holds no certificate in PEM: %s", pem->name, tls_reason());
+        tls_explain(error, "%s holds no certificate in PEM: %s", pem->name, tls_openssl_reason());
     else if (unread > 0 && !lenient)
         tls_explain(error, "%s: %d of its certificates cannot be read", pem->name, unread);
     ERR_clear_error();
@@ -157,16 +67,16 @@ static bool chain_read(const struct pem *pem, STACK_OF(X509) * chain, bool lenie
 static STACK_OF(X509) * chain_load(const char *path, struct xy_str text, const char *what, bool lenient,
                                    struct xy_tls_error *error)
 {
-    struct pem pem;
+    struct tls_pem pem;
     STACK_OF(X509) *chain = NULL;
-    bool loaded = pem_load(path, text, what, &pem, error);
+    bool loaded = tls_pem_load(path, text, what, &pem, error);
     if (loaded && (chain = sk_X509_new_null()) == NULL)
         tls_explain(error, "no memory for %s", pem.name);
     if (chain != NULL && !chain_read(&pem, chain, lenient, error)) {
         sk_X509_pop_free(chain, X509_free);
         chain = NULL;
     }
-    pem_free(&pem);
+    tls_pem_free(&pem);
     return chain;
 }
 
@@ -180,13 +90,13 @@ static int on_password(char *out, int size, int writing, void *asked)
     return -1;
 }
 
-static EVP_PKEY *key_parse(const struct pem *pem, struct xy_tls_error *error)
+static EVP_PKEY *key_parse(const struct tls_pem *pem, struct xy_tls_error *error)
 {
     bool protected = false;
     BIO *text = BIO_new_mem_buf(pem->data, (int)pem->len);
     EVP_PKEY *key = text != NULL ? PEM_read_bio_PrivateKey(text, NULL, on_password, &protected) : NULL;
     BIO_free(text);
-    const char *why = tls_reason();
+    const char *why = tls_openssl_reason();
     if (key == NULL && protected)
         tls_explain(error, "%s is protected by a password; store the key without one", pem->name);
     else if (key == NULL)
@@ -197,10 +107,10 @@ static EVP_PKEY *key_parse(const struct pem *pem, struct xy_tls_error *error)
 static bool key_load(struct tls_identity *identity, const struct xy_tls_certificate *from,
                      struct xy_tls_error *error)
 {
-    struct pem pem;
-    if (pem_load(from->key_file, from->key_pem, "the key", &pem, error))
+    struct tls_pem pem;
+    if (tls_pem_load(from->key_file, from->key_pem, "the key", &pem, error))
         identity->key = key_parse(&pem, error);
-    pem_free(&pem);
+    tls_pem_free(&pem);
     if (identity->key == NULL)
         return false;
     bool matches = X509_check_private_key(identity->leaf, identity->key) == 1;
@@ -220,7 +130,7 @@ static bool identity_load(struct tls_identity *identity, const struct xy_tls_cer
     if (identity->rest == NULL)
         return false;
     identity->leaf = sk_X509_shift(identity->rest);
-    if (!tls_certificate_der(identity->leaf, &identity->leaf_der) ||
+    if (!tls_openssl_certificate_der(identity->leaf, &identity->leaf_der) ||
         (from->domain != NULL && (identity->domain = strdup(from->domain)) == NULL)) {
         tls_explain(error, "no memory for certificates");
         return false;
@@ -237,8 +147,8 @@ static void identity_free(struct tls_identity *identity)
     xy_buf_free(&identity->leaf_der);
 }
 
-static bool identities_load(struct xy_tls_config *config, const struct xy_tls_certificate *from, size_t count,
-                            struct xy_tls_error *error)
+static bool identities_load(struct openssl_config *config, const struct xy_tls_certificate *from,
+                            size_t count, struct xy_tls_error *error)
 {
     if (count > XY_TLS_CERTIFICATES_MAX) {
         tls_explain(error, "more than %u certificates", XY_TLS_CERTIFICATES_MAX);
@@ -258,23 +168,21 @@ static bool identities_load(struct xy_tls_config *config, const struct xy_tls_ce
     if (SSL_CTX_use_cert_and_key(config->ctx, first->leaf, first->key, first->rest, 1) == 1)
         return true;
     tls_explain(error, "%s cannot be used: %s",
-                from[0].chain_file != NULL ? from[0].chain_file : "the certificate", tls_reason());
+                from[0].chain_file != NULL ? from[0].chain_file : "the certificate", tls_openssl_reason());
     return false;
 }
 
 /* ---- configurations ---- */
 
-static void config_free(struct xy_tls_config *config)
+void tls_openssl_config_free(struct xy_tls_config *base)
 {
+    struct openssl_config *config = openssl_config_of(base);
     SSL_CTX_free(config->ctx);
     BIO_meth_free(config->bio);
-    tls_tickets_free(&config->tickets);
+    tls_openssl_tickets_free(&config->tickets);
     for (size_t i = 0; i < config->identity_count; i++)
         identity_free(&config->identities[i]);
     free(config->identities);
-    for (size_t i = 0; config->alpn != NULL && config->alpn[i] != NULL; i++)
-        free((void *)(uintptr_t)config->alpn[i]);
-    free(config->alpn);
     free(config);
 }
 
@@ -307,20 +215,14 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static bool alpn_set(struct xy_tls_config *config, const char *const *names, struct xy_tls_error *error)
+static bool alpn_set(struct openssl_config *config, const char *const *names, struct xy_tls_error *error)
 {
-    size_t count = 0;
     if (names == NULL)
         return true;
-    while (names[count] != NULL)
-        count++;
-    xy_assert(count <= ALPN_MAX);
     struct xy_buf wire = { 0 };
-    bool set = alpn_wire(names, &wire) && (config->alpn = calloc(count + 1, sizeof *config->alpn)) != NULL;
-    for (size_t i = 0; i < count && set; i++)
-        set = (config->alpn[i] = strdup(names[i])) != NULL;
-    if (set && config->server)
-        SSL_CTX_set_alpn_select_cb(config->ctx, on_alpn, config);
+    bool set = alpn_wire(names, &wire) && tls_alpn_copy(&config->base, names);
+    if (set && config->base.server)
+        SSL_CTX_set_alpn_select_cb(config->ctx, on_alpn, &config->base);
     else if (set) /* 0 is success, unlike elsewhere */
         set = SSL_CTX_set_alpn_protos(config->ctx, (unsigned char *)wire.data, (unsigned)wire.len) == 0;
     xy_buf_free(&wire);
@@ -349,43 +251,48 @@ static bool context_setup(SSL_CTX *ctx)
            SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1) == 1;
 }
 
-static struct xy_tls_config *config_new(bool server, struct xy_tls_error *error)
+static void drop(struct openssl_config *config)
 {
-    error->text[0] = '\0';
+    struct xy_tls_config *base = &config->base;
+    xy_tls_config_unref(&base);
+}
+
+static struct openssl_config *config_new(bool server, struct xy_tls_error *error)
+{
     ERR_clear_error();
-    struct xy_tls_config *config = calloc(1, sizeof *config);
+    struct openssl_config *config = calloc(1, sizeof *config);
     if (config == NULL) {
         tls_explain(error, "no memory for TLS");
         return NULL;
     }
-    atomic_init(&config->refs, 1);
-    config->server = server;
+    config->base = (struct xy_tls_config){ .library = &tls_openssl, .server = server };
+    atomic_init(&config->base.refs, 1);
     config->ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
-    if (config->ctx == NULL || !tls_bio_method_new(config) || !context_setup(config->ctx)) {
-        tls_explain(error, "cannot set up TLS: %s", tls_reason());
-        xy_tls_config_unref(&config);
+    if (config->ctx == NULL || !tls_openssl_bio_method_new(config) || !context_setup(config->ctx)) {
+        tls_explain(error, "cannot set up TLS: %s", tls_openssl_reason());
+        drop(config);
         return NULL;
     }
-    SSL_CTX_set_cert_verify_callback(config->ctx, tls_peer_verify, config);
+    SSL_CTX_set_cert_verify_callback(config->ctx, tls_openssl_peer_verify, &config->base);
     return config;
 }
 
 /* Takes the chain. Whatever is listed is trusted, be it a root or an authority below one. */
-static bool trust_add(struct xy_tls_config *config, STACK_OF(X509) * chain, struct xy_tls_error *error)
+static bool trust_add(struct openssl_config *config, STACK_OF(X509) * chain, struct xy_tls_error *error)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(config->ctx);
     bool added = X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(config->ctx), X509_V_FLAG_PARTIAL_CHAIN) == 1;
     for (int i = 0; i < sk_X509_num(chain) && added; i++)
         added = X509_STORE_add_cert(store, sk_X509_value(chain, i)) == 1 &&
-                (!config->server || SSL_CTX_add_client_CA(config->ctx, sk_X509_value(chain, i)) == 1);
+                (!config->base.server || SSL_CTX_add_client_CA(config->ctx, sk_X509_value(chain, i)) == 1);
     sk_X509_pop_free(chain, X509_free);
     if (!added)
-        tls_explain(error, "the certificates to trust cannot be used: %s", tls_reason());
+        tls_explain(error, "the certificates to trust cannot be used: %s", tls_openssl_reason());
     return added;
 }
 
 /* A client's certificate is asked for but never demanded: whoever has none logs in by password. */
-static bool client_ca_set(struct xy_tls_config *config, const struct xy_tls_server_options *options,
+static bool client_ca_set(struct openssl_config *config, const struct xy_tls_server_options *options,
                           struct xy_tls_error *error)
 {
     config->asks = options->client_ca_file != NULL || xy_str_present(options->client_ca_pem);
@@ -397,75 +304,56 @@ static bool client_ca_set(struct xy_tls_config *config, const struct xy_tls_serv
     return chain != NULL && trust_add(config, chain, error);
 }
 
-static bool tickets_set(struct xy_tls_config *config, uint32_t lifetime_s, struct xy_tls_error *error)
+static bool tickets_set(struct openssl_config *config, uint32_t lifetime_s, struct xy_tls_error *error)
 {
-    if (tls_tickets_start(config, lifetime_s))
+    if (tls_openssl_tickets_start(config, lifetime_s))
         return true;
     tls_explain(error, "no memory for session tickets");
     return false;
 }
 
-struct xy_tls_config *xy_tls_config_server(const struct xy_tls_server_options *options,
-                                           struct xy_tls_error *error)
+struct xy_tls_config *tls_openssl_config_server(const struct xy_tls_server_options *options,
+                                                struct xy_tls_error *error)
 {
-    xy_assert(options->certificate_count > 0);
-    struct xy_tls_config *config = config_new(true, error);
+    struct openssl_config *config = config_new(true, error);
     if (config == NULL)
         return NULL;
     if (!identities_load(config, options->certificates, options->certificate_count, error) ||
         !client_ca_set(config, options, error) || !tickets_set(config, options->ticket_lifetime_s, error) ||
         !alpn_set(config, options->alpn, error)) {
-        xy_tls_config_unref(&config);
+        drop(config);
         return NULL;
     }
-    SSL_CTX_set_tlsext_servername_callback(config->ctx, tls_choose_certificate);
+    SSL_CTX_set_tlsext_servername_callback(config->ctx, tls_openssl_choose_certificate);
     SSL_CTX_set_tlsext_servername_arg(config->ctx, config);
-    return config;
+    return &config->base;
 }
 
 /* With a pinned certificate the store stays empty: then only our own judgement lets the peer pass. */
-static bool trust_set(struct xy_tls_config *config, const struct xy_tls_client_options *options,
+static bool trust_set(struct openssl_config *config, const struct xy_tls_client_options *options,
                       struct xy_tls_error *error)
 {
-    config->trust = options->trust;
-    memcpy(config->fingerprint, options->fingerprint, sizeof config->fingerprint);
+    config->base.trust = options->trust;
+    memcpy(config->base.fingerprint, options->fingerprint, sizeof config->base.fingerprint);
     SSL_CTX_set_verify(config->ctx, SSL_VERIFY_PEER, NULL);
     bool named = options->ca_file != NULL || xy_str_present(options->ca_pem);
     if (options->trust == XY_TLS_TRUST_PINNED || (options->trust == XY_TLS_TRUST_INSECURE && !named))
         return true;
-    const char *file = named ? options->ca_file : SYSTEM_STORE;
+    const char *file = named ? options->ca_file : TLS_SYSTEM_STORE;
     STACK_OF(X509) *chain = chain_load(file, options->ca_pem, "the CA", !named, error);
     return chain != NULL && trust_add(config, chain, error);
 }
 
-struct xy_tls_config *xy_tls_config_client(const struct xy_tls_client_options *options,
-                                           struct xy_tls_error *error)
+struct xy_tls_config *tls_openssl_config_client(const struct xy_tls_client_options *options,
+                                                struct xy_tls_error *error)
 {
-    struct xy_tls_config *config = config_new(false, error);
+    struct openssl_config *config = config_new(false, error);
     if (config == NULL)
         return NULL;
     if (!trust_set(config, options, error) || !alpn_set(config, options->alpn, error) ||
         (options->certificate != NULL && !identities_load(config, options->certificate, 1, error))) {
-        xy_tls_config_unref(&config);
+        drop(config);
         return NULL;
     }
-    return config;
-}
-
-struct xy_tls_config *xy_tls_config_ref(struct xy_tls_config *config)
-{
-    unsigned before = atomic_fetch_add_explicit(&config->refs, 1, memory_order_relaxed);
-    xy_assert(before > 0);
-    return config;
-}
-
-void xy_tls_config_unref(struct xy_tls_config **config)
-{
-    if (*config == NULL)
-        return;
-    unsigned before = atomic_fetch_sub_explicit(&(*config)->refs, 1, memory_order_acq_rel);
-    xy_assert(before > 0);
-    if (before == 1)
-        config_free(*config);
-    *config = NULL;
+    return &config->base;
 }

@@ -1,12 +1,9 @@
-/* A TLS connection on OpenSSL: handshake, records, the end, and what was agreed. The library reads and writes through
- * openssl_bio.c; whom it talks to is judged in openssl_peer.c. */
+/* A TLS connection on OpenSSL, and the table that tls.c calls: handshake, records, the end, and what was agreed. The
+ * library reads and writes through openssl_bio.c; whom it talks to is judged in openssl_peer.c. */
 #include "core/tls/openssl_backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "core/base/assert.h"
-#include "core/tls/names.h"
 
 #define RECORD_BYTES_MAX 16384u
 #define EXPORTER_LABEL   "EXPORTER-Channel-Binding"
@@ -60,34 +57,26 @@ static const struct code_prose failures[] = {
     { ERR_R_MALLOC_FAILURE, "memory is short" },
 };
 
-static enum xy_tls_status fail_with(struct xy_tls *tls, const char *prose)
-{
-    if (!tls->failed)
-        tls_explain(&tls->error, "%s", prose);
-    tls->failed = true;
-    return XY_TLS_FAILED;
-}
-
 /* The library says only that nothing fits: either no suite is one of ours, or none goes with our certificate. */
-static const char *no_suite(const struct xy_tls *tls)
+static const char *no_suite(const struct openssl *openssl)
 {
-    const STACK_OF(SSL_CIPHER) *offered = SSL_get_client_ciphers(tls->ssl);
+    const STACK_OF(SSL_CIPHER) *offered = SSL_get_client_ciphers(openssl->ssl);
     for (int i = 0; i < sk_SSL_CIPHER_num(offered); i++)
         if (suite_name(sk_SSL_CIPHER_value(offered, i)) != NULL)
             return "the peer offers no cipher suite that fits our certificate";
     return "the peer offers no cipher suite with forward secrecy that we accept";
 }
 
-static const char *library_prose(const struct xy_tls *tls, int reason)
+static const char *library_prose(const struct openssl *openssl, int reason)
 {
     if (reason >= SSL_AD_REASON_OFFSET)
         return "the peer refused with a TLS alert";
     if (reason == SSL_R_NO_SHARED_CIPHER)
-        return no_suite(tls);
+        return no_suite(openssl);
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++)
         if (failures[i].code == reason && failures[i].prose != no_tls)
             return failures[i].prose;
-    if (tls->config->server && tls->handshake_records <= 1)
+    if (openssl->base.config->server && openssl->handshake_records <= 1)
         return no_hello;
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++)
         if (failures[i].code == reason)
@@ -101,290 +90,230 @@ static enum xy_tls_status fail(struct xy_tls *tls)
     char text[160];
     unsigned long error = ERR_peek_last_error(); /* what it means for TLS; what caused it comes before */
     if (error == 0)                              /* nothing but our own buffers can fail without an entry */
-        return fail_with(tls, "memory is short");
+        return tls_fail(tls, "memory is short");
     if (ERR_GET_REASON(error) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-        const char *problem = tls_problem_of(SSL_get_verify_result(tls->ssl));
+        const char *problem = tls_openssl_problem_of(SSL_get_verify_result(openssl_of(tls)->ssl));
         snprintf(text, sizeof text, "the peer is not trusted: %s",
                  problem != NULL ? problem : "unknown reason");
         ERR_clear_error();
-        return fail_with(tls, text);
+        return tls_fail(tls, text);
     }
-    const char *prose = library_prose(tls, ERR_GET_REASON(error));
-    const char *reason = tls_reason();
-    return fail_with(tls, prose != NULL ? prose : reason);
+    const char *prose = library_prose(openssl_of(tls), ERR_GET_REASON(error));
+    const char *reason = tls_openssl_reason();
+    return tls_fail(tls, prose != NULL ? prose : reason);
 }
 
 /* ---- life ---- */
 
-static bool connection_setup(struct xy_tls *tls, const char *hostname)
+static struct xy_tls *allocate(void)
 {
-    tls->ssl = SSL_new(tls->config->ctx);
-    if (tls->ssl == NULL || SSL_set_app_data(tls->ssl, tls) != 1 || !tls_bio_attach(tls))
-        return false;
-    if (tls->config->server) {
-        SSL_set_accept_state(tls->ssl);
-        tls->own = &tls->config->identities[0];
-        return true;
-    }
-    SSL_set_connect_state(tls->ssl);
-    tls->hostname = strdup(hostname);
-    if (tls->hostname == NULL)
-        return false;
+    struct openssl *openssl = calloc(1, sizeof *openssl);
+    return openssl != NULL ? &openssl->base : NULL;
+}
+
+static bool setup_client(struct openssl *openssl)
+{
+    const char *hostname = openssl->base.hostname;
+    SSL_set_connect_state(openssl->ssl);
     if (strlen(hostname) > TLSEXT_MAXLEN_host_name) {
-        fail_with(tls, "the host name is longer than DNS allows");
+        tls_fail(&openssl->base, "the host name is longer than DNS allows");
         return true;
     }
-    return SSL_set_tlsext_host_name(tls->ssl, hostname) == 1;
+    return SSL_set_tlsext_host_name(openssl->ssl, hostname) == 1;
 }
 
-struct xy_tls *xy_tls_new(struct xy_tls_config *config, const char *hostname)
+static bool setup(struct xy_tls *tls)
 {
-    xy_assert(config->server == (hostname == NULL));
-    struct xy_tls *tls = calloc(1, sizeof *tls);
-    if (tls == NULL)
-        return NULL;
-    tls->config = xy_tls_config_ref(config);
-    if (!connection_setup(tls, hostname))
-        xy_tls_free(&tls);
-    ERR_clear_error();
-    return tls;
-}
-
-void xy_tls_free(struct xy_tls **tls)
-{
-    if (*tls == NULL)
-        return;
-    SSL_free((*tls)->ssl);
-    xy_buf_free(&(*tls)->in.buf);
-    xy_buf_free(&(*tls)->out.buf);
-    xy_buf_free(&(*tls)->peer_der);
-    free((*tls)->hostname);
-    xy_tls_config_unref(&(*tls)->config);
-    free(*tls);
-    *tls = NULL;
-}
-
-bool xy_tls_receive(struct xy_tls *tls, const void *data, size_t len)
-{
-    if (tls->failed)
-        return false;
-    if (len > XY_TLS_INPUT_MAX - tls_pipe_len(&tls->in)) {
-        fail_with(tls, "the peer sent more than could be looked at");
-        return false;
+    struct openssl *openssl = openssl_of(tls);
+    const struct openssl_config *config = openssl_config_of(tls->config);
+    openssl->ssl = SSL_new(config->ctx);
+    bool ready = openssl->ssl != NULL && SSL_set_app_data(openssl->ssl, openssl) == 1 &&
+                 tls_openssl_bio_attach(openssl);
+    if (ready && tls->config->server) {
+        SSL_set_accept_state(openssl->ssl);
+        openssl->own = &config->identities[0];
+    } else if (ready) {
+        ready = setup_client(openssl);
     }
-    xy_buf_add(&tls->in.buf, data, len);
-    if (xy_buf_failed(&tls->in.buf))
-        fail_with(tls, "memory is short");
-    return !tls->failed;
+    ERR_clear_error();
+    return ready;
 }
 
-/* The library has given back its own buffers already (SSL_MODE_RELEASE_BUFFERS). */
-void xy_tls_sleep(struct xy_tls *tls)
+static void release_connection(struct xy_tls *tls)
 {
-    tls_pipe_sleep(&tls->in);
-    tls_pipe_sleep(&tls->out);
+    struct openssl *openssl = openssl_of(tls);
+    SSL_free(openssl->ssl);
+    xy_buf_free(&openssl->peer_der);
+    free(openssl);
 }
 
 /* ---- handshake ---- */
 
-static enum xy_tls_status handshake_end(struct xy_tls *tls)
+static enum xy_tls_status handshake_end(struct openssl *openssl)
 {
-    const X509 *peer = SSL_get0_peer_certificate(tls->ssl);
-    if (peer != NULL && !tls_certificate_der(peer, &tls->peer_der))
-        return fail_with(tls, "memory is short");
-    if (!tls->config->server && !tls_client_accepts(tls))
-        return fail_with(tls, "the resumed session does not fit the trust asked for");
-    tls->established = true;
+    const X509 *peer = SSL_get0_peer_certificate(openssl->ssl);
+    if (peer != NULL && !tls_openssl_certificate_der(peer, &openssl->peer_der))
+        return tls_fail(&openssl->base, "memory is short");
     return XY_TLS_DONE;
 }
 
 /* What the library would take for the hello of SSL 2.0, or for HTTP, is none to us. */
-static bool hello_expected(const struct xy_tls *tls)
+static bool hello_expected(const struct openssl *openssl)
 {
-    bool first = tls->config->server && tls->handshake_records == 0 && tls_pipe_len(&tls->in) > 0;
-    return !first || tls->in.buf.data[tls->in.taken] == SSL3_RT_HANDSHAKE;
+    const struct tls_pipe *in = &openssl->base.in;
+    bool first = openssl->base.config->server && openssl->handshake_records == 0 && tls_pipe_len(in) > 0;
+    return !first || in->buf.data[in->taken] == SSL3_RT_HANDSHAKE;
 }
 
-enum xy_tls_status xy_tls_handshake(struct xy_tls *tls)
+static enum xy_tls_status handshake(struct xy_tls *tls)
 {
-    if (tls->failed)
-        return XY_TLS_FAILED;
-    if (tls->established)
-        return XY_TLS_DONE;
-    if (!hello_expected(tls))
-        return fail_with(tls, no_hello);
-    tls->records_begun = 0;
-    tls->record_waits = false;
+    struct openssl *openssl = openssl_of(tls);
+    if (!hello_expected(openssl))
+        return tls_fail(tls, no_hello);
+    openssl->records_begun = 0;
+    openssl->record_waits = false;
     ERR_clear_error();
-    int result = SSL_do_handshake(tls->ssl);
+    int result = SSL_do_handshake(openssl->ssl);
     if (result == 1)
-        return handshake_end(tls);
-    switch (SSL_get_error(tls->ssl, result)) {
+        return handshake_end(openssl);
+    switch (SSL_get_error(openssl->ssl, result)) {
     case SSL_ERROR_WANT_READ:
-        return tls->record_waits ? XY_TLS_AGAIN : XY_TLS_WANT_MORE;
+        return openssl->record_waits ? XY_TLS_AGAIN : XY_TLS_WANT_MORE;
     case SSL_ERROR_ZERO_RETURN:
-        return fail_with(tls, "the peer ended the handshake");
+        return tls_fail(tls, "the peer ended the handshake");
     default:
         return fail(tls);
     }
-}
-
-bool xy_tls_established(const struct xy_tls *tls)
-{
-    return tls->established;
 }
 
 /* ---- records ---- */
 
-enum xy_tls_status xy_tls_read(struct xy_tls *tls, void *out, size_t size, size_t *len)
+static enum xy_tls_status read_plain(struct xy_tls *tls, void *out, size_t size, size_t *len)
 {
-    xy_assert(tls->established && size > 0);
-    *len = 0;
-    if (tls->failed)
-        return XY_TLS_FAILED;
-    if (tls->peer_closed)
-        return XY_TLS_CLOSED;
+    SSL *ssl = openssl_of(tls)->ssl;
     ERR_clear_error();
-    if (SSL_read_ex(tls->ssl, out, size, len) == 1)
+    if (SSL_read_ex(ssl, out, size, len) == 1)
         return XY_TLS_DONE;
     *len = 0;
-    switch (SSL_get_error(tls->ssl, 0)) {
+    switch (SSL_get_error(ssl, 0)) {
     case SSL_ERROR_WANT_READ:
         return XY_TLS_WANT_MORE;
     case SSL_ERROR_ZERO_RETURN:
-        tls->peer_closed = true;
         return XY_TLS_CLOSED;
     default:
         return fail(tls);
     }
 }
 
-size_t xy_tls_write(struct xy_tls *tls, const void *data, size_t len)
+static size_t write_record(struct xy_tls *tls, const void *data, size_t len)
 {
-    xy_assert(tls->established);
-    const unsigned char *bytes = data;
     size_t written = 0;
     ERR_clear_error();
-    while (written < len && !tls->failed && !tls->close_sent && tls_pipe_len(&tls->out) < XY_TLS_OUTPUT_MAX) {
-        size_t piece = len - written < RECORD_BYTES_MAX ? len - written : RECORD_BYTES_MAX, done = 0;
-        if (SSL_write_ex(tls->ssl, bytes + written, piece, &done) == 1)
-            written += done;
-        else
-            fail(tls);
-    }
+    if (SSL_write_ex(openssl_of(tls)->ssl, data, len < RECORD_BYTES_MAX ? len : RECORD_BYTES_MAX, &written) !=
+        1)
+        fail(tls);
     return written;
 }
 
-struct xy_str xy_tls_output(const struct xy_tls *tls)
-{
-    return xy_str_n(tls->out.buf.data + (tls->out.buf.data ? tls->out.taken : 0), tls_pipe_len(&tls->out));
-}
-
-void xy_tls_output_consumed(struct xy_tls *tls, size_t len)
-{
-    tls_pipe_take(&tls->out, len);
-}
-
 /* The library's 0 says that the peer has not closed yet; the other half stays open as long as he likes. */
-void xy_tls_close(struct xy_tls *tls)
+static void close_notify(struct xy_tls *tls)
 {
-    if (tls->close_sent || tls->failed || !tls->established)
-        return;
-    tls->close_sent = true;
     ERR_clear_error();
-    if (SSL_shutdown(tls->ssl) < 0)
+    if (SSL_shutdown(openssl_of(tls)->ssl) < 0)
         fail(tls);
-}
-
-const char *xy_tls_error(const struct xy_tls *tls)
-{
-    return tls->error.text;
 }
 
 /* ---- what was agreed ---- */
 
-const char *xy_tls_newest(void)
+static SSL *ssl_of(const struct xy_tls *tls)
 {
-    return "TLSv1.3";
+    return ((const struct openssl *)tls)->ssl;
 }
 
-const char *xy_tls_version(const struct xy_tls *tls)
+static const char *version(const struct xy_tls *tls)
 {
-    return SSL_get_version(tls->ssl);
+    return SSL_get_version(ssl_of(tls));
 }
 
-const char *xy_tls_cipher(const struct xy_tls *tls)
+static const char *cipher(const struct xy_tls *tls)
 {
-    const SSL_CIPHER *cipher = SSL_get_current_cipher(tls->ssl);
-    const char *name = cipher != NULL ? suite_name(cipher) : NULL;
+    const SSL_CIPHER *chosen = SSL_get_current_cipher(ssl_of(tls));
+    const char *name = chosen != NULL ? suite_name(chosen) : NULL;
     return name != NULL ? name : "none";
 }
 
-const char *xy_tls_alpn(const struct xy_tls *tls)
+static const char *alpn(const struct xy_tls *tls)
 {
     const unsigned char *chosen = NULL;
     unsigned len = 0;
-    SSL_get0_alpn_selected(tls->ssl, &chosen, &len);
+    SSL_get0_alpn_selected(ssl_of(tls), &chosen, &len);
     for (size_t i = 0; chosen != NULL && tls->config->alpn != NULL && tls->config->alpn[i] != NULL; i++)
         if (xy_str_is(xy_str_n((const char *)chosen, len), tls->config->alpn[i]))
             return tls->config->alpn[i];
     return NULL;
 }
 
-bool xy_tls_resumed(const struct xy_tls *tls)
+static bool resumed(const struct xy_tls *tls)
 {
-    return tls->established && SSL_session_reused(tls->ssl) == 1;
+    return SSL_session_reused(ssl_of(tls)) == 1;
 }
 
-struct xy_str xy_tls_peer_certificate(const struct xy_tls *tls)
+static struct xy_str own_certificate(const struct xy_tls *tls)
 {
-    return tls->peer_der.len > 0 ? xy_buf_view(&tls->peer_der) : XY_STR_NONE;
+    return xy_buf_view(&((const struct openssl *)tls)->own->leaf_der);
 }
 
-size_t xy_tls_server_end_point(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static struct xy_str peer_certificate(const struct xy_tls *tls)
 {
-    struct xy_str der = tls->config->server ? xy_buf_view(&tls->own->leaf_der) : xy_tls_peer_certificate(tls);
+    const struct xy_buf *der = &((const struct openssl *)tls)->peer_der;
+    return der->len > 0 ? xy_buf_view(der) : XY_STR_NONE;
+}
+
+static bool chain_accepted(const struct xy_tls *tls)
+{
+    return SSL_get_verify_result(ssl_of(tls)) == X509_V_OK;
+}
+
+static size_t digest(enum xy_tls_hash hash, struct xy_str data, unsigned char out[XY_TLS_BINDING_MAX])
+{
     const EVP_MD *digests[] = {
         [XY_TLS_HASH_NONE] = NULL,           [XY_TLS_HASH_SHA224] = EVP_sha224(),
         [XY_TLS_HASH_SHA256] = EVP_sha256(), [XY_TLS_HASH_SHA384] = EVP_sha384(),
         [XY_TLS_HASH_SHA512] = EVP_sha512(),
     };
-    const EVP_MD *digest = digests[xy_tls_certificate_hash(der)];
     unsigned len = 0;
-    if (!tls->established || digest == NULL || EVP_Digest(der.data, der.len, out, &len, digest, NULL) != 1)
+    if (digests[hash] == NULL || EVP_Digest(data.data, data.len, out, &len, digests[hash], NULL) != 1)
         return 0;
     return len;
 }
 
 static bool is_13(const struct xy_tls *tls)
 {
-    return SSL_version(tls->ssl) == TLS1_3_VERSION;
+    return SSL_version(ssl_of(tls)) == TLS1_3_VERSION;
 }
 
-size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static size_t exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
 {
-    if (!tls->established || !is_13(tls))
+    if (!is_13(tls))
         return 0;
-    int exported = SSL_export_keying_material(tls->ssl, out, EXPORTER_BYTES, EXPORTER_LABEL,
+    int exported = SSL_export_keying_material(ssl_of(tls), out, EXPORTER_BYTES, EXPORTER_LABEL,
                                               sizeof EXPORTER_LABEL - 1, NULL, 0, 0);
     return exported == 1 ? EXPORTER_BYTES : 0;
 }
 
 /* In a full handshake the client finishes first. */
-size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
+static size_t unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX])
 {
-    if (!tls->established || xy_tls_resumed(tls) || is_13(tls))
+    if (is_13(tls))
         return 0;
-    size_t len = tls->config->server ? SSL_get_peer_finished(tls->ssl, out, XY_TLS_BINDING_MAX)
-                                     : SSL_get_finished(tls->ssl, out, XY_TLS_BINDING_MAX);
+    size_t len = tls->config->server ? SSL_get_peer_finished(ssl_of(tls), out, XY_TLS_BINDING_MAX)
+                                     : SSL_get_finished(ssl_of(tls), out, XY_TLS_BINDING_MAX);
     return len <= XY_TLS_BINDING_MAX ? len : 0;
 }
 
-bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out)
+static bool session_save(const struct xy_tls *tls, struct xy_buf *out)
 {
-    if (tls->config->server || !tls->established)
-        return false;
-    SSL_SESSION *session = SSL_get0_session(tls->ssl);
+    SSL_SESSION *session = SSL_get0_session(ssl_of(tls));
     int len = session != NULL && SSL_SESSION_has_ticket(session) ? i2d_SSL_SESSION(session, NULL) : 0;
     unsigned char *room = len > 0 ? (unsigned char *)xy_buf_reserve(out, (size_t)len) : NULL;
     if (room == NULL)
@@ -393,13 +322,49 @@ bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out)
     return true;
 }
 
-bool xy_tls_session_restore(struct xy_tls *tls, struct xy_str saved)
+static bool session_restore(struct xy_tls *tls, struct xy_str saved)
 {
-    xy_assert(!tls->config->server && !tls->established);
     const unsigned char *bytes = (const unsigned char *)saved.data;
     SSL_SESSION *session = d2i_SSL_SESSION(NULL, &bytes, (long)saved.len);
-    bool restored = session != NULL && SSL_set_session(tls->ssl, session) == 1;
+    bool restored = session != NULL && SSL_set_session(ssl_of(tls), session) == 1;
     SSL_SESSION_free(session);
     ERR_clear_error();
     return restored;
 }
+
+/* ---- the table ---- */
+
+static void release(char out[XY_TLS_RELEASE_BYTES])
+{
+    snprintf(out, XY_TLS_RELEASE_BYTES, "OpenSSL %s", OpenSSL_version(OPENSSL_VERSION_STRING));
+}
+
+const struct xy_tls_library tls_openssl = {
+    .name = "openssl",
+    .newest = "TLSv1.3",
+    .release = release,
+    .config_server = tls_openssl_config_server,
+    .config_client = tls_openssl_config_client,
+    .config_free = tls_openssl_config_free,
+    .self_signed = tls_openssl_self_signed,
+    .allocate = allocate,
+    .setup = setup,
+    .release_connection = release_connection,
+    .handshake = handshake,
+    .read = read_plain,
+    .write_record = write_record,
+    .close_notify = close_notify,
+    .version = version,
+    .cipher = cipher,
+    .alpn = alpn,
+    .resumed = resumed,
+    .own_certificate = own_certificate,
+    .peer_certificate = peer_certificate,
+    .chain_accepted = chain_accepted,
+    .peer_problem = tls_openssl_peer_problem,
+    .digest = digest,
+    .exporter = exporter,
+    .unique = unique,
+    .session_save = session_save,
+    .session_restore = session_restore,
+};

@@ -1,11 +1,9 @@
 /* Who is at the other end, on OpenSSL: the peer's certificate is judged here, not by the library alone. Names come from
- * the SAN only, a pinned certificate replaces the chain, and a resumed session is judged again under the present
- * configuration. Called back by the library in the handshake, and by the connection at its end. */
+ * the SAN only, and a pinned certificate replaces the chain. Called back by the library in the handshake, and by tls.c
+ * after it. */
 #include "core/tls/openssl_backend.h"
 
 #include <openssl/x509v3.h>
-
-#include "core/tls/names.h"
 
 /* In the order in which they are told when there are several. */
 enum problem {
@@ -73,12 +71,12 @@ static enum problem problem_of(long code)
     return PROBLEM_OTHER;
 }
 
-const char *tls_problem_of(long verify_result)
+const char *tls_openssl_problem_of(long verify_result)
 {
     return prose[problem_of(verify_result)];
 }
 
-bool tls_certificate_der(const X509 *certificate, struct xy_buf *out)
+bool tls_openssl_certificate_der(const X509 *certificate, struct xy_buf *out)
 {
     int len = i2d_X509(certificate, NULL);
     unsigned char *room = len > 0 ? (unsigned char *)xy_buf_reserve(out, (size_t)len) : NULL;
@@ -86,13 +84,6 @@ bool tls_certificate_der(const X509 *certificate, struct xy_buf *out)
         return false;
     out->len += (size_t)i2d_X509(certificate, &room);
     return true;
-}
-
-static bool is_pinned(const struct xy_tls_config *config, struct xy_str der)
-{
-    unsigned char hash[EVP_MAX_MD_SIZE];
-    return xy_str_present(der) && EVP_Digest(der.data, der.len, hash, NULL, EVP_sha256(), NULL) == 1 &&
-           memcmp(hash, config->fingerprint, XY_TLS_FINGERPRINT_BYTES) == 0;
 }
 
 /* ---- in the handshake ---- */
@@ -103,7 +94,7 @@ static void worse(long *verdict, long code)
         *verdict = code;
 }
 
-static struct xy_tls *connection_of(X509_STORE_CTX *store)
+static struct openssl *connection_of(X509_STORE_CTX *store)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
     return SSL_get_app_data(ssl);
@@ -117,53 +108,54 @@ static int on_chain(int ok, X509_STORE_CTX *store)
     return 1;
 }
 
-static void judge_chain(struct xy_tls *tls, X509_STORE_CTX *store)
+static void judge_chain(struct openssl *openssl, X509_STORE_CTX *store)
 {
     X509_STORE_CTX_set_verify_cb(store, on_chain);
     if (X509_verify_cert(store) < 1)
-        worse(&tls->verdict, X509_V_ERR_UNSPECIFIED);
+        worse(&openssl->verdict, X509_V_ERR_UNSPECIFIED);
 }
 
-static void judge_server(struct xy_tls *tls, X509_STORE_CTX *store)
+static void judge_server(struct openssl *openssl, X509_STORE_CTX *store)
 {
+    const struct xy_tls *tls = &openssl->base;
     struct xy_buf der = { 0 };
-    if (!tls_certificate_der(X509_STORE_CTX_get0_cert(store), &der)) {
-        worse(&tls->verdict, X509_V_ERR_OUT_OF_MEM);
+    if (!tls_openssl_certificate_der(X509_STORE_CTX_get0_cert(store), &der)) {
+        worse(&openssl->verdict, X509_V_ERR_OUT_OF_MEM);
     } else if (tls->config->trust != XY_TLS_TRUST_PINNED) {
-        judge_chain(tls, store);
+        judge_chain(openssl, store);
         if (!xy_tls_certificate_covers(xy_buf_view(&der), xy_str(tls->hostname)))
-            worse(&tls->verdict, X509_V_ERR_HOSTNAME_MISMATCH);
-    } else if (!is_pinned(tls->config, xy_buf_view(&der))) {
-        worse(&tls->verdict, X509_V_ERR_APPLICATION_VERIFICATION);
+            worse(&openssl->verdict, X509_V_ERR_HOSTNAME_MISMATCH);
+    } else if (!tls_is_pinned(tls->config, xy_buf_view(&der))) {
+        worse(&openssl->verdict, X509_V_ERR_APPLICATION_VERIFICATION);
     }
     xy_buf_free(&der);
 }
 
 /* A client's certificate never fails the handshake; whoever has no good one logs in by password. */
-int tls_peer_verify(X509_STORE_CTX *store, void *ctx)
+int tls_openssl_peer_verify(X509_STORE_CTX *store, void *ctx)
 {
     const struct xy_tls_config *config = ctx;
-    struct xy_tls *tls = connection_of(store);
-    tls->verdict = X509_V_OK;
+    struct openssl *openssl = connection_of(store);
+    openssl->verdict = X509_V_OK;
     if (config->server)
-        judge_chain(tls, store);
+        judge_chain(openssl, store);
     else
-        judge_server(tls, store);
-    X509_STORE_CTX_set_error(store, (int)tls->verdict);
-    return tls->verdict == X509_V_OK || config->server || config->trust == XY_TLS_TRUST_INSECURE;
+        judge_server(openssl, store);
+    X509_STORE_CTX_set_error(store, (int)openssl->verdict);
+    return openssl->verdict == X509_V_OK || config->server || config->trust == XY_TLS_TRUST_INSECURE;
 }
 
 /* After a resumption too, where the library takes the name from the ticket: the binding is of the certificate shown. */
-int tls_choose_certificate(SSL *ssl, int *alert, void *ctx)
+int tls_openssl_choose_certificate(SSL *ssl, int *alert, void *ctx)
 {
-    struct xy_tls_config *config = ctx;
-    struct xy_tls *tls = SSL_get_app_data(ssl);
+    struct openssl_config *config = ctx;
+    struct openssl *openssl = SSL_get_app_data(ssl);
     const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
     for (size_t i = 0; name != NULL && i < config->identity_count; i++) {
         const struct tls_identity *identity = &config->identities[i];
         if (identity->domain == NULL || !xy_tls_name_covers(xy_str(identity->domain), xy_str(name)))
             continue;
-        tls->own = identity;
+        openssl->own = identity;
         SSL_certs_clear(ssl); /* the first one may be of another kind, and would stay beside this one */
         if (SSL_use_cert_and_key(ssl, identity->leaf, identity->key, identity->rest, 1) == 1)
             return SSL_TLSEXT_ERR_OK;
@@ -175,31 +167,16 @@ int tls_choose_certificate(SSL *ssl, int *alert, void *ctx)
 
 /* ---- after it ---- */
 
-bool tls_client_accepts(const struct xy_tls *tls)
-{
-    struct xy_str der = xy_buf_view(&tls->peer_der);
-    if (tls->config->trust == XY_TLS_TRUST_INSECURE)
-        return true;
-    if (SSL_get_verify_result(tls->ssl) != X509_V_OK)
-        return false;
-    if (tls->config->trust == XY_TLS_TRUST_PINNED)
-        return is_pinned(tls->config, der);
-    return xy_tls_certificate_covers(der, xy_str(tls->hostname));
-}
-
-bool xy_tls_peer_trusted(const struct xy_tls *tls)
-{
-    return tls->established && tls->peer_der.len > 0 && xy_tls_peer_problem(tls) == NULL;
-}
-
 /* The chain was judged in the full handshake; a client's ticket may outlive its certificate. */
-const char *xy_tls_peer_problem(const struct xy_tls *tls)
+const char *tls_openssl_peer_problem(const struct xy_tls *tls)
 {
-    const X509 *peer = SSL_get0_peer_certificate(tls->ssl);
+    const SSL *ssl = ((const struct openssl *)tls)->ssl;
+    const X509 *peer = SSL_get0_peer_certificate(ssl);
     if (tls->config->server && peer == NULL)
-        return tls->config->asks ? "it showed no certificate" : "no certificate was asked for";
-    long verdict = SSL_get_verify_result(tls->ssl);
+        return openssl_config_of(tls->config)->asks ? "it showed no certificate"
+                                                    : "no certificate was asked for";
+    long verdict = SSL_get_verify_result(ssl);
     if (tls->config->server && X509_cmp_current_time(X509_get0_notAfter(peer)) < 0)
         worse(&verdict, X509_V_ERR_CERT_HAS_EXPIRED);
-    return tls_problem_of(verdict);
+    return tls_openssl_problem_of(verdict);
 }

@@ -70,7 +70,7 @@ static bool subject_set(X509 *certificate)
 static bool failed(struct xy_tls_error *error, const char *step, bool ok)
 {
     if (!ok)
-        tls_explain(error, "cannot make a certificate: %s: %s", step, tls_reason());
+        tls_explain(error, "cannot make a certificate: %s: %s", step, tls_openssl_reason());
     return !ok;
 }
 
@@ -107,14 +107,10 @@ static bool pem_write(X509 *certificate, EVP_PKEY *key, struct xy_buf *certifica
     return written;
 }
 
-bool xy_tls_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
-                        struct xy_buf *certificate_pem, struct xy_buf *key_pem, struct xy_tls_error *error)
+bool tls_openssl_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
+                             struct xy_buf *certificate_pem, struct xy_buf *key_pem,
+                             struct xy_tls_error *error)
 {
-    error->text[0] = '\0';
-    if (domain_count == 0 || domain_count > XY_TLS_DOMAINS_MAX) {
-        tls_explain(error, "a certificate needs 1 to %u domains, not %zu", XY_TLS_DOMAINS_MAX, domain_count);
-        return false;
-    }
     ERR_clear_error();
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = X509_new();

@@ -8,8 +8,7 @@
 
 #include "core/base/assert.h"
 
-#define TICKET_LIFETIME_S 86400u
-#define DAY_S             86400
+#define DAY_S 86400
 
 static void key_drop(struct tls_ticket_key *key)
 {
@@ -81,8 +80,8 @@ static bool mac_set(EVP_MAC_CTX *mac, const struct tls_ticket_key *key)
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
                      EVP_MAC_CTX *mac, int seal)
 {
-    const struct xy_tls *tls = SSL_get_app_data(ssl);
-    struct tls_tickets *tickets = &tls->config->tickets;
+    const struct openssl *openssl = SSL_get_app_data(ssl);
+    struct tls_tickets *tickets = &openssl_config_of(openssl->base.config)->tickets;
     if (!CRYPTO_THREAD_write_lock(tickets->lock))
         return -1;
     const struct tls_ticket_key *key = seal ? key_current(tickets) : key_find(tickets, name);
@@ -98,10 +97,10 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
     return result;
 }
 
-bool tls_tickets_start(struct xy_tls_config *config, uint32_t lifetime_s)
+bool tls_openssl_tickets_start(struct openssl_config *config, uint32_t lifetime_s)
 {
     struct tls_tickets *tickets = &config->tickets;
-    tickets->lifetime_s = lifetime_s != 0 ? lifetime_s : TICKET_LIFETIME_S;
+    tickets->lifetime_s = lifetime_s != 0 ? lifetime_s : TLS_TICKET_LIFETIME_S;
     tickets->lock = CRYPTO_THREAD_lock_new();
     if (tickets->lock == NULL || !key_make(&tickets->keys[0]))
         return false;
@@ -109,7 +108,7 @@ bool tls_tickets_start(struct xy_tls_config *config, uint32_t lifetime_s)
     return SSL_CTX_set_tlsext_ticket_key_evp_cb(config->ctx, on_ticket) == 1;
 }
 
-void tls_tickets_free(struct tls_tickets *tickets)
+void tls_openssl_tickets_free(struct tls_tickets *tickets)
 {
     key_drop(&tickets->keys[0]);
     key_drop(&tickets->keys[1]);

@@ -4,8 +4,8 @@
  * A configuration (certificates, trust, tickets, randomness) is shared by many connections and may be shared by threads;
  * it is reference-counted, so a reload makes a new one while old connections keep theirs. A connection belongs to one
  * thread. Forward secrecy only: ECDHE over X25519 or P-256 with AES-GCM or ChaCha20-Poly1305; no renegotiation, no
- * compression (RFC 7525, RFC 6120 13.8). The library behind it does not show here. The broker's connections, the SDK's
- * transports and the tests call it. */
+ * compression (RFC 7525, RFC 6120 13.8). A configuration says which library does the work, of those that the build has;
+ * otherwise they do not show here. The broker's connections, the SDK's transports and the tests call it. */
 #pragma once
 
 #include "core/base/buf.h"
@@ -18,15 +18,29 @@
 #define XY_TLS_FILE_BYTES_MAX    (4u << 20) /* a certificate, key or trust file */
 #define XY_TLS_CERTIFICATES_MAX  256u
 #define XY_TLS_DOMAINS_MAX       128u /* of one self-signed certificate */
+#define XY_TLS_RELEASE_BYTES     48u
 
 /* Why something failed, in plain words for the operator's eyes; empty when nothing did. */
 struct xy_tls_error {
     char text[320];
 };
 
-/* Once in the process, before any second thread starts: it settles the library's detection of the CPU's AES
- * instructions, which is not thread-safe (CVE-2025-52496). */
+/* Once in the process, before any second thread starts, whichever libraries will be used: it settles mbedTLS's detection
+ * of the CPU's AES instructions, which is not thread-safe (CVE-2025-52496). OpenSSL starts by itself, when first used. */
 void xy_tls_warm_up(void);
+
+/* ---- libraries ---- */
+
+/* One that can do the work. A build has one or both of "mbedtls" and "openssl", mbedTLS first; they live as long as the
+ * process. Where one is asked for, NULL stands for the first. */
+struct xy_tls_library;
+
+const struct xy_tls_library *xy_tls_library(struct xy_str name); /* NULL: this build does not have it */
+const struct xy_tls_library *xy_tls_library_at(size_t index);    /* NULL: there are no more */
+const char *xy_tls_library_name(const struct xy_tls_library *library);
+/* What runs, for the operator's eyes: "OpenSSL 3.0.17". Returns out. */
+const char *xy_tls_library_release(const struct xy_tls_library *library, char out[XY_TLS_RELEASE_BYTES]);
+const char *xy_tls_newest(const struct xy_tls_library *library); /* version of TLS that it speaks */
 
 /* ---- configuration ---- */
 
@@ -42,6 +56,7 @@ struct xy_tls_certificate {
 };
 
 struct xy_tls_server_options {
+    const struct xy_tls_library *library;
     const struct xy_tls_certificate *certificates; /* at least one; the first also serves unknown names */
     size_t certificate_count;
     const char *client_ca_file; /* ask clients for a certificate and check it against these (XEP-0178) … */
@@ -58,6 +73,7 @@ enum xy_tls_trust {
 };
 
 struct xy_tls_client_options {
+    const struct xy_tls_library *library;
     enum xy_tls_trust trust;
     const char *ca_file; /* PEM; NULL and no ca_pem: the system's store */
     struct xy_str ca_pem;
@@ -73,11 +89,13 @@ struct xy_tls_config *xy_tls_config_client(const struct xy_tls_client_options *o
                                            struct xy_tls_error *error);
 struct xy_tls_config *xy_tls_config_ref(struct xy_tls_config *config);
 void xy_tls_config_unref(struct xy_tls_config **config); /* NULL ok; nulls the caller's pointer */
+const struct xy_tls_library *xy_tls_config_library(const struct xy_tls_config *config);
 
 /* A P-256 key and a certificate signed by itself for `domains` (dNSName each), valid for ten years from a day before
  * env's wall clock. Appends PEM to both buffers; the caller writes them where they belong (the key 0600). */
-bool xy_tls_self_signed(const struct xy_env *env, const char *const *domains, size_t domain_count,
-                        struct xy_buf *certificate_pem, struct xy_buf *key_pem, struct xy_tls_error *error);
+bool xy_tls_self_signed(const struct xy_tls_library *library, const struct xy_env *env,
+                        const char *const *domains, size_t domain_count, struct xy_buf *certificate_pem,
+                        struct xy_buf *key_pem, struct xy_tls_error *error);
 
 /* ---- connection ---- */
 
@@ -125,7 +143,6 @@ const char *xy_tls_error(const struct xy_tls *tls); /* "" when nothing failed */
 
 /* ---- what the handshake agreed on ---- */
 
-const char *xy_tls_newest(void);                      /* version that the library speaks */
 const char *xy_tls_version(const struct xy_tls *tls); /* "TLSv1.2", "TLSv1.3" */
 const char *xy_tls_cipher(const struct xy_tls *tls);
 const char *xy_tls_alpn(const struct xy_tls *tls); /* NULL: none */
@@ -152,7 +169,7 @@ size_t xy_tls_exporter(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDIN
 size_t xy_tls_unique(const struct xy_tls *tls, unsigned char out[XY_TLS_BINDING_MAX]);
 
 /* What a client keeps to reconnect cheaply (a ticket and its secret: never log or show it), after the handshake and at
- * least one read. false: the server gave none. Set it on a new connection to the same host before its handshake; a
- * ticket that does not fit any more costs nothing but a full handshake. */
+ * least one read. false: the server gave none. Set it on a new connection to the same host before its handshake, of the
+ * same library; a ticket that does not fit any more costs nothing but a full handshake. */
 bool xy_tls_session_save(const struct xy_tls *tls, struct xy_buf *out);
 bool xy_tls_session_restore(struct xy_tls *tls, struct xy_str saved);

@@ -219,6 +219,28 @@ static void test_unknown_keys_name_the_nearest(void **state)
     refuse(XY_STR("\n\nlevel = debug"), "x.conf:3: unknown key \"level\"; the nearest is \"log.level\"\n");
 }
 
+static void test_tls_libraries(void **state)
+{
+    (void)state;
+    const struct xy_tls_library *library;
+    char text[64], present[64] = "", refusal[160];
+    struct config *config = parse("");
+    assert_ptr_equal(config->tls.library, xy_tls_library_at(0));
+    config_free(&config);
+    for (size_t i = 0; (library = xy_tls_library_at(i)) != NULL; i++) {
+        (void)snprintf(text, sizeof text, "tls { library = %s }", xy_tls_library_name(library));
+        config = parse(text);
+        assert_ptr_equal(config->tls.library, library);
+        config_free(&config);
+        (void)snprintf(present + strlen(present), sizeof present - strlen(present), "%s%s", i > 0 ? ", " : "",
+                       xy_tls_library_name(library));
+    }
+    (void)snprintf(refusal, sizeof refusal,
+                   "x.conf:1: tls.library = \"gnutls\": must be one of those that this build has: %s\n",
+                   present);
+    refuse(XY_STR("tls { library = gnutls }"), refusal);
+}
+
 static void test_wrong_types(void **state)
 {
     (void)state;
@@ -375,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_numbers_and_suffixes),
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_unknown_keys_name_the_nearest),
+        cmocka_unit_test(test_tls_libraries),
         cmocka_unit_test(test_wrong_types),
         cmocka_unit_test(test_addresses_and_accounts),
         cmocka_unit_test(test_duplicates_and_contradictions),

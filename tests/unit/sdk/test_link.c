@@ -104,5 +104,8 @@ int main(void)
         test(test_no_tls_behind_the_port),
         test(test_a_strangers_certificate),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    while (libraries_next())
+        failed += cmocka_run_group_tests_name(libraries_name(), tests, NULL, NULL);
+    return failed;
 }

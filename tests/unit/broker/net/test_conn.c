@@ -413,13 +413,16 @@ int main(void)
         cmocka_unit_test(test_closed_while_it_waits),
         cmocka_unit_test(test_no_certificate),
     };
+    int failed = 0;
     xy_tls_warm_up();
-    made_now(&certificate, "example.org");
-    server_config = config_server(&certificate);
-    client_config = config_client(&certificate);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    xy_tls_config_unref(&server_config);
-    xy_tls_config_unref(&client_config);
-    made_free(&certificate);
+    while (libraries_next()) {
+        made_now(&certificate, "example.org");
+        server_config = config_server(&certificate);
+        client_config = config_client(&certificate);
+        failed += cmocka_run_group_tests_name(libraries_name(), tests, NULL, NULL);
+        xy_tls_config_unref(&server_config);
+        xy_tls_config_unref(&client_config);
+        made_free(&certificate);
+    }
     return failed;
 }

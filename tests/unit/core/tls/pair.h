@@ -1,5 +1,5 @@
 /* A client and a server joined by memory, for the tests of core/tls: certificates made on the spot, ciphertext carried
- * in pieces of a chosen size. */
+ * in pieces of a chosen size, each end on any library that the build has. */
 #pragma once
 
 #include "tests/unit/unit.h"
@@ -8,6 +8,35 @@
 
 #include "core/tls/names.h"
 #include "core/tls/tls.h"
+
+/* What the two ends use; NULL: the first that the build has. */
+static const struct xy_tls_library *client_library, *server_library;
+
+/* The next two libraries, each with each. false: there are no more. */
+static inline bool libraries_next(void)
+{
+    static size_t client, server;
+    client_library = xy_tls_library_at(client);
+    server_library = xy_tls_library_at(server);
+    client = xy_tls_library_at(server + 1) != NULL ? client : client + 1;
+    server = xy_tls_library_at(server + 1) != NULL ? server + 1 : 0;
+    return client_library != NULL;
+}
+
+static inline const char *libraries_name(void)
+{
+    static char name[64];
+    snprintf(name, sizeof name, "%s to %s", xy_tls_library_name(client_library),
+             xy_tls_library_name(server_library));
+    return name;
+}
+
+/* The newest version that both speak. */
+static inline bool libraries_have_13(void)
+{
+    return strcmp(xy_tls_newest(client_library), "TLSv1.3") == 0 &&
+           strcmp(xy_tls_newest(server_library), "TLSv1.3") == 0;
+}
 
 struct pair_env {
     struct xy_env env;
@@ -32,7 +61,7 @@ static inline void made_at(struct made *made, const char *domain, uint64_t wall_
     struct xy_tls_error error;
     *made = (struct made){ 0 };
     const char *domains[] = { domain, "second.example.org" };
-    if (!xy_tls_self_signed(&env.env, domains, 2, &made->chain, &made->key, &error))
+    if (!xy_tls_self_signed(server_library, &env.env, domains, 2, &made->chain, &made->key, &error))
         fail_msg("%s", error.text);
     made->certificate = (struct xy_tls_certificate){ .chain_pem = xy_buf_view(&made->chain),
                                                      .key_pem = xy_buf_view(&made->key) };
@@ -52,7 +81,9 @@ static inline void made_free(struct made *made)
 static inline struct xy_tls_config *config_server(const struct made *made)
 {
     struct xy_tls_error error;
-    struct xy_tls_server_options options = { .certificates = &made->certificate, .certificate_count = 1 };
+    struct xy_tls_server_options options = { .library = server_library,
+                                             .certificates = &made->certificate,
+                                             .certificate_count = 1 };
     struct xy_tls_config *config = xy_tls_config_server(&options, &error);
     if (config == NULL)
         fail_msg("%s", error.text);
@@ -62,7 +93,8 @@ static inline struct xy_tls_config *config_server(const struct made *made)
 static inline struct xy_tls_config *config_client(const struct made *trusted)
 {
     struct xy_tls_error error;
-    struct xy_tls_client_options options = { .ca_pem = xy_buf_view(&trusted->chain) };
+    struct xy_tls_client_options options = { .library = client_library,
+                                             .ca_pem = xy_buf_view(&trusted->chain) };
     struct xy_tls_config *config = xy_tls_config_client(&options, &error);
     if (config == NULL)
         fail_msg("%s", error.text);

@@ -84,7 +84,7 @@ static void test_system_store_refuses_self_signed(void **state)
     struct made made;
     struct xy_tls_error error;
     made_now(&made, "example.org");
-    struct xy_tls_client_options options = { .trust = XY_TLS_TRUST_CA };
+    struct xy_tls_client_options options = { .library = client_library, .trust = XY_TLS_TRUST_CA };
     struct xy_tls_config *server = config_server(&made), *client = xy_tls_config_client(&options, &error);
     assert_non_null(client);
     expect_refused(client, server, "example.org",
@@ -103,7 +103,7 @@ static void test_pinned_and_insecure(void **state)
     made_at(&made, "example.org",
             (uint64_t)time(NULL) * 1000000 - TEN_YEARS_US); /* expired: the pin decides */
     struct xy_tls_config *server = config_server(&made);
-    struct xy_tls_client_options options = { .trust = XY_TLS_TRUST_INSECURE };
+    struct xy_tls_client_options options = { .library = client_library, .trust = XY_TLS_TRUST_INSECURE };
     struct xy_tls_config *insecure = xy_tls_config_client(&options, &error);
     pair_open(&pair, insecure, server, "whatever.example");
     assert_true(pair_handshake(&pair));
@@ -144,7 +144,9 @@ static void test_certificate_by_name(void **state)
     struct xy_tls_certificate both[] = { first.certificate, second.certificate };
     both[0].domain = "a.example";
     both[1].domain = "b.example";
-    struct xy_tls_server_options options = { .certificates = both, .certificate_count = 2 };
+    struct xy_tls_server_options options = { .library = server_library,
+                                             .certificates = both,
+                                             .certificate_count = 2 };
     struct xy_tls_config *server = xy_tls_config_server(&options, &error);
     assert_non_null(server);
     struct xy_tls_config *for_a = config_client(&first), *for_b = config_client(&second);
@@ -177,8 +179,10 @@ static void test_certificates_of_two_kinds(void **state)
           .chain_file = "tests/data/tls/rsa.pem",
           .key_file = "tests/data/tls/rsa-key.pem" },
     };
-    struct xy_tls_server_options s = { .certificates = both, .certificate_count = 2 };
-    struct xy_tls_client_options c = { .ca_file = "tests/data/tls/rsa.pem" };
+    struct xy_tls_server_options s = { .library = server_library,
+                                       .certificates = both,
+                                       .certificate_count = 2 };
+    struct xy_tls_client_options c = { .library = client_library, .ca_file = "tests/data/tls/rsa.pem" };
     struct xy_tls_config *server = xy_tls_config_server(&s, &error),
                          *client = xy_tls_config_client(&c, &error), *other = config_client(&elliptic);
     assert_non_null(server);
@@ -199,7 +203,8 @@ static void test_certificates_of_two_kinds(void **state)
 static struct xy_tls_config *server_asking(const struct made *made, const char *ca_file, struct xy_str ca_pem)
 {
     struct xy_tls_error error;
-    struct xy_tls_server_options options = { .certificates = &made->certificate,
+    struct xy_tls_server_options options = { .library = server_library,
+                                             .certificates = &made->certificate,
                                              .certificate_count = 1,
                                              .client_ca_file = ca_file,
                                              .client_ca_pem = ca_pem };
@@ -218,7 +223,9 @@ static void test_client_certificates(void **state)
     made_now(&made, "example.org");
     struct xy_tls_certificate own = { .chain_file = "tests/data/tls/client.pem",
                                       .key_file = "tests/data/tls/client-key.pem" };
-    struct xy_tls_client_options options = { .ca_pem = xy_buf_view(&made.chain), .certificate = &own };
+    struct xy_tls_client_options options = { .library = client_library,
+                                             .ca_pem = xy_buf_view(&made.chain),
+                                             .certificate = &own };
     struct xy_tls_config *client = xy_tls_config_client(&options, &error), *plain = config_client(&made);
     struct xy_tls_config *server = server_asking(&made, "tests/data/tls/client-ca.pem", XY_STR_NONE);
     struct xy_tls_config *wary = server_asking(&made, NULL, xy_buf_view(&made.chain)),
@@ -281,10 +288,12 @@ static void test_alpn(void **state)
     struct pair pair;
     struct xy_tls_error error;
     made_now(&made, "example.org");
-    struct xy_tls_server_options s = { .certificates = &made.certificate,
-                                       .certificate_count = 1,
+    struct xy_tls_server_options s = {
+        .library = server_library, .certificates = &made.certificate, .certificate_count = 1, .alpn = xmpp
+    };
+    struct xy_tls_client_options c = { .library = client_library,
+                                       .ca_pem = xy_buf_view(&made.chain),
                                        .alpn = xmpp };
-    struct xy_tls_client_options c = { .ca_pem = xy_buf_view(&made.chain), .alpn = xmpp };
     struct xy_tls_config *server = xy_tls_config_server(&s, &error),
                          *client = xy_tls_config_client(&c, &error);
     c.alpn = http;
@@ -452,7 +461,9 @@ static void test_old_protocols_suites_and_curves_are_refused(void **state)
 static void expect_error(struct xy_tls_certificate certificate, const char *prose)
 {
     struct xy_tls_error error;
-    struct xy_tls_server_options options = { .certificates = &certificate, .certificate_count = 1 };
+    struct xy_tls_server_options options = { .library = server_library,
+                                             .certificates = &certificate,
+                                             .certificate_count = 1 };
     assert_null(xy_tls_config_server(&options, &error));
     if (strstr(error.text, prose) == NULL)
         fail_msg("\"%s\" does not say \"%s\"", error.text, prose);
@@ -482,10 +493,11 @@ static void test_errors_name_the_file_and_the_reason(void **state)
                  "client-key.pem does not match the first certificate of the chain");
     expect_error((struct xy_tls_certificate){ .chain_file = chain }, "no file and no text given for the key");
 
-    struct xy_tls_client_options options = { .ca_file = "/nowhere/ca.pem" };
+    struct xy_tls_client_options options = { .library = client_library, .ca_file = "/nowhere/ca.pem" };
     assert_null(xy_tls_config_client(&options, &error));
     assert_string_equal(error.text, "cannot open /nowhere/ca.pem: No such file or directory");
-    struct xy_tls_server_options asking = { .certificates = &made.certificate,
+    struct xy_tls_server_options asking = { .library = server_library,
+                                            .certificates = &made.certificate,
                                             .certificate_count = 1,
                                             .client_ca_file = "/nowhere/clients.pem" };
     assert_null(xy_tls_config_server(&asking, &error));
@@ -511,16 +523,17 @@ static void test_self_signed_limits(void **state)
         domains[i] = label[i];
     }
     env.ctx = &(struct pair_env){ .wall_us = (uint64_t)time(NULL) * 1000000 };
-    if (!xy_tls_self_signed(&env, domains, XY_TLS_DOMAINS_MAX, &chain, &key, &error))
+    if (!xy_tls_self_signed(server_library, &env, domains, XY_TLS_DOMAINS_MAX, &chain, &key, &error))
         fail_msg("%s", error.text);
-    assert_false(xy_tls_self_signed(&env, domains, XY_TLS_DOMAINS_MAX + 1, &chain, &key, &error));
-    assert_false(xy_tls_self_signed(&env, domains, 0, &chain, &key, &error));
+    assert_false(
+        xy_tls_self_signed(server_library, &env, domains, XY_TLS_DOMAINS_MAX + 1, &chain, &key, &error));
+    assert_false(xy_tls_self_signed(server_library, &env, domains, 0, &chain, &key, &error));
     assert_non_null(strstr(error.text, "not 0"));
     snprintf(label[0], sizeof label[0], "%0254d", 1);
-    assert_false(xy_tls_self_signed(&env, domains, 1, &chain, &key, &error));
+    assert_false(xy_tls_self_signed(server_library, &env, domains, 1, &chain, &key, &error));
     assert_non_null(strstr(error.text, "domain names"));
     domains[0] = "";
-    assert_false(xy_tls_self_signed(&env, domains, 1, &chain, &key, &error));
+    assert_false(xy_tls_self_signed(server_library, &env, domains, 1, &chain, &key, &error));
     xy_buf_free(&chain);
     xy_buf_free(&key);
 }
@@ -560,5 +573,8 @@ int main(void)
         cmocka_unit_test(test_self_signed_limits),
         cmocka_unit_test(test_long_host_names),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    while (libraries_next())
+        failed += cmocka_run_group_tests_name(libraries_name(), tests, NULL, NULL);
+    return failed;
 }

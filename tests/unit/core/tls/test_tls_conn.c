@@ -56,8 +56,9 @@ static void test_what_was_agreed(void **state)
     struct fixture *f = *state;
     assert_false(xy_tls_peer_trusted(f->pair.client));
     assert_true(pair_handshake(&f->pair));
-    assert_string_equal(xy_tls_version(f->pair.client), xy_tls_newest());
-    assert_string_equal(xy_tls_cipher(f->pair.server), strcmp(xy_tls_newest(), "TLSv1.3") == 0
+    assert_string_equal(xy_tls_version(f->pair.client), libraries_have_13() ? "TLSv1.3" : "TLSv1.2");
+    assert_string_equal(xy_tls_version(f->pair.server), xy_tls_version(f->pair.client));
+    assert_string_equal(xy_tls_cipher(f->pair.server), libraries_have_13()
                                                            ? "TLS1-3-AES-128-GCM-SHA256"
                                                            : "TLS-ECDHE-ECDSA-WITH-AES-128-GCM-SHA256");
     assert_string_equal(xy_tls_error(f->pair.client), "");
@@ -88,7 +89,7 @@ static void test_handshake_yields_after_costly_steps(void **state)
         while (pair_carry(&f->pair, f->pair.server, f->pair.client))
             continue;
     } while (f->pair.client_status != XY_TLS_DONE || f->pair.server_status != XY_TLS_DONE);
-    size_t least = strcmp(xy_tls_newest(), "TLSv1.3") == 0 ? 1 : 2; /* one flight less */
+    size_t least = libraries_have_13() ? 1 : 2; /* one flight less */
     assert_in_range(yields, least, 6);
 }
 
@@ -272,7 +273,7 @@ static void test_resumption_is_judged_again(void **state)
     assert_int_equal(f->pair.client_status, XY_TLS_FAILED);
 
     struct xy_tls_error error;
-    struct xy_tls_client_options pinned = { .trust = XY_TLS_TRUST_PINNED };
+    struct xy_tls_client_options pinned = { .library = client_library, .trust = XY_TLS_TRUST_PINNED };
     struct xy_tls_config *config = xy_tls_config_client(&pinned, &error);
     assert_non_null(config);
     pair_close(&f->pair);
@@ -321,10 +322,11 @@ static void test_channel_binding(void **state)
     assert_int_equal(xy_tls_server_end_point(f->pair.client, client), 32);
     assert_int_equal(xy_tls_server_end_point(f->pair.server, server), 32);
     assert_memory_equal(client, server, 32);
-    size_t unique = xy_tls_unique(f->pair.client, client); /* 0 where the library does not tell */
-    assert_int_equal(xy_tls_unique(f->pair.server, server), unique);
-    assert_true(unique == 0 || unique == 12);
-    assert_memory_equal(client, server, unique);
+    size_t told = xy_tls_unique(f->pair.client, client); /* 0 where the library does not tell */
+    size_t heard = xy_tls_unique(f->pair.server, server);
+    assert_true(told == heard || client_library != server_library);
+    assert_true((told == 0 || told == 12) && (heard == 0 || heard == 12));
+    assert_memory_equal(client, server, told < heard ? told : heard);
 }
 
 /* RFC 9266: of TLS 1.3, another one for each connection, resumed or not. */
@@ -332,7 +334,7 @@ static void test_exporter(void **state)
 {
     struct fixture *f = *state;
     unsigned char client[XY_TLS_BINDING_MAX], server[XY_TLS_BINDING_MAX], first[XY_TLS_BINDING_MAX];
-    size_t expected = strcmp(xy_tls_newest(), "TLSv1.3") == 0 ? 32 : 0;
+    size_t expected = libraries_have_13() ? 32 : 0;
     struct xy_buf ticket = { 0 };
     assert_int_equal(xy_tls_exporter(f->pair.client, client), 0); /* not before the handshake */
     save(f, &ticket);
@@ -429,7 +431,10 @@ static void test_tickets_expire(void **state)
     struct fixture *f = *state;
     struct xy_tls_error error;
     struct xy_buf old = { 0 }, fresh = { 0 };
-    struct xy_tls_server_options options = { .certificates = &f->made.certificate,
+    if (client_library != server_library) /* it takes seconds, and is the server's alone */
+        skip();
+    struct xy_tls_server_options options = { .library = server_library,
+                                             .certificates = &f->made.certificate,
                                              .certificate_count = 1,
                                              .ticket_lifetime_s = 3 };
     xy_tls_config_unref(&f->server);
@@ -494,5 +499,8 @@ int main(void)
         test(test_tickets_expire),
         test(test_sleep_keeps_what_is_pending),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    while (libraries_next())
+        failed += cmocka_run_group_tests_name(libraries_name(), tests, NULL, NULL);
+    return failed;
 }

@@ -74,5 +74,8 @@ int main(void)
 {
     xy_tls_warm_up();
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_threads_share_a_configuration) };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    while (libraries_next())
+        failed += cmocka_run_group_tests_name(libraries_name(), tests, NULL, NULL);
+    return failed;
 }
