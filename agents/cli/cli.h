@@ -31,6 +31,7 @@ enum cli_option_id {
     OPT_INSECURE,
     OPT_DIRECT_TLS,
     OPT_NO_TLS,
+    OPT_TLS_LIBRARY,
     OPT_CONFIG,
     OPT_GLOBAL_COUNT,
     OPT_ID = OPT_GLOBAL_COUNT,

@@ -99,6 +99,14 @@ static const char *socket_path(const struct cli *cli)
     return variable && *variable ? variable : CLI_SOCKET;
 }
 
+static const char *tls_library(const struct cli *cli)
+{
+    const char *variable = getenv("XYLEM_TLS_LIBRARY");
+    if (cli->option[OPT_TLS_LIBRARY])
+        return cli->option[OPT_TLS_LIBRARY];
+    return variable && *variable ? variable : NULL;
+}
+
 static bool network_options(struct cli *cli, struct xylem_options *o, char *password)
 {
     uint64_t port = 0;
@@ -111,6 +119,7 @@ static bool network_options(struct cli *cli, struct xylem_options *o, char *pass
     o->ca_file = cli->option[OPT_CA];
     o->insecure = cli->option[OPT_INSECURE] != NULL;
     o->tls = cli->option[OPT_DIRECT_TLS] ? XYLEM_TLS_DIRECT : XYLEM_TLS_REQUIRED;
+    o->tls_library = tls_library(cli);
     if (cli->option[OPT_NO_TLS]) {
         o->tls = XYLEM_TLS_NONE;
         o->plain_allowed = true;

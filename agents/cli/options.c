@@ -25,6 +25,8 @@ static const struct {
     [OPT_INSECURE] = { "insecure", FLAG, NULL, "accept any certificate: for tests only" },
     [OPT_DIRECT_TLS] = { "direct-tls", FLAG, NULL, "TLS from the first byte" },
     [OPT_NO_TLS] = { "no-tls", FLAG, NULL, "no TLS: for loopback only" },
+    [OPT_TLS_LIBRARY] = { "tls-library", VALUE, "NAME",
+                          "mbedtls or openssl, where it is built in; also XYLEM_TLS_LIBRARY" },
     [OPT_CONFIG] = { "config", VALUE, "FILE", "the broker's configuration, for --offline" },
     [OPT_ID] = { "id", VALUE, "ID", "the item's id; the same id overwrites" },
     [OPT_TYPE] = { "type", VALUE, "MIME|xml", "what it is; default text/plain, or xml if it is one element" },

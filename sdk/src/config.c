@@ -58,9 +58,10 @@ static void copy_options(struct xy_config *config, const struct xylem_options *o
     size_t size = options->size < sizeof config->o ? options->size : sizeof config->o;
     memcpy(&config->o, options, size);
     const char **strings[] = {
-        &config->o.jid,      &config->o.resource,    &config->o.password,  &config->o.as,
-        &config->o.host,     &config->o.socket_path, &config->o.ca_file,   &config->o.certificate_file,
-        &config->o.key_file, &config->o.service,     &config->o.state_dir, &config->o.spool_dir,
+        &config->o.jid,         &config->o.resource,    &config->o.password,  &config->o.as,
+        &config->o.host,        &config->o.socket_path, &config->o.ca_file,   &config->o.certificate_file,
+        &config->o.key_file,    &config->o.service,     &config->o.state_dir, &config->o.spool_dir,
+        &config->o.tls_library,
     };
     for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
         copy_string(config->arena, strings[i]);
@@ -93,15 +94,35 @@ static enum xylem_status read_address(struct xy_config *config, const struct xy_
     return XYLEM_OK;
 }
 
+/* NULL stays NULL, the default. */
+static bool find_tls_library(const char *name, const struct xy_tls_library **out, char *error, size_t size)
+{
+    char text[160] = "", *end = text + sizeof text;
+    *out = name ? xy_tls_library(xy_str(name)) : NULL;
+    if (*out || !name)
+        return true;
+    const struct xy_tls_library *library;
+    char *at = text + snprintf(text, sizeof text,
+                               "there is no TLS library \"%.40s\" in this libxylem: take one of", name);
+    for (size_t i = 0; (library = xy_tls_library_at(i)) != NULL; i++)
+        at += snprintf(at, (size_t)(end - at), "%s %s", i > 0 ? "," : "", xy_tls_library_name(library));
+    fail(error, size, XYLEM_INVALID, text);
+    return false;
+}
+
 static enum xylem_status make_tls(struct xy_config *config, char *error, size_t size)
 {
     const struct xylem_options *o = &config->o;
+    const struct xy_tls_library *library;
+    if (!find_tls_library(o->tls_library, &library, error, size))
+        return XYLEM_INVALID;
     if (o->tls == XYLEM_TLS_NONE)
         return XYLEM_OK;
     if (!o->certificate_file != !o->key_file)
         return fail(error, size, XYLEM_INVALID, "certificate_file and key_file must be given together");
     struct xy_tls_certificate own = { .chain_file = o->certificate_file, .key_file = o->key_file };
     struct xy_tls_client_options options = {
+        .library = library,
         .trust = o->insecure ? XY_TLS_TRUST_INSECURE : XY_TLS_TRUST_CA,
         .ca_file = o->insecure ? NULL : o->ca_file,
         .certificate = o->certificate_file ? &own : NULL,

@@ -1,8 +1,8 @@
 """Starts and stops a real broker for the end-to-end tests, and watches how it ends.
 
 Every test gets its own broker on free loopback ports with its own fresh directory. The binaries come from XYLEM_BIN
-(default build/debug/bin), the number of shards from XYLEM_TEST_SHARDS (default 1), the broker's library
-for TLS from XYLEM_TEST_TLS (default the build's). A broker that does not exit with 0 on
+(default build/debug/bin), the number of shards from XYLEM_TEST_SHARDS (default 1), the library that broker and command line
+use for TLS from XYLEM_TEST_TLS (default the build's). A broker that does not exit with 0 on
 SIGTERM, or that leaves a sanitizer's report, fails its test; the log is shown when a test fails.
 """
 
@@ -23,6 +23,8 @@ import time
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BIN = os.environ.get("XYLEM_BIN", os.path.join(ROOT, "build", "debug", "bin"))
 TLS_LIBRARY = os.environ.get("XYLEM_TEST_TLS")
+if TLS_LIBRARY:
+    os.environ["XYLEM_TLS_LIBRARY"] = TLS_LIBRARY  # the command line's
 SHARDS = int(os.environ.get("XYLEM_TEST_SHARDS", "1"))
 DOMAIN = "example.org"
 PUBSUB = "pubsub." + DOMAIN

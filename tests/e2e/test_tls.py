@@ -1,6 +1,7 @@
 """The library behind TLS is chosen in the configuration, of those that the build has: `xylemd --version` lists them."""
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -25,6 +26,16 @@ def logged(broker, text, timeout=10):
     while text not in broker.log(10000):
         assert time.monotonic() < deadline, broker.log()
         time.sleep(0.02)
+
+
+def ping(broker, *options, **environment):
+    """`xylem ping` through TLS; the status with which it ended, and what it complained of."""
+    run = subprocess.run(
+        [harness.program("xylem"), "ping", "--jid", "alice@" + DOMAIN, "--host", "127.0.0.1", "--port", str(broker.port),
+         "--ca", broker.certificate, *options],
+        capture_output=True, text=True, timeout=30, check=False,
+        env={**os.environ, "XYLEM_PASSWORD": harness.USERS["alice"], **environment})  # fmt: skip
+    return run.returncode, run.stderr
 
 
 def test_the_version_says_which_there_are():
@@ -86,3 +97,18 @@ def test_a_reload_changes_it(make_broker, connect, before, after):
     fresh.open()
     fresh.bind("desk")
     assert fresh.ping().get("type") == "result"
+
+
+@pytest.mark.parametrize("server", PRESENT)
+@pytest.mark.parametrize("client", PRESENT)
+def test_the_command_line_chooses_too(make_broker, client, server):
+    broker = using(make_broker, server)
+    assert ping(broker, "--tls-library", client) == (0, "")
+    assert ping(broker, XYLEM_TLS_LIBRARY=client) == (0, "")
+    assert "mechanism=SCRAM-SHA-256-PLUS" in broker.log()  # both mean the same binding
+
+
+def test_the_command_line_names_those_that_are_there(broker):
+    status, said = ping(broker, "--tls-library", "gnutls")
+    assert status == 2
+    assert said == f'xylem: there is no TLS library "gnutls" in this libxylem: take one of {", ".join(PRESENT)}\n'

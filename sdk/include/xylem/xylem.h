@@ -184,6 +184,9 @@ struct xylem_options {
     uint64_t spool_bytes_max; /* of those, with 64 bytes each for bookkeeping: 256 MiB */
     enum xylem_spool_sync spool_sync;
     xylem_spooled_fn *on_spooled; /* a publish of a former run ended; may be NULL */
+
+    const char *tls_library; /* which one does TLS: "mbedtls" (up to TLS 1.2) or "openssl" (up to 1.3), if
+                                this libxylem was built with it; default: mbedTLS where it was */
 };
 #define XYLEM_OPTIONS                                                                                        \
     {                                                                                                        \
