@@ -87,7 +87,7 @@ def commits(server, options):
 def handshakes(server, options):
     """Of the library alone, one core, by processor time; and what it keeps of a connection that idles."""
     del options
-    done = program(server, "tls_bench", str(SECONDS), "--json")
+    done = program(server, "tls_bench", str(SECONDS), "--json", *([server.library] if server.library else []))
     return done and result(server, "handshakes", **json.loads(done))
 
 

@@ -73,8 +73,8 @@ LOGINS_NOTE = (
     "All of them SCRAM-SHA-256; over STARTTLS a full handshake each."
 )
 TLS_NOTE = (
-    "Certificates on P-256, made for the run; the generator uses OpenSSL with every server and does not judge them. Xylem is built on "
-    "mbedTLS, Xylem-OpenSSL is the same built on OpenSSL 3. The version is the newest that both ends have: TLS 1.2 with mbedTLS, 1.3 "
+    "Certificates on P-256, made for the run; the generator uses OpenSSL with every server and does not judge them. Xylem uses "
+    "mbedTLS, Xylem-OpenSSL is the same with OpenSSL 3. The version is the newest that both ends have: TLS 1.2 with mbedTLS, 1.3 "
     "with the others."
 )
 MEMORY_NOTE = (

@@ -34,11 +34,6 @@ def log(text):
     print(text, flush=True)
 
 
-def generator(scenario):
-    """Of all TLS the cheapest, whatever the server uses: both share the machine."""
-    return os.path.join(servers.OPENSSL if scenario.startswith("tls-") else servers.harness.BIN, "load")
-
-
 def one_run(server, scenario, options):
     if scenario in direct.DIRECTLY:
         return direct.DIRECTLY[scenario](server, options)
@@ -46,7 +41,7 @@ def one_run(server, scenario, options):
 
 
 def run_once(server, scenario, seconds):
-    command = [generator(scenario), "--port", str(server.port), "--domain", server.domain]
+    command = [servers.harness.program("load"), "--port", str(server.port), "--domain", server.domain]
     command += ["--service", server.service, "--password", servers.PASSWORD, "--pid", str(server.pid)]
     command += ["--protocol", server.protocol]
     command += ["--seconds", str(seconds), *server.options, scenario]

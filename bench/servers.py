@@ -31,12 +31,10 @@ PERSISTED = ["afan100", "pub1", "pub100", "arate1000"]
 OURS_ALONE = ["efan100", "commits", "handshakes", "start"]
 
 
-OPENSSL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "release-openssl", "bin")
-
-
 class Xylem:
     name = "Xylem"
     bin = harness.BIN
+    library = None  # for TLS: the build's first, mbedTLS
     protocol, domain, service = "xmpp", harness.DOMAIN, harness.PUBSUB
     options = ["--at-least-once"]
 
@@ -54,10 +52,15 @@ class Xylem:
     def missing(cls):
         """What keeps it from being measured; empty: nothing."""
         program = os.path.join(cls.bin, "xylemd")
-        return "" if os.path.exists(program) else f"{program} is not built"
+        if not os.path.exists(program):
+            return f"{program} is not built"
+        version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        return "" if cls.library is None or f"\n{cls.library}: " in version else f"{program} is built without {cls.library}"
 
     def start(self):
         settings = {"shards": os.cpu_count() or 1, "log": {"level": "warning"}, "store": {"map_size": "16gb"}}
+        if self.library:
+            settings["tls"] = {"library": self.library}
         self.broker = harness.Broker(harness.merged(settings, self.settings), users={})
         self.broker.bin = self.bin
         if self.accounts:
@@ -90,9 +93,9 @@ class Xylem:
 
 
 class XylemOpenSSL(Xylem):
-    """The same built on the other TLS library: only what goes through TLS differs."""
+    """The same with the other TLS library: only what goes through TLS differs."""
 
-    name, bin = "Xylem-OpenSSL", OPENSSL
+    name, library = "Xylem-OpenSSL", "openssl"
 
     @staticmethod
     def does(scenario):
