@@ -80,7 +80,7 @@ struct cli {
 
     struct xylem_client *client;
     bool only_asks; /* it does not become available, so that nothing comes */
-    bool over; /* the client stopped: `why` */
+    bool over;      /* the client stopped: `why` */
     enum xylem_status why;
     bool interrupted; /* SIGINT, SIGTERM */
 };
