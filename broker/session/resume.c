@@ -226,6 +226,7 @@ void resume_handled(struct session *session)
     xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)held_resume(sm, h), sm->restored);
     sm->restored = false;
     xy_sm_queue_rewind(&session->queue, &sm->counters);
+    sm->sent_recorded = UINT64_MAX; /* the record does not say yet what was told just now */
     stat_add(session->shard, sessions_resumed, 1);
     outbox_touch(session);
     session_pump(session);

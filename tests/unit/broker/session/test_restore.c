@@ -530,6 +530,26 @@ static void test_late_is_told_no_less_than_resumed(void **state)
     }
 }
 
+/* What a <resumed/> told is recorded soon, also where nothing new was sent behind it. */
+static void test_late_after_a_resumption(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char id[80];
+    struct wire *juliet = rig_managed(rig, 0, JULIET, "balcony", id);
+    say_number(juliet, ROMEO, 1);
+    wire_say(juliet, PING);
+    let_record(rig);
+    wire_vanish(juliet);
+    juliet = resumed(rig, 1, JULIET, id, 0);
+    assert_heard(juliet, "h='2'");
+    let_record(rig);
+    rig_restart(rig, 2, true);
+    rig_sleep(rig, 30 * 1000000);
+    assert_string_equal(rig_too_late(rig, 0, JULIET, id, 0), "2");
+    rig_free(&rig);
+}
+
 /* Many at once do not hold up the loop. */
 static void test_many_are_late(void **state)
 {
@@ -858,6 +878,7 @@ int main(void)
         cmocka_unit_test(test_the_time_asked_for),
         cmocka_unit_test(test_late),
         cmocka_unit_test(test_late_is_told_no_less_than_resumed),
+        cmocka_unit_test(test_late_after_a_resumption),
         cmocka_unit_test(test_many_are_late),
         cmocka_unit_test(test_its_resource_is_bound_anew),
         cmocka_unit_test(test_twice_at_once),
