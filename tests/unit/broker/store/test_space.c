@@ -149,12 +149,12 @@ static void test_slow_reader(void **state)
 }
 
 /* Publishing, retracting and acknowledging on a hundred nodes, on the store's own threads with a small log: what the files
- * need after a fifth of it is about what they need at the end. */
+ * need at most in the first fifth of it is about what they ever need. At one moment it may be much less: after a cut. */
 static void test_levels_off(void **state)
 {
     (void)state;
     enum { NODES = 100, STEPS = 10 };
-    uint64_t per_step = is_long() ? 400000 : 20000, last[NODES] = { 0 }, seed = 7, fifth = 0;
+    uint64_t per_step = is_long() ? 400000 : 20000, last[NODES] = { 0 }, seed = 7, fifth = 0, most = 0;
     char directory[64];
     make_directory(directory);
     struct store_options options = options_for(directory, NULL, 1, true);
@@ -175,23 +175,25 @@ static void test_levels_off(void **state)
             append_cursor(shard, node + 1, (uint32_t)(i % 10), seq);
             if (i % BATCH == 0)
                 store_flush(shard);
-            if (i % (BATCH * 20) == 0)
-                wait_committed(shard, store_ticket(shard));
+            if (i % (BATCH * 20) != 0)
+                continue;
+            wait_committed(shard, store_ticket(shard));
+            uint64_t bytes = files_bytes(directory, "");
+            most = bytes > most ? bytes : most;
         }
-        store_flush(shard);
-        wait_committed(shard, store_ticket(shard));
         if (step == STEPS / 5)
-            fifth = files_bytes(directory, "");
+            fifth = most;
     }
-    uint64_t end = files_bytes(directory, "");
+    store_flush(shard);
+    wait_committed(shard, store_ticket(shard));
     struct store_stats stats;
     store_stats(store, &stats);
-    print_message("files: %llu KiB after a fifth, %llu KiB after %llu MiB of records\n",
-                  (unsigned long long)fifth / 1024, (unsigned long long)end / 1024,
+    print_message("files: up to %llu KiB in a fifth, up to %llu KiB in %llu MiB of records\n",
+                  (unsigned long long)fifth / 1024, (unsigned long long)most / 1024,
                   (unsigned long long)(stats.bytes / MIB));
     assert_true(stats.checkpoints > 5);
-    assert_true(end <= fifth + fifth / 2);
-    assert_true(end < 4 * options.log_bytes_max);
+    assert_true(most <= fifth + fifth / 2);
+    assert_true(most < 4 * options.log_bytes_max);
     store_close(&store);
     remove_directory(directory);
 }
