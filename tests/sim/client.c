@@ -196,6 +196,15 @@ static bool crossed(const struct sim_client *client)
            (world->mood.disk_fills && client->restarts != world->restarts);
 }
 
+static void on_kept(struct xy_sm_entry *entry, bool sent, void *ctx)
+{
+    struct sim_client *client = ctx;
+    size_t at = 0;
+    unsigned token;
+    while (sent && sim_token_find(client->world->model, xy_bytes_view(entry->bytes), &at, &token))
+        sim_model_sent_again(client->world->model, token);
+}
+
 static void on_resumed(struct sim_client *client, const struct xy_stream_event *event)
 {
     client->world->resumed++;
@@ -203,6 +212,7 @@ static void on_resumed(struct sim_client *client, const struct xy_stream_event *
         sim_model_crossed(client->world->model, client->index, client->session);
     client->sm = true;
     told(client, event->h);
+    xy_sm_queue_each(&client->queue, on_kept, client);
     xy_sm_queue_rewind(&client->queue, &client->counters);
 }
 

@@ -102,6 +102,13 @@ void sim_model_sent(struct sim_model *model, unsigned number)
     model->tokens[number].refused = false;
 }
 
+/* Its client was answered that it is refused and does not wait for another answer; this time there may be room. */
+void sim_model_sent_again(struct sim_model *model, unsigned number)
+{
+    if (model->tokens[number].kind != SIM_MESSAGE)
+        model->tokens[number].refused = false;
+}
+
 void sim_model_durable(struct sim_model *model, unsigned number)
 {
     struct sim_token *token = &model->tokens[number];

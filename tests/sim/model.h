@@ -133,6 +133,8 @@ void sim_token_write(struct xy_buf *out, unsigned token);
 bool sim_token_find(const struct sim_model *model, struct xy_str text, size_t *at, unsigned *token);
 
 void sim_model_sent(struct sim_model *model, unsigned token);
+/* In the same stanza, over a resumption: the broker did not remember that it had it. */
+void sim_model_sent_again(struct sim_model *model, unsigned token);
 void sim_model_durable(struct sim_model *model, unsigned token);
 /* The sender was told by bytes that left the broker at `left_moment`. */
 void sim_model_told(struct sim_model *model, unsigned token, uint64_t left_moment);
