@@ -91,6 +91,14 @@ static void move(struct model *model, unsigned number, unsigned index)
     worker->moved_us = model->now_us;
 }
 
+/* The better session ended. What it had is given back, and may go to others, before the broker hears of its end here. */
+static void stay(const struct model *model, struct model_worker *worker)
+{
+    if (worker->leaving)
+        worker->moved_us = model->now_us;
+    worker->leaving = false;
+}
+
 static void recheck(struct model *model, unsigned number, unsigned index)
 {
     struct model_queue *queue = &model->queues.queue[number];
@@ -99,7 +107,7 @@ static void recheck(struct model *model, unsigned number, unsigned index)
     if (worker->holder < 0 || !still_there(model, worker, is_bare(index))) {
         move(model, number, index);
     } else if (wanted == worker->holder) {
-        worker->leaving = false;
+        stay(model, worker);
     } else if (model_worker_held(queue, index) == 0 ||
                (worker->leaving && worker->leaving_us <= model->now_us)) {
         move(model, number, index);

@@ -49,7 +49,7 @@ struct model_worker {
     unsigned since; /* which one of that slot */
     bool leaving;
     uint64_t leaving_us; /* then it moves */
-    uint64_t moved_us;   /* at this moment; what others get meanwhile is not its turn */
+    uint64_t moved_us; /* at this moment, or it stays after all; what others get meanwhile is not its turn */
 };
 
 struct model_got { /* an item of a queue that came to a session */
@@ -98,8 +98,8 @@ unsigned model_queue_redrive(struct model *model, unsigned queue);             /
 unsigned model_queue_move(struct model *model, unsigned queue, unsigned slot); /* letters back; how many */
 /* consumer.c: the consumers */
 bool model_worker_may_take(const struct model *model, const struct model_queue *queue, unsigned worker);
-/* false: a session that waits for its resumption may be tried, or a consumer moves to another session: what it was to get
- * goes to others then, in whatever order. */
+/* false: a session that waits for its resumption may be tried, or a consumer moves to another session, or no longer wants
+ * to: what it was to get goes to others then, in whatever order. */
 bool model_workers_in_order(const struct model *model, const struct model_queue *queue);
 unsigned model_worker_held(const struct model_queue *queue, unsigned worker);
 unsigned model_worker_by_subid(const struct model_queue *queue, uint64_t subid); /* MODEL_WORKERS: none */
