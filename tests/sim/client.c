@@ -154,6 +154,8 @@ static void connect_by(struct sim_client *client, unsigned mechanisms)
         sim_wire_open(world, client->index, shard, mechanisms == XY_SASL_EXTERNAL ? LINK_LOCAL : LINK_C2S);
     client->state = SIM_CLIENT_LOGIN;
     client->login_us = world->now_us;
+    client->crashes = world->crashes;
+    client->restarts = world->restarts;
     sim_trace(world, "client %u connects to shard %u%s", client->index, shard,
               client->resume_id_len ? ", to resume" : "");
     xy_stream_client_open(client->stream);
@@ -191,9 +193,8 @@ static void go_offline(struct sim_client *client)
 /* An orderly stop forgets nothing, but where the disk had no room for answers: then h stays before them. */
 static bool crossed(const struct sim_client *client)
 {
-    const struct sim_world *world = client->world;
-    return client->crashes != world->crashes ||
-           (world->mood.disk_fills && client->restarts != world->restarts);
+    return client->crashes != client->ready_crashes ||
+           (client->world->mood.disk_fills && client->restarts != client->ready_restarts);
 }
 
 static void on_kept(struct xy_sm_entry *entry, bool sent, void *ctx)
@@ -250,8 +251,8 @@ static void on_ready(struct sim_client *client, const struct xy_stream_event *ev
         on_resumed(client, event);
     else
         on_bound(client, event);
-    client->crashes = client->world->crashes;
-    client->restarts = client->world->restarts;
+    client->ready_crashes = client->crashes;
+    client->ready_restarts = client->restarts;
 }
 
 static void on_stanza(struct sim_client *client, struct xy_stream_event *event)

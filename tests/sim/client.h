@@ -45,8 +45,9 @@ struct sim_client {
     uint64_t busy_us;  /* does not read until then */
     bool unwell;       /* unavailable, or of negative priority */
     bool sm;           /* of this session */
-    unsigned crashes;  /* that the world had seen when it was ready last … */
-    unsigned restarts; /* … and orderly stops */
+    /* What the world had seen when it connected, now and the last time that it became ready: what it reads after a crash
+     * may still be of the broker before. */
+    unsigned crashes, restarts, ready_crashes, ready_restarts;
     struct xy_sm counters;
     struct xy_sm_pool chunks;
     struct xy_sm_queue queue; /* entry.claim: token of a message plus one; 0: none; or see SIM_CLAIM_SAID */
