@@ -264,6 +264,13 @@ static int start_three(void **state)
     return 0;
 }
 
+static void turns(struct rig *rig, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned shard = 0; shard < rig->shards; shard++)
+            (void)shard_turn(rig_shard(rig, shard));
+}
+
 /* A subscription is answered when its sessions are known. After a crash in between it is not made once more: the row that
  * goes to disk with it has the answer. */
 static void subscribed_once(void **state)
@@ -283,11 +290,9 @@ static void subscribed_once(void **state)
                        n, n);
         rig_stanza(rig, 0, BOB, xml);
     }
-    for (unsigned i = 0; i < 2; i++) { /* not as far as the answers */
-        for (unsigned shard = 0; shard < rig->shards; shard++)
-            (void)shard_turn(rig_shard(rig, shard));
-    }
+    turns(rig, 2); /* not as far as the answers */
     (void)store_step_commit(rig->store);
+    turns(rig, 4); /* as far as the answers, and nothing more is committed */
     rig_restart(rig, true);
     struct xy_arena *arena = xy_arena_new();
     struct store_entry subscriptions[16], rows[16];
