@@ -115,8 +115,8 @@ static bool is_shared(const struct address *address, enum plan plan)
     return false;
 }
 
-/* Not stored: handed over at once. An assured one has one recipient, and comes back (address_returned) if that cannot
- * take it. */
+/* Not stored: handed over at once. An assured one has one recipient, also if there are more by now, and comes back
+ * (address_returned) if that cannot take it. */
 static void deliver(struct address *address, const struct xy_stanza *message, enum plan plan, bool assured)
 {
     struct xy_bytes *bytes = xy_xml_bytes(message->elem, XY_STR(NS_CLIENT));
@@ -126,7 +126,7 @@ static void deliver(struct address *address, const struct xy_stanza *message, en
                                                    : address_best(address);
     xy_assert(first != NULL);
     send_copy(address, first, bytes, assured);
-    for (size_t i = 0; plan != PLAN_RESOURCE && i < address->resources_count; i++) {
+    for (size_t i = 0; plan != PLAN_RESOURCE && !assured && i < address->resources_count; i++) {
         struct resource *r = address->resources[i];
         int least = plan == PLAN_ALL ? 0 : first->priority;
         if (r != first && r->available && r->priority >= least)
@@ -194,7 +194,7 @@ static void message_now(struct address *address, struct request **request)
     case PLAN_IGNORE:
         break;
     default:
-        if (assured && (mailbox_behind(address) || is_shared(address, plan))) {
+        if (assured && mailbox_behind(address)) {
             store(address, request);
             return;
         }
@@ -229,7 +229,7 @@ void message_handle(struct address *address, struct request **request)
     const struct xy_stanza *message = &(*request)->stanza;
     enum plan plan = plan_make(address, message);
     bool kept = plan == PLAN_RESOURCE || plan == PLAN_BEST || plan == PLAN_OFFLINE;
-    bool committed_first = (*request)->assured || plan == PLAN_OFFLINE;
+    bool committed_first = (*request)->assured || plan == PLAN_OFFLINE || is_shared(address, plan);
     if (kept && committed_first && message_is_assured(message)) {
         store(address, request);
         return;
