@@ -98,11 +98,13 @@ static void store_step(struct load *load)
     }
     if (sender->sent > sender->asked)
         client_request_ack(sender);
-    load->figures.done = sender->covered > away->before ? sender->covered - away->before : 0;
 }
 
+/* Asked right after the answers came: a turn later would be after a wait for more. */
 static bool all_stored(struct load *load)
 {
+    const struct away *away = load->ctx;
+    load->figures.done = away->sender->covered > away->before ? away->sender->covered - away->before : 0;
     return load->figures.done >= load->scenario->total;
 }
 
