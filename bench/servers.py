@@ -58,7 +58,7 @@ class Xylem:
         return "" if cls.library is None or f"\n{cls.library}: " in version else f"{program} is built without {cls.library}"
 
     def start(self):
-        settings = {"shards": os.cpu_count() or 1, "log": {"level": "warning"}, "store": {"map_size": "16gb"}}
+        settings = {"shards": "auto", "log": {"level": "warning"}, "store": {"map_size": "16gb"}}
         if self.library:
             settings["tls"] = {"library": self.library}
         self.broker = harness.Broker(harness.merged(settings, self.settings), users={})

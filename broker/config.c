@@ -14,6 +14,7 @@
 
 #include "broker/config_keys.h"
 #include "broker/config_syntax.h"
+#include "broker/shard/env_system.h"
 #include "core/base/assert.h"
 #include "core/jid.h"
 
@@ -512,16 +513,20 @@ static void finish_service(struct loading *loading)
     }
 }
 
+/* One core stays free for the commit thread and the kernel: a loop on each would be in their way, and two loops that talk to
+ * each other from different cores wake each other up all the time. */
+static uint64_t automatic_shards(void)
+{
+    unsigned cores = env_system_cores();
+    return cores < 3 ? 1 : cores > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : cores - 1;
+}
+
 /* What `auto` means on this machine, what follows from other keys, and what only makes sense together. */
 static void finish(struct loading *loading)
 {
     struct config *config = loading->config;
-    if (config->shards == 0) {
-        long cores = sysconf(_SC_NPROCESSORS_ONLN);
-        config->shards = cores < 1                         ? 1
-                         : cores > (long)CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX
-                                                           : (uint64_t)cores;
-    }
+    if (config->shards == 0)
+        config->shards = automatic_shards();
     if (config->limits.memory == 0) {
         long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGE_SIZE);
         config->limits.memory =

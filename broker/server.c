@@ -14,6 +14,7 @@
 #include "broker/router/router.h"
 #include "broker/secret.h"
 #include "broker/session/session.h"
+#include "broker/shard/env_system.h"
 #include "broker/shard/workers.h"
 #include "broker/store/store.h"
 #include "core/base/assert.h"
@@ -135,10 +136,9 @@ static bool shards_start(struct server *server)
                                            .secret = xy_str_n((const char *)server->secret, SECRET_BYTES),
                                            .wake = on_mail,
                                            .ctx = server };
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     xy_random(server->env, &options.hash_seed, sizeof(options.hash_seed));
     struct shard_group *group = server->group = shard_group_new(&options);
-    server->workers = workers_new(group, cores > 0 ? (unsigned)cores : 1);
+    server->workers = workers_new(group, env_system_cores());
     bool ok = server->workers != NULL;
     for (unsigned i = 0; ok && i < server->shards; i++) {
         struct shard *shard = shard_group_get(group, i);

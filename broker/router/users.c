@@ -6,9 +6,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "broker/router/accounts_internal.h"
+#include "broker/shard/env_system.h"
 
 #define THREADS_MAX 64u
 #define IMPORT_MAX  10000000u /* users in one file */
@@ -202,8 +202,7 @@ static bool derive_all(struct users *users)
 {
     struct derivation derivation = { .users = users };
     pthread_t threads[THREADS_MAX];
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned count = cores < 1 ? 1 : cores > (long)THREADS_MAX ? THREADS_MAX : (unsigned)cores, started = 0;
+    unsigned cores = env_system_cores(), count = cores < THREADS_MAX ? cores : THREADS_MAX, started = 0;
     while (users->count > 1 && started + 1 < count &&
            pthread_create(&threads[started], NULL, derive, &derivation) == 0)
         started++;

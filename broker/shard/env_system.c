@@ -2,9 +2,11 @@
 #include "broker/shard/env_system.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/base/assert.h"
 
@@ -64,3 +66,11 @@ static void system_random(void *ctx, void *out, size_t len)
 const struct xy_env env_system = { .now_us = system_now_us,
                                    .wall_us = system_wall_us,
                                    .random = system_random };
+
+unsigned env_system_cores(void)
+{
+    cpu_set_t set;
+    long cores =
+        sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 0 ? (unsigned)cores : 1;
+}

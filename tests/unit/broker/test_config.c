@@ -1,4 +1,5 @@
 /* Configuration: defaults, every type with its limits, and that every mistake is reported with its line. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,6 +42,26 @@ static void assert_str(struct xy_str s, const char *expected)
 {
     assert_int_equal(s.len, strlen(expected));
     assert_memory_equal(s.data, expected, s.len);
+}
+
+/* A core is left to the disk and the kernel where there are three or more. */
+static void test_shards_follow_the_cores_of_the_process(void **state)
+{
+    cpu_set_t all, some;
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    CPU_ZERO(&some);
+    for (unsigned cpu = 0, cores = 0; cpu < CPU_SETSIZE && cores < 4; cpu++) {
+        if (!CPU_ISSET(cpu, &all))
+            continue;
+        CPU_SET(cpu, &some);
+        cores++;
+        assert_int_equal(sched_setaffinity(0, sizeof(some), &some), 0);
+        struct config *config = parse("");
+        assert_int_equal(config->shards, cores <= 2 ? 1 : cores - 1);
+        config_free(&config);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
 }
 
 static void test_defaults(void **state)
@@ -391,6 +412,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_shards_follow_the_cores_of_the_process),
         cmocka_unit_test(test_defaults_are_generous),
         cmocka_unit_test(test_every_key_of_the_documented_example),
         cmocka_unit_test(test_json_is_a_configuration),
