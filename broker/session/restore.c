@@ -16,7 +16,7 @@ static struct session_sm *sm_of(struct session_past *past)
         return NULL;
     xy_sm_init(&sm->counters);
     memcpy(sm->id, past->id, sizeof(sm->id));
-    sm->resumable = sm->kept = sm->resuming = sm->restoring = sm->restored = true;
+    sm->resumable = sm->kept = sm->resuming = sm->restored = true;
     sm->max_us = past->max_us;
     sm->counters.in_h = sm->counters.in_tail = past->handled;
     sm->counters.out_acked = sm->counters.out_sent = past->h;
@@ -37,16 +37,6 @@ static void answer_again(struct session *session, struct session_past *past)
             outbox_push(session, &answer->bytes, ENTRY_ANSWER, ENTRY_NO_CLAIM, answer->number))
             session->sm->proof.answers_pending++;
     }
-}
-
-static void on_begun(struct shard *shard, void *payload)
-{
-    struct session *session = session_find(shard, *(struct session_ref *)payload);
-    if (session == NULL || session->sm == NULL)
-        return;
-    session->sm->restoring = false;
-    if (session->sm->resuming)
-        resume_handled(session);
 }
 
 void restore_session(struct session *session, struct session_past *past)
@@ -77,5 +67,5 @@ void restore_session(struct session *session, struct session_past *past)
         resume_detach(session);
     else
         session_deadline_update(session);
-    shard_when_committed(shard, sent_begin(session), on_begun, &session->ref, sizeof(session->ref));
+    resume_when_recorded(session, sent_resume(session));
 }

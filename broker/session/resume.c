@@ -86,7 +86,7 @@ void resume_kept(struct session *session, bool kept)
 static void not_asked(struct session_sm *sm)
 {
     sm->asked = sm->ack_due = sm->request_open = sm->resuming = false;
-    sm->asked_first_us = sm->asked_last_us = sm->request_due_us = 0;
+    sm->asked_first_us = sm->asked_last_us = sm->request_due_us = sm->telling = 0;
 }
 
 /* The connection is gone, the session waits. */
@@ -212,6 +212,34 @@ static void displace(struct session *session)
     outbox_return_limbo(session);
 }
 
+static void on_recorded(struct shard *shard, void *payload)
+{
+    struct session *session = session_find(shard, *(struct session_ref *)payload);
+    if (session == NULL || session->sm == NULL)
+        return;
+    session->sm->recording = false;
+    if (session->sm->resuming)
+        resume_handled(session);
+}
+
+void resume_when_recorded(struct session *session, uint64_t ticket)
+{
+    session->sm->recording = true;
+    shard_when_committed(session->shard, ticket, on_recorded, &session->ref, sizeof(session->ref));
+}
+
+/* A <failed/> ends before the first answer that did not arrive, but not before what a <resumed/> told. So while there are
+ * such answers, what it is about to tell goes to disk first, and a crash does not forget it. */
+static bool told_for_good(struct session *session, uint64_t h)
+{
+    struct session_sm *sm = session->sm;
+    if (!sm->kept || sm->proof.answers_pending == 0 || h <= sm->held.resumed || h <= sm->telling)
+        return true;
+    sm->telling = h;
+    resume_when_recorded(session, sent_resume(session));
+    return false;
+}
+
 /* What came on the old stream has to be handled first: its sender sends again what the h of <resumed/> does not cover,
  * and would be counted twice. */
 void resume_handled(struct session *session)
@@ -219,14 +247,14 @@ void resume_handled(struct session *session)
     struct session_sm *sm = session->sm;
     char text[2 * SESSION_ID_BYTES];
     uint64_t h = held_limit(session);
-    if (sm->restoring || sm->counters.in_h != sm->counters.in_tail || proof_h(session) < h)
+    if (sm->recording || sm->counters.in_h != sm->counters.in_tail || !told_for_good(session, h) ||
+        proof_h(session) < h)
         return;
     sm->resuming = false;
     sm->since_request = 0;
     xy_stream_sm_resumed(session->stream, id_text(sm, text), (uint32_t)held_resume(sm, h), sm->restored);
     sm->restored = false;
     xy_sm_queue_rewind(&session->queue, &sm->counters);
-    sm->sent_recorded = UINT64_MAX; /* the record does not say yet what was told just now */
     stat_add(session->shard, sessions_resumed, 1);
     outbox_touch(session);
     session_pump(session);

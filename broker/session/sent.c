@@ -2,7 +2,8 @@
  * received, and that does not come again (broker/delivery/outmap.h).
  *
  * Recorded a moment after it changed, large records less often, and completely when the broker stops. What is missing
- * comes again after a crash, marked: a record is an improvement, never a promise. Called by outbox.c, resume.c and session.c. */
+ * comes again after a crash, marked: such a record is an improvement, no promise. Not so the h that a <resumed/> tells, which
+ * stands in the same record: it waits for that (resume.c). Called by outbox.c, resume.c and session.c. */
 #include "broker/delivery/outmap.h"
 #include "broker/session/session_internal.h"
 #include "broker/store/store.h"
@@ -53,23 +54,8 @@ static void gather(struct xy_sm_entry *entry, bool sent, void *ctx)
     gathering->claims = gathering->claims || run.kind != OUT_NOTHING;
 }
 
-static void fill(Xylem__Store__V1__SessionOut *out, struct session_sm *sm)
-{
-    xylem__store__v1__session_out__init(out);
-    out->id = (ProtobufCBinaryData){ SESSION_ID_BYTES, sm->id };
-    out->acked = sm->counters.out_acked;
-    out->resumed = sm->held.resumed;
-}
-
-/* The numbers that the record of the session's former life says something about mean other stanzas from here on. */
-uint64_t sent_begin(struct session *session)
-{
-    Xylem__Store__V1__SessionOut out;
-    fill(&out, session->sm);
-    return store_append(session->shard->store, RECORD_SESSION_OUT, &out.base);
-}
-
-void sent_record(struct session *session, bool complete)
+/* false: nothing in the queue would be settled, or memory is short; the record is one without runs then. */
+static bool fill(Xylem__Store__V1__SessionOut *out, struct session *session, bool complete)
 {
     struct session_sm *sm = session->sm;
     struct xy_buf *runs = &session->shard->sessions->runs;
@@ -80,16 +66,35 @@ void sent_record(struct session *session, bool complete)
     xy_buf_reset(runs);
     xy_sm_queue_each(&session->queue, gather, &gathering);
     outmap_end(runs, &gathering.last);
+    xylem__store__v1__session_out__init(out);
+    out->id = (ProtobufCBinaryData){ SESSION_ID_BYTES, sm->id };
+    out->acked = sm->counters.out_acked;
+    out->resumed = sm->held.resumed;
     if ((!gathering.claims && !complete) || xy_buf_failed(runs))
-        return; /* what was recorded before stays true */
-    Xylem__Store__V1__SessionOut out;
-    fill(&out, sm);
-    out.runs = (uint64_t *)(void *)runs->data;
-    out.n_runs = runs->len / sizeof(uint64_t);
-    out.complete = complete;
+        return false;
+    out->runs = (uint64_t *)(void *)runs->data;
+    out->n_runs = runs->len / sizeof(uint64_t);
+    out->complete = complete;
     if (!complete)
         sm->sent_runs = (uint32_t)(SESSION_SENT_RUNS_MAX - gathering.left);
-    store_append_lazy(session->shard->store, RECORD_SESSION_OUT, &out.base);
+    return true;
+}
+
+void sent_record(struct session *session, bool complete)
+{
+    Xylem__Store__V1__SessionOut out;
+    if (fill(&out, session, complete)) /* else what was recorded before stays true */
+        store_append_lazy(session->shard->store, RECORD_SESSION_OUT, &out.base);
+}
+
+/* Of a restored session this takes the place of what its former life recorded, whose numbers mean other stanzas now. */
+uint64_t sent_resume(struct session *session)
+{
+    Xylem__Store__V1__SessionOut out;
+    (void)fill(&out, session, false); /* without runs nobody knows whether an answer arrived */
+    if (session->sm->telling > out.resumed)
+        out.resumed = session->sm->telling;
+    return store_append(session->shard->store, RECORD_SESSION_OUT, &out.base);
 }
 
 struct answering {

@@ -125,8 +125,8 @@ struct session_sm {
     uint8_t id[SESSION_ID_BYTES]; /* what grants its resumption */
     bool resumable;
     bool kept;      /* its record is on disk: it outlives a restart */
-    bool restoring; /* it was made anew, and may not send yet */
-    bool restored;  /* the client does not know that yet */
+    bool recording; /* what <resumed/> tells is on its way to the disk */
+    bool restored;  /* it was made anew, and the client does not know that yet */
     struct session_proof proof;
     struct session_held held;
     uint64_t sent_due_us;   /* when what was sent is recorded next; 0: nothing new */
@@ -138,6 +138,7 @@ struct session_sm {
     bool asked;         /* some <r/> of the peer came before stanzas that are not handled yet */
     bool ack_due;       /* send <a/> with the next flush */
     bool resuming;      /* <resumed/> waits until all that came on the old stream is handled */
+    uint64_t telling;   /* and until a record says that it tells this; 0: it needs none */
     uint64_t asked_first;    /* stanzas begun when the oldest of these <r/> came */
     uint64_t asked_last;     /* and the newest */
     uint64_t asked_first_us; /* when; 0: the h reached was told since */
@@ -290,6 +291,7 @@ void resume_on_resume(struct session *session, const struct xy_stream_event *eve
 void resume_detach(struct session *session);
 void resume_expire(struct session *session);
 void resume_handled(struct session *session); /* all that came on the old stream is handled */
+void resume_when_recorded(struct session *session, uint64_t ticket); /* <resumed/> waits for that commit */
 void resume_kept(struct session *session, bool kept);
 void resume_answer(struct shard *shard, struct session_ref asker, struct session_resumption *resumption);
 void resume_asker_gone(struct session *session); /* before the answer to its <resume/> */
@@ -325,7 +327,7 @@ bool held_seen(struct session *session, const struct session_inbound *inbound);
 void held_free(struct session_held *held);
 
 /* sent.c */
-uint64_t sent_begin(struct session *session); /* a restored session sends nothing before this is on disk */
+uint64_t sent_resume(struct session *session); /* for resume_when_recorded */
 void sent_changed(struct session *session);
 void sent_record(struct session *session, bool complete);
 void sent_answers(struct session *session, struct xy_buf *runs); /* outmap.h, of answers only */

@@ -232,6 +232,83 @@ static void test_expired_does_not_cover_refusals(void **state)
     rig_free(&rig);
 }
 
+/* What <resumed/> tells goes to disk first, where a <failed/> after a crash could tell less: while answers may not have
+ * arrived. Connections that fail meanwhile change nothing, and what the last one says is handled in its order. */
+static void test_resumed_is_on_disk_first(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "balcony", id);
+    struct wire *romeo = rig_online(rig, 1, ROMEO, "orchard");
+    wire_say(old, TELL PING("one") "<r xmlns='urn:xmpp:sm:3'/>");
+    assert_heard(old, "<a xmlns='urn:xmpp:sm:3' h='2'");
+    wire_vanish(old);
+    wire_heard(romeo);
+    struct wire *second = rig_authenticated(rig, 1, JULIET);
+    rig->hold_commits = true;
+    wire_resume(second, id, 0);
+    assert_heard_nothing(second);
+    struct wire *third = rig_authenticated(rig, 0, JULIET);
+    wire_resume(third, id, 0);
+    assert_true(second->closed);
+    wire_vanish(third);
+    assert_int_equal(rig_stat(rig, sessions_detached), 1);
+    struct wire *fourth = rig_authenticated(rig, 1, JULIET);
+    wire_resume(fourth, id, 0);
+    wire_say(fourth, "<message to='" ROMEO "' type='chat'><body>and me</body></message>");
+    assert_heard_nothing(fourth);
+    rig->hold_commits = false;
+    rig_run(rig);
+    const char *heard = wire_heard(fourth);
+    assert_contains(heard, "<resumed");
+    assert_contains(heard, " h='2'");
+    assert_contains(strstr(heard, "<resumed"), "id='one'");
+    assert_int_equal(text_count(wire_heard(romeo), "<message"), 1);
+    wire_say(fourth, "<r xmlns='urn:xmpp:sm:3'/>");
+    assert_heard(fourth, "<a xmlns='urn:xmpp:sm:3' h='3'");
+    rig_free(&rig);
+}
+
+/* Whom nothing is owed need not wait for the disk. */
+static void test_resumed_at_once(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "");
+    char id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(old, TELL PING("one") "<r xmlns='urn:xmpp:sm:3'/>");
+    assert_heard(old, "<a xmlns='urn:xmpp:sm:3' h='2'");
+    struct wire *fresh = rig_authenticated(rig, 1, JULIET);
+    rig->hold_commits = true;
+    wire_resume(fresh, id, 1);
+    assert_heard(fresh, "h='2'");
+    rig_free(&rig);
+}
+
+/* The session's time goes on meanwhile. What was not told in the end does not cover an answer that did not arrive. */
+static void test_expires_while_resumed_waits(void **state)
+{
+    (void)state;
+    struct rig *rig = verona(2, "sm { max = 30s; }");
+    char id[80];
+    struct wire *old = rig_managed(rig, 0, JULIET, "balcony", id);
+    wire_say(old, TELL PING("one") "<r xmlns='urn:xmpp:sm:3'/>");
+    wire_vanish(old);
+    struct wire *second = rig_authenticated(rig, 1, JULIET);
+    rig->hold_commits = true;
+    wire_resume(second, id, 0);
+    wire_vanish(second);
+    rig_sleep(rig, 30 * 1000000);
+    assert_int_equal(rig_stat(rig, sessions_expired), 1);
+    assert_int_equal(rig_stat(rig, sessions_detached), 0);
+    rig->hold_commits = false;
+    rig_run(rig);
+    assert_string_equal(rig_too_late(rig, 0, JULIET, id, 0), "1");
+    assert_string_equal(rig_too_late(rig, 0, JULIET, id, 1), "2");
+    rig_free(&rig);
+}
+
 /* It is remembered over a restart, for a day, and the newest of a shard. */
 static void test_expired_is_forgotten(void **state)
 {
@@ -454,6 +531,9 @@ int main(void)
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_expired_is_told_how_far_it_got),
         cmocka_unit_test(test_expired_does_not_cover_refusals),
+        cmocka_unit_test(test_resumed_is_on_disk_first),
+        cmocka_unit_test(test_resumed_at_once),
+        cmocka_unit_test(test_expires_while_resumed_waits),
         cmocka_unit_test(test_expired_is_forgotten),
         cmocka_unit_test(test_expired_messages_go_to_the_mailbox),
         cmocka_unit_test(test_session_ends_while_it_is_asked_for),
