@@ -6,6 +6,8 @@
  * is called by hand when the store runs without threads. */
 #include "broker/store/internal.h"
 
+#include <sched.h>
+
 #include "core/base/assert.h"
 
 static struct store_batch *take_queue(struct store *store)
@@ -194,11 +196,34 @@ bool commit_round(struct store *store)
     return true;
 }
 
+/* To wake a thread whose core sleeps takes tens of microseconds, which is much of what a publisher that waits for each
+ * answer is waiting for. So where work has been coming again that soon, it is looked for first, by nobody's leave:
+ * whoever else wants the core gets it. */
+static void look_for_work(struct store *store, uint64_t start_us)
+{
+    if (store->wait_us > STORE_LOOK_US)
+        return;
+    while (atomic_load_explicit(&store->queue_bytes, memory_order_relaxed) == 0 &&
+           xy_now_us(store->options.env) - start_us < STORE_LOOK_US)
+        sched_yield();
+}
+
+/* One long wait outweighs many short ones, so who works now and then is not looked for. */
+static void note_wait(struct store *store, uint64_t took_us)
+{
+    if (took_us > STORE_LOOK_US * STORE_LOOK_WAITS)
+        took_us = STORE_LOOK_US * STORE_LOOK_WAITS;
+    store->wait_us += took_us / STORE_LOOK_WAITS;
+    store->wait_us -= store->wait_us / STORE_LOOK_WAITS;
+}
+
 /* Waits for work; false: the store closes and the queue is empty. While room is refused it looks up again by itself,
  * so that the store recovers without anybody writing. */
 static bool wait_for_work(struct store *store)
 {
+    uint64_t start_us = xy_now_us(store->options.env);
     bool work;
+    look_for_work(store, start_us);
     pthread_mutex_lock(&store->lock);
     while (!(work = store->queue != NULL || (cut_limit(store) > store->cut_done && !store->stop_commit)) &&
            !store->stop_commit) {
@@ -217,6 +242,7 @@ static bool wait_for_work(struct store *store)
         pthread_mutex_lock(&store->lock);
     }
     pthread_mutex_unlock(&store->lock);
+    note_wait(store, xy_now_us(store->options.env) - start_us);
     return work;
 }
 

@@ -95,6 +95,7 @@ struct store {
 
     uint64_t position, cut_done;       /* commit thread */
     bool *woken;                       /* commit thread: shards to tell after this commit */
+    uint64_t wait_us;                  /* commit thread: how long it waited for work of late, about */
     uint64_t room_looked_us;           /* commit thread */
     bool full_told;                    /* commit thread */
     struct xy_buf sweep_from;          /* checkpoint thread: where the sweep of publish ids goes on */

@@ -12,6 +12,8 @@
 #define STORE_BATCH_KEEP_BYTES   (1u << 20)   /* a recycled batch buffer above this is given back */
 #define STORE_LAZY_US            50000u       /* records that nobody waits for go after this */
 #define STORE_LAZY_BYTES         (1u << 20)   /* of records that nobody waits for: then they go at once */
+#define STORE_LOOK_US            150u         /* the commit thread looks for work before it sleeps */
+#define STORE_LOOK_WAITS         8u           /* the last so many waits say whether it is worth while */
 #define STORE_CUT_US             1000u        /* of one commit spent on cutting the log's head */
 #define STORE_CUT_ENTRIES        512u         /* per commit, whatever the clock says */
 #define STORE_CHECKPOINT_BYTES   (64u << 20)  /* default of options.checkpoint_bytes */

@@ -76,6 +76,28 @@ static void test_read_back(void **state)
     }
 }
 
+/* The commit thread looks for work for a moment where it came quickly; then it sleeps, and takes no processor. */
+static void test_idle_after_quick_work(void **state)
+{
+    (void)state;
+    struct world world;
+    struct timespec before, after, pause = { .tv_nsec = 300000000 };
+    world_make(&world, false, true, 1);
+    struct store *store = must_open(&world.options);
+    struct store_shard *shard = store_shard(store, 0);
+    for (uint64_t seq = 1; seq <= 2000; seq++) {
+        append_item(shard, 1, seq, XY_STR("x"));
+        commit(store, shard);
+    }
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before), 0);
+    assert_int_equal(nanosleep(&pause, NULL), 0);
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after), 0);
+    int64_t took_us = (after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000;
+    assert_true(took_us < 100000);
+    store_close(&store);
+    world_free(&world);
+}
+
 /* --- lazy records ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t clock_us;
@@ -284,7 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_back),     cmocka_unit_test(test_lazy),
         cmocka_unit_test(test_pages),         cmocka_unit_test(test_publish_ids_age),
-        cmocka_unit_test(test_failed_append),
+        cmocka_unit_test(test_failed_append), cmocka_unit_test(test_idle_after_quick_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
