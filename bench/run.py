@@ -113,12 +113,14 @@ def commit(folder=None):
 
 def about(options, when, left_out=""):
     """What has to be known to read the figures. `when`: what was measured at which commit."""
+    versions = servers.versions()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return (
         f"{when}; generator and server on the same {os.cpu_count()} cores ({models[0] if models else os.uname().machine}), TCP "
         f"on loopback, 256-byte payloads, runs of {options.seconds:g} s after 1 s, medians of {options.runs}. In parentheses how many "
-        f"times better Xylem is. `*`: other work took more than a fifth of a core meanwhile. {left_out}\n"
+        f"times better Xylem is. `*`: other work took more than a fifth of a core meanwhile. Linux {os.uname().release.split('-')[0]}"
+        f"{', ' * bool(versions)}{versions}. {left_out}\n"
     )
 
 

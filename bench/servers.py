@@ -367,6 +367,18 @@ class RabbitMQQuorum(RabbitMQ):
         return scenario in [*PERSISTED, "pub100x10"]
 
 
+PACKAGES = ["nats-server", "mosquitto", "rabbitmq-server", "ejabberd", "liblmdb0", "libexpat1", "libuv1", "libmbedtls14", "libssl3"]
+
+
+def versions():
+    """What is installed of the servers, and of what Xylem stands on, as Debian's packages call it; empty on other systems."""
+    if shutil.which("dpkg-query") is None:
+        return ""
+    ask = ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\\n", *PACKAGES]
+    lines = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.splitlines()
+    return ", ".join(line.removeprefix("installed ") for line in lines if line.startswith("installed "))
+
+
 def children_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]

@@ -45,6 +45,8 @@ def test_what_is_stored_and_drained_and_what_tls_costs(output, monkeypatch):
     assert [(result["server"], result["scenario"]) for result in done] == [
         ("Xylem", "aoffline"), ("Xylem", "pub1"), ("Xylem", "tls-pub100"), ("Xylem-OpenSSL", "tls-pub100")
     ]  # fmt: skip
+    about = (output / "tables.md").read_text().split("\n\n")[0]
+    assert f"Linux {os.uname().release.split('-')[0]}" in about and servers.versions() in about
     found = rows(output / "tables.md", "Work: per second")
     shown = [figure(found[report.MEANING[scenario]][0]) for scenario in ("aoffline", report.DRAIN)]
     assert shown == [report.number(done[0][member]) for member in (report.RATE, "drained_per_s")]
