@@ -195,19 +195,26 @@ def charts(results, folder):
     chart("growth-memory", "KiB each, beside so many (flat is good)", memory, folder)
 
 
-def publish(results):
-    """The curves are read as charts, and these change little."""
+CHARTS = "\n![What an operation costs](charts/growth.svg)\n\n![Memory](charts/growth-memory.svg)\n"
+
+
+def publish(results, sizes):
+    """What was measured takes the place of what is there: the curves with their charts, the comparison of shards."""
+    page = os.path.join(run.ROOT, "docs", "performance.md")
     of_shards = [result for result in results if "shards" in result]
+    of_curves = [result for result in results if "curve" in result]
     if of_shards:
-        body = f"Commit {run.commit()}. {about(of_shards)}\n{shards_table(of_shards)}"
-        report.publish(os.path.join(run.ROOT, "docs", "performance.md"), body, "shards")
+        report.publish(page, f"Commit {run.commit()}. {about(of_shards)}\n{shards_table(of_shards)}", "shards")
+    if of_curves:
+        charts(of_curves, os.path.join(run.ROOT, "docs", "charts"))
+        report.publish(page, f"Commit {run.commit()}. {about(of_curves)}\n{growth_table(of_curves, sizes)}{CHARTS}", "growth")
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench --growth", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--curves", type=lambda t: t.split(","), help="which, separated by commas; default all, and shards")
     parser.add_argument("--sizes", type=lambda t: sorted(map(int, t.split(","))), default=SIZES, help="of the curves")
-    parser.add_argument("--publish", action="store_true", help="put the comparison of shards into docs/performance.md")
+    parser.add_argument("--publish", action="store_true", help="put what was measured into docs/, table and charts")
     parser.add_argument("--seconds", type=float, default=2, help="of each run")
     options = parser.parse_args()
     options.failed = 0  # runs
@@ -241,7 +248,7 @@ def main():
     charts(results, output)
     run.log("\n" + body)
     if options.publish and not faults(results):
-        publish(results)
+        publish(results, options.sizes)
     return 1 if faults(results) or options.failed else 0
 
 

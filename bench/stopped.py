@@ -80,6 +80,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench --stopped", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--pairs", type=int, default=25, help="of rounds, for each scenario; default 25: about ten minutes")
     parser.add_argument("--seconds", type=float, default=2, help="of each round")
+    parser.add_argument("--publish", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
     if options.pairs < PAIRS_MIN:
         parser.error(f"--pairs: at least {PAIRS_MIN}, to have a spread")
@@ -106,7 +107,11 @@ def main():
     with open(os.path.join(output, "stopped.md"), "w", encoding="utf-8") as file:
         file.write(body)
     run.log("\n" + body)
-    return 1 if report.faults(report.medians(results)) else 0
+    if report.faults(report.medians(results)):
+        return 1
+    if options.publish:
+        report.publish(os.path.join(run.ROOT, "docs", "performance.md"), f"Commit {run.commit()}. {body}", "stopped")
+    return 0
 
 
 if __name__ == "__main__":

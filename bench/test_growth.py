@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -15,7 +16,10 @@ def test_growth_measures_every_size_and_both_numbers_of_shards(tmp_path, monkeyp
     monkeypatch.setattr(run, "ROOT", str(tmp_path))
     monkeypatch.setattr(growth, "CORES", ["pub100"])
     monkeypatch.setattr(growth, "ROUNDS", 1)
-    monkeypatch.setattr(sys, "argv", ["growth.py", "--sizes", "10,1000", "--curves", "turn,shards", "--seconds", "0.3"])
+    monkeypatch.setattr(sys, "argv", ["growth.py", "--sizes", "10,1000", "--curves", "turn,shards", "--seconds", "0.3", "--publish"])
+    page = tmp_path / "docs" / "performance.md"
+    (tmp_path / "docs" / "charts").mkdir(parents=True)
+    page.write_text("Before.\n<!-- growth -->\nold\n<!-- /growth -->\n<!-- shards -->\nold\n<!-- /shards -->\nAfter.\n")
     assert growth.main() == 0
     output = tmp_path / "build" / "bench"
     results = [json.loads(line) for line in (output / "growth.jsonl").read_text().splitlines()]
@@ -25,3 +29,7 @@ def test_growth_measures_every_size_and_both_numbers_of_shards(tmp_path, monkeyp
     assert "| CPU-s per million, beside so many | 10 | 1,000 | last / first | KiB each |" in table
     assert "| CPU-s per million | 1 shard | 2 shards | ratio |\n| --- | --- | --- | --- |\n| pub100 |" in table
     assert "Nothing was lost" in table
+    published = page.read_text()
+    assert "old" not in published and all(line in published for line in table.splitlines() if line.startswith("|"))
+    if shutil.which("gnuplot") is not None:
+        assert (tmp_path / "docs" / "charts" / "growth.svg").exists()

@@ -106,12 +106,16 @@ def test_how_long_a_start_takes(output, monkeypatch):
 
 
 def test_rounds_with_and_without_a_stopped_reader_make_a_ratio(output, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["stopped.py", "--pairs", "2", "--seconds", "0.5"])
+    monkeypatch.setattr(sys, "argv", ["stopped.py", "--pairs", "2", "--seconds", "0.5", "--publish"])
+    page = output.parent.parent / "docs" / "performance.md"
+    page.parent.mkdir()
+    page.write_text(PAGE.replace("bench", "stopped"))
     assert stopped.main() == 0
     done = [json.loads(line) for line in (output / "stopped.jsonl").read_text().splitlines()]
     assert [(result["scenario"], result["stopped"]) for result in done] == [
         (scenario, is_stopped) for scenario in stopped.SCENARIOS for _ in range(2) for is_stopped in (0, 1)
     ]
+    assert (output / "stopped.md").read_text() in page.read_text() and "old" not in page.read_text()
     found = rows(output / "stopped.md")
     assert len(found) == 2 + 2 * len(stopped.SCENARIOS)
     for scenario in stopped.SCENARIOS:
