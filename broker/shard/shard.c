@@ -256,6 +256,11 @@ static bool inbox_run(struct shard *shard)
     return any;
 }
 
+bool shard_waits(const struct shard *shard)
+{
+    return shard->mailroom->waiting.first != NULL;
+}
+
 bool shard_has_mail(const struct shard *shard)
 {
     return atomic_load_explicit(&shard->mailroom->inbox, memory_order_acquire) != NULL ||

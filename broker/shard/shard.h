@@ -115,3 +115,5 @@ void shard_again(struct shard *shard);
  * itself. Returns microseconds until the next timer (0: there is more to do now, UINT64_MAX: none). */
 uint64_t shard_turn(struct shard *shard);
 bool shard_has_mail(const struct shard *shard);
+/* Whether something waits for a commit (shard_when_committed). Only on the shard's own thread. */
+bool shard_waits(const struct shard *shard);

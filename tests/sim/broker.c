@@ -240,8 +240,8 @@ static void turns_until_quiet(struct sim_broker *broker)
     xy_assert(!more);
 }
 
-/* What waits for a commit that failed waits for ever. The process would be gone by now; here its memory stays, where a
- * leak checker sees that it is known of. */
+/* What waits for a commit that failed waits for ever, and so does what waits for records that nobody hurries, whose time has
+ * not come. The process would be gone by now; here its memory stays, where a leak checker sees that it is known of. */
 struct grave {
     struct grave *next;
     struct shard_group *group;
@@ -255,6 +255,14 @@ static void bury(struct shard_group **group)
     *grave = (struct grave){ graves, *group };
     graves = grave;
     *group = NULL;
+}
+
+static bool somebody_waits(struct sim_broker *broker)
+{
+    for (unsigned i = 0; i < broker->shards; i++)
+        if (shard_waits(sim_broker_shard(broker, i)))
+            return true;
+    return false;
 }
 
 static void take_apart(struct sim_world *world, bool crash)
@@ -282,7 +290,7 @@ static void take_apart(struct sim_world *world, bool crash)
         world->crashes += world->disk->dead; /* then it was no orderly end after all */
     }
     sim_disk_revive(world->disk);
-    if (broker->failed)
+    if (broker->failed || somebody_waits(broker))
         bury(&broker->group);
     else
         shard_group_free(&broker->group);
